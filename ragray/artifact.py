@@ -1,0 +1,226 @@
+"""A stage's output folder. In: a folder and the files a stage wrote. Out: a manifest, written last and atomically, verified on open.
+
+A folder without its manifest does not exist: readers raise :class:`NotAnArtifactError`. Every file is first written under a
+temporary name and moved into place, so that a name either holds the whole file or nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+from ragray.errors import ArtifactBusyError, CorruptArtifactError, NotAnArtifactError
+
+MANIFEST_NAME = "manifest.json"
+FORMAT_VERSION = 1
+CHECKSUM_ON_OPEN_BYTES = 64 << 20
+"""Files up to this size are checksummed whenever an artefact is opened; larger ones by size alone (``full=True`` reads all)."""
+
+PRODUCED_BY = {
+    "corpus": "ragray ingest SOURCE... --out {folder}",
+    "embeddings": "ragray embed CORPUS --out {folder}",
+    "index": "ragray index build EMBEDDINGS --corpus CORPUS --out {folder}",
+    "run": "ragray train --index INDEX --examples FILE --out {folder}",
+    "report": "ragray evaluate --index INDEX --examples FILE --out {folder}",
+}
+
+
+class FileEntry(BaseModel):
+    """One file of an artefact: path relative to the folder, size in bytes, BLAKE2b-128 of its content."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    num_bytes: int
+    checksum: str
+
+
+class Manifest(BaseModel):
+    """What an artefact is: its kind, the fingerprint of what it was made from, its files and its facts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str
+    format_version: int = FORMAT_VERSION
+    fingerprint: str
+    created_at: str
+    facts: dict[str, JsonValue]
+    files: tuple[FileEntry, ...]
+
+
+def fingerprint(value: object) -> str:
+    """Hash a JSON-like value into 16 hex digits; the order of mapping keys does not matter."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def file_checksum(path: Path) -> str:
+    """BLAKE2b-128 of a file's content, read in pieces."""
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as stream:
+        while piece := stream.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; on success move it there, on any error remove it.
+
+    Works for a file and for a folder. The content is flushed to disk before the move.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        yield temporary
+        if temporary.is_dir():
+            if path.exists():
+                shutil.rmtree(path)
+        else:
+            _flush(temporary)
+        temporary.replace(path)
+        _flush(path.parent)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def file_entry(folder: Path, path: Path) -> FileEntry:
+    """Describe one file for a manifest."""
+    return FileEntry(
+        path=path.relative_to(folder).as_posix(), num_bytes=path.stat().st_size, checksum=file_checksum(path)
+    )
+
+
+def publish(
+    folder: Path, *, kind: str, fingerprint: str, facts: Mapping[str, JsonValue], files: Sequence[FileEntry | Path]
+) -> Manifest:
+    """Write the manifest of a finished folder; from this moment the artefact exists."""
+    entries = [entry if isinstance(entry, FileEntry) else file_entry(folder, entry) for entry in files]
+    manifest = Manifest(
+        kind=kind,
+        fingerprint=fingerprint,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        facts=dict(facts),
+        files=tuple(sorted(entries, key=lambda entry: entry.path)),
+    )
+    write_json(folder / MANIFEST_NAME, manifest.model_dump(mode="json"))
+    return manifest
+
+
+def unpublish(folder: Path) -> None:
+    """Remove the manifest before an artefact is written anew: while it is written, it does not exist."""
+    (folder / MANIFEST_NAME).unlink(missing_ok=True)
+
+
+def read_manifest(folder: Path, kind: str) -> Manifest:
+    """Read a folder's manifest without looking at its files.
+
+    Raises:
+        NotAnArtifactError: no manifest, or one of another kind.
+        CorruptArtifactError: the manifest cannot be read, or a newer ragray wrote it.
+    """
+    path = folder / MANIFEST_NAME
+    advice = "run: " + PRODUCED_BY[kind].format(folder=folder) if kind in PRODUCED_BY else f"make it as {kind} first"
+    if not path.is_file():
+        found = "the folder does not exist" if not folder.exists() else "it has no manifest.json, so it was never finished"
+        raise NotAnArtifactError(f"{folder}: not a {kind} ({found}); {advice}")
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        version = raw.get("format_version")
+        if isinstance(version, int) and version > FORMAT_VERSION:
+            raise CorruptArtifactError(
+                f"{path}: format_version {version} was written by a newer ragray (this one reads {FORMAT_VERSION}); upgrade"
+            )
+        manifest = Manifest.model_validate(raw)
+    except (ValueError, AttributeError, ValidationError) as err:
+        raise CorruptArtifactError(f"{path}: cannot be read as a manifest ({_first_line(err)}); {advice}") from err
+    if manifest.kind != kind:
+        raise NotAnArtifactError(f"{folder}: is a {manifest.kind}, not a {kind}; {advice}")
+    return manifest
+
+
+def verify(folder: Path, manifest: Manifest, *, full: bool = False) -> None:
+    """Compare the files with the manifest: presence and size always, checksums of small files (of all with ``full``).
+
+    Raises:
+        CorruptArtifactError: names the first file that is missing or differs.
+    """
+    for entry in manifest.files:
+        path = folder / entry.path
+        advice = f"restore the file or make the {manifest.kind} again"
+        if not path.is_file():
+            raise CorruptArtifactError(f"{path}: missing, but listed in {folder / MANIFEST_NAME}; {advice}")
+        size = path.stat().st_size
+        if size != entry.num_bytes:
+            raise CorruptArtifactError(f"{path}: {size} bytes, the manifest says {entry.num_bytes}; {advice}")
+        if (full or size <= CHECKSUM_ON_OPEN_BYTES) and file_checksum(path) != entry.checksum:
+            raise CorruptArtifactError(f"{path}: content differs from its checksum in the manifest; {advice}")
+
+
+def open_artifact(folder: Path, kind: str, *, full: bool = False) -> Manifest:
+    """Read and verify; what comes back may be trusted (raises as `read_manifest` and `verify` do)."""
+    manifest = read_manifest(folder, kind)
+    verify(folder, manifest, full=full)
+    return manifest
+
+
+def is_current(folder: Path, *, kind: str, fingerprint: str) -> bool:
+    """Say whether the folder already holds this very artefact, whole: then its stage has nothing to do."""
+    try:
+        return open_artifact(folder, kind).fingerprint == fingerprint
+    except (NotAnArtifactError, CorruptArtifactError):
+        return False
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold the folder for writing; the operating system lets go when the process ends, however it ends.
+
+    Raises:
+        ArtifactBusyError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as err:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            raise ArtifactBusyError(
+                f"{folder}: process {holder} is writing here; wait for it or choose another --out"
+            ) from err
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def _first_line(err: Exception) -> str:
+    return str(err).splitlines()[0] if str(err) else type(err).__name__

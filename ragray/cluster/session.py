@@ -1,0 +1,88 @@
+"""A connection to Ray. In: an address, or nothing for a cluster on this machine. Out: a connected process that leaves nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ragray.errors import RagrayError
+
+NAMESPACE = "ragray"
+LOCAL_OBJECT_STORE_BYTES = 256 << 20
+LOCAL_LOGICAL_CPUS = 8
+"""A local cluster has at least so many logical CPUs: retriever actors, workers and drivers share the real ones by time."""
+
+ENVIRONMENT = {
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+"""Set before Ray is imported, unless the user has set them: no telemetry, no token file in $HOME, prompt reports."""
+
+
+def prepare_environment() -> None:
+    """Fill in the environment variables that Ray reads when it is imported."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+@contextlib.contextmanager
+def session(address: str | None = None) -> Iterator[None]:
+    """Connect to Ray for the length of the block.
+
+    Joins the connection that this process has, else the cluster at ``address`` or ``RAY_ADDRESS``, else starts one on this
+    machine, on loopback, that ends with the block. A cluster that was joined is left as it was.
+
+    Raises:
+        RagrayError: no cluster answers at the address.
+    """
+    prepare_environment()
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    address = address or os.environ.get("RAY_ADDRESS")
+    try:
+        if address:
+            ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
+        else:
+            _start_local()
+    except ConnectionError as err:
+        reason = str(err).splitlines()[0]
+        raise RagrayError(f"no Ray cluster answers at {address} ({reason}); check --address and RAY_ADDRESS") from err
+    for name in ("ray.data", "ray.train", "ray.serve"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start_local() -> None:
+    import ray
+
+    ray.init(
+        num_cpus=max(LOCAL_LOGICAL_CPUS, os.cpu_count() or 1),
+        object_store_memory=LOCAL_OBJECT_STORE_BYTES,
+        namespace=NAMESPACE,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        runtime_env={"env_vars": {"PYTHONPATH": _python_path()}},
+    )
+
+
+def _python_path() -> str:
+    """Let workers import ragray from where this process did, installed or not."""
+    import ragray
+
+    here = str(Path(ragray.__file__).resolve().parent.parent)
+    return os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])

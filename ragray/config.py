@@ -1,0 +1,262 @@
+"""Configuration. In: a YAML file with a section a stage, `section.key=value` overrides. Out: one frozen, checked `Config`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from ragray.errors import ConfigError
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, and a key that it does not know is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class IngestConfig(Section):
+    """How sources become passages."""
+
+    id_field: str = Field("id", description="field of a record that holds the document id; records without it get one from their content")
+    text_field: str = Field("text", description="field of a record that holds the text")
+    title_field: str = Field("title", description="field of a record that holds the title, if it has one")
+    max_tokens: int = Field(200, ge=8, description="tokens of the encoder that a passage may have, its title included")
+    overlap_tokens: int = Field(32, ge=0, description="tokens that two neighbouring passages of a document share at most")
+    min_chars: int = Field(20, ge=0, description="shorter passages go to quarantine")
+    max_chars: int = Field(10_000_000, ge=1, description="longer documents go to quarantine")
+    deduplicate: bool = Field(True, description="passages with the same text (case and white space aside) are kept once")
+    shard_rows: int = Field(50_000, ge=1, description="passages a Parquet shard")
+    num_workers: int = Field(2, ge=1, description="source files read at a time")
+
+    @model_validator(mode="after")
+    def _overlap_is_smaller(self) -> IngestConfig:
+        if self.overlap_tokens * 2 > self.max_tokens:
+            raise ValueError(f"overlap_tokens={self.overlap_tokens} must be at most half of max_tokens={self.max_tokens}")
+        return self
+
+
+class EncoderConfig(Section):
+    """A text encoder: what decides which vector a text gets."""
+
+    model: str = Field("all-minilm-l6-v2", description="local folder, packaged name or hub id; `hash:64` is a fake of 64 dimensions")
+    pooling: Literal["auto", "mean", "cls"] = Field("auto", description="auto reads the model's own pooling file, else mean")
+    normalize: bool = Field(True, description="scale vectors to length one, so that inner product is cosine")
+    max_length: int = Field(256, ge=8, description="tokens; longer texts are cut")
+    passage_prefix: str = Field("", description="put before every passage (E5 models: 'passage: ')")
+    question_prefix: str = Field("", description="put before every question (E5 models: 'query: ')")
+
+
+class EmbedConfig(EncoderConfig):
+    """How passages become vectors."""
+
+    batch_tokens: int = Field(2048, ge=64, description="padded tokens a batch; batches are sorted by length")
+    block_rows: int = Field(256, ge=1, description="passages a block: the unit of work, and what a crash can cost an actor")
+    num_workers: int = Field(2, ge=1, description="encoder actors")
+    cpus_per_worker: float = Field(1, gt=0, description="CPUs, and threads, of an encoder actor")
+    gpus_per_worker: float = Field(0, ge=0, description="GPUs of an encoder actor")
+
+
+class IndexConfig(Section):
+    """How vectors become an index."""
+
+    type: Literal["auto", "flat", "ivf"] = Field("auto", description="auto: exact search up to exact_up_to_rows, IVF above")
+    exact_up_to_rows: int = Field(50_000, ge=1, description="largest segment that `auto` searches exactly")
+    nlist: int = Field(0, ge=0, description="IVF lists; 0 chooses from the number of rows")
+    nprobe: int = Field(0, ge=0, description="IVF lists searched; 0 chooses from nlist")
+    segment_rows: int = Field(1_000_000, ge=1, description="rows of a segment, the unit of building and of sharding")
+    train_rows: int = Field(200_000, ge=1, description="sample that the IVF quantizer is trained on")
+    seed: int = Field(0, description="seed of the sample and of k-means")
+
+
+class RetrieveConfig(Section):
+    """How passages are looked up."""
+
+    k: int = Field(3, ge=1, le=1000, description="passages a question")
+    num_shards: int = Field(1, ge=1, description="parts that a retriever pool spreads the segments over")
+    num_replicas: int = Field(1, ge=1, description="copies of every shard")
+    cpus_per_actor: float = Field(0.5, ge=0, description="CPUs that a retriever actor reserves")
+    threads: int = Field(1, ge=1, description="search threads of a retriever")
+
+
+class GenerateConfig(Section):
+    """How an answer is written from a question and its passages."""
+
+    model: str = Field("smollm2-135m-instruct", description="local folder, packaged name or hub id")
+    instruction: str = Field("Answer with a few words.", description="system message of the prompt")
+    marginalize: Literal["sequence", "token"] = Field("sequence", description="RAG-Sequence or RAG-Token (Lewis et al. 2020)")
+    max_prompt_tokens: int = Field(512, ge=32, description="longer passages are cut at their end; the question never is")
+    max_new_tokens: int = Field(32, ge=1, description="length of an answer at most")
+    temperature: float = Field(1.0, gt=0, description="of the passage scores: p(passage) = softmax(score / temperature)")
+    batch_size: int = Field(8, ge=1, description="questions answered together")
+
+
+class TrainConfig(Section):
+    """How question encoder and generator are fine-tuned."""
+
+    epochs: float = Field(1.0, gt=0, description="passes over the examples; a fraction is fine")
+    max_steps: int = Field(0, ge=0, description="stop after this many optimizer steps; 0: epochs decide")
+    batch_size: int = Field(4, ge=1, description="examples a worker and micro-batch")
+    gradient_accumulation: int = Field(1, ge=1, description="micro-batches an optimizer step")
+    k: int = Field(2, ge=1, description="passages an example is marginalised over")
+    generator_lr: float = Field(1e-4, ge=0, description="peak learning rate of the generator; 0 freezes it")
+    encoder_lr: float = Field(1e-5, ge=0, description="peak learning rate of the question encoder; 0 freezes it")
+    warmup_ratio: float = Field(0.1, ge=0, le=1, description="share of the steps over which the rate rises; then it falls linearly")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW; not on biases and norms")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this length")
+    tune: Literal["full", "last", "lora"] = Field("full", description="which generator weights: all, the last layers, or low-rank adapters")
+    last_layers: int = Field(6, ge=1, description="layers trained with tune=last")
+    lora_rank: int = Field(8, ge=1, description="rank with tune=lora")
+    temperature: float = Field(0.05, gt=0, description="of the passage scores, in training and in the answers of this run")
+    max_answer_tokens: int = Field(32, ge=1, description="longer answers are cut")
+    seed: int = Field(0, description="order of the examples, dropout, initial adapters")
+    logging_steps: int = Field(5, ge=1, description="steps between two lines of metrics")
+    checkpoint_steps: int = Field(50, ge=1, description="steps between two checkpoints")
+    keep_checkpoints: int = Field(2, ge=1, description="checkpoints kept")
+    max_failures: int = Field(3, ge=0, description="worker deaths survived before the run gives up")
+    num_workers: int = Field(1, ge=1, description="data-parallel workers")
+    cpus_per_worker: float = Field(1, gt=0, description="CPUs of a worker")
+    gpus_per_worker: float = Field(0, ge=0, description="GPUs of a worker")
+    threads_per_worker: int = Field(0, ge=0, description="torch threads of a worker; 0 shares the machine's cores evenly")
+
+
+class EvaluateConfig(Section):
+    """How a system is measured."""
+
+    num_workers: int = Field(2, ge=1, description="actors that answer questions")
+    cpus_per_worker: float = Field(1, gt=0, description="CPUs, and threads, of an actor")
+    gpus_per_worker: float = Field(0, ge=0, description="GPUs of an actor")
+    recall_at: tuple[int, ...] = Field((1, 5, 20), description="ranks at which recall is reported")
+    limit: int = Field(0, ge=0, description="use only this many examples, spread evenly over the file; 0: all")
+
+
+class ServeConfig(Section):
+    """How a run is served."""
+
+    host: str = Field("127.0.0.1", description="address that the HTTP proxy listens on")
+    port: int = Field(8000, ge=1, le=65535, description="port that the HTTP proxy listens on")
+    retriever_replicas: int = Field(1, ge=1, description="copies of the Retriever deployment")
+    generator_replicas: int = Field(1, ge=1, description="copies of the Generator deployment")
+    max_queued_requests: int = Field(64, ge=1, description="waiting requests, past which callers get 429")
+    request_timeout_s: float = Field(60, gt=0, description="longest time a request may take")
+    max_question_chars: int = Field(4000, ge=1, description="longer questions are refused")
+
+
+class Config(Section):
+    """Everything that can be set, a section a stage."""
+
+    ingest: IngestConfig = IngestConfig()
+    embed: EmbedConfig = EmbedConfig()
+    index: IndexConfig = IndexConfig()
+    retrieve: RetrieveConfig = RetrieveConfig()
+    generate: GenerateConfig = GenerateConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    serve: ServeConfig = ServeConfig()
+
+
+def known_keys() -> Iterator[str]:
+    """Yield every `section.key` there is."""
+    for section, field in Config.model_fields.items():
+        assert isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        for key in field.annotation.model_fields:
+            yield f"{section}.{key}"
+
+
+def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file, apply `section.key=value` overrides, check everything.
+
+    Raises:
+        ConfigError: names the file or override, the key, and the nearest known key or the allowed values.
+    """
+    merged: dict[str, dict[str, JsonValue]] = {}
+    if path is not None:
+        for section, values in _read_yaml(path).items():
+            merged[section] = _checked_section(path, section, values)
+    for override in overrides:
+        section, key, value = _parse_override(override)
+        merged.setdefault(section, {})[key] = value
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as err:
+        raise ConfigError(_describe(err, path)) from err
+
+
+def _read_yaml(path: Path) -> dict[str, JsonValue]:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as err:
+        raise ConfigError(f"{path}: cannot be read ({err.strerror}); check the path given with --config") from err
+    except yaml.YAMLError as err:
+        mark = getattr(err, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{line}: is not valid YAML ({getattr(err, 'problem', err)}); mend that line") from err
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: holds a {type(raw).__name__}, expected sections such as 'embed:' and 'train:'")
+    return raw
+
+
+def _checked_section(path: Path, section: str, values: JsonValue) -> dict[str, JsonValue]:
+    if section not in Config.model_fields:
+        raise ConfigError(f"{path}: unknown section '{section}'{_nearest(section, list(Config.model_fields))}")
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: section '{section}' holds a {type(values).__name__}, expected key: value lines")
+    for key in values:
+        _check_key(f"{section}.{key}", str(path))
+    return dict(values)
+
+
+def _parse_override(override: str) -> tuple[str, str, JsonValue]:
+    dotted, equals, text = override.partition("=")
+    section, dot, key = dotted.strip().partition(".")
+    if not equals or not dot:
+        raise ConfigError(f"override '{override}' is not of the form section.key=value, for instance train.epochs=3")
+    _check_key(f"{section}.{key}", "override")
+    try:
+        value: JsonValue = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    field = getattr(Config.model_fields[section].annotation, "model_fields")[key]
+    return section, key, text if field.annotation is str else value
+
+
+def _check_key(dotted: str, where: str) -> None:
+    keys = list(known_keys())
+    if dotted not in keys:
+        raise ConfigError(f"{where}: unknown key '{dotted}'{_nearest(dotted, keys)}; `ragray config show` lists all keys")
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    """Name the nearest known key; the last part decides before the whole, so that a key in the wrong section is found."""
+    leaf = word.rpartition(".")[2]
+    same_leaf = [key for key in known if key.rpartition(".")[2] == leaf]
+    close = same_leaf or difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f", did you mean '{close[0]}'?" if close else f" (known: {', '.join(known)})" if len(known) < 12 else ""
+
+
+def _describe(err: ValidationError, path: Path | None) -> str:
+    first = err.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    found = "" if isinstance(first["input"], dict | BaseModel) else f" (found {first['input']!r})"
+    return f"{path or 'configuration'}: {key}: {first['msg'].removeprefix('Value error, ')}{found}; see `ragray config show`"
+
+
+def to_yaml(config: Config) -> str:
+    """Write a configuration as YAML that `load_config` reads back, each key with its meaning beside it."""
+    lines: list[str] = []
+    for section, values in config.model_dump(mode="json").items():
+        fields = type(getattr(config, section)).model_fields
+        lines.append(f"{section}:")
+        for key, value in values.items():
+            text = yaml.safe_dump(value, default_flow_style=True, width=10_000).strip().removesuffix("...").strip()
+            lines.append(f"  {key}: {text}  # {fields[key].description}")
+        lines.append("")
+    return "\n".join(lines)

@@ -1,0 +1,99 @@
+"""The port `Encoder`. In: texts. Out: vectors, and the fingerprint of whatever decided them. With a fake that needs no weights."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ragray.config import EncoderConfig
+from ragray.errors import ConfigError, EncoderMismatchError
+
+Vectors = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderFingerprint:
+    """Everything that decides the vector of a passage. Equal fingerprints: vectors may be compared and mixed."""
+
+    model: str
+    weights: str
+    dim: int
+    pooling: str
+    normalize: bool
+    max_length: int
+    passage_prefix: str
+
+    def require(self, other: EncoderFingerprint, *, here: str, there: str) -> None:
+        """Raise `EncoderMismatchError` naming the first difference, unless the two are equal (the model's name is no difference)."""
+        mine, theirs = asdict(self), asdict(other)
+        for key in mine:
+            if key != "model" and mine[key] != theirs[key]:
+                raise EncoderMismatchError(
+                    f"{here} was made with encoder '{self.model}' ({key}={mine[key]!r}), {there} with '{other.model}' "
+                    f"({key}={theirs[key]!r}); use one encoder for both, or embed and index again with the other"
+                )
+
+
+class Encoder(Protocol):
+    """Turns texts into vectors whose inner products are scores."""
+
+    @property
+    def fingerprint(self) -> EncoderFingerprint:
+        """What decides the vectors."""
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Encode passages, (N,) -> (N, D) float32."""
+
+    def encode_questions(self, texts: Sequence[str]) -> Vectors:
+        """Encode questions, (N,) -> (N, D) float32."""
+
+
+class HashEncoder:
+    """A fake encoder: a bag of words under feature hashing (Weinberger et al. 2009, arXiv:0902.2206), scaled to length one.
+
+    Deterministic, without weights, and texts that share words are near each other: enough to test everything around it.
+    """
+
+    def __init__(self, dim: int = 64) -> None:
+        self.dim = dim
+
+    @property
+    def fingerprint(self) -> EncoderFingerprint:
+        """What decides the vectors."""
+        return EncoderFingerprint(f"hash:{self.dim}", "hash", self.dim, "sum", True, 0, "")
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Encode, (N,) -> (N, D) float32."""
+        vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
+        for row, text in enumerate(texts):
+            for word in text.lower().split():
+                value = int.from_bytes(hashlib.blake2b(word.strip(".,;:?!\"'()").encode(), digest_size=8).digest(), "little")
+                vectors[row, (value >> 1) % self.dim] += 1.0 if value & 1 else -1.0
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors / np.where(norms == 0, 1, norms).astype(np.float32)
+
+    def encode_questions(self, texts: Sequence[str]) -> Vectors:
+        """Encode, (N,) -> (N, D) float32; a question is encoded as a passage is."""
+        return self.encode(texts)
+
+
+def load_encoder(config: EncoderConfig, *, device: str = "auto") -> Encoder:
+    """Load the encoder that a configuration names (torch is imported only for a real one).
+
+    Raises:
+        ConfigError: `hash:` is not followed by a dimension.
+        ModelNotFoundError: the model's name resolves to nothing.
+    """
+    if config.model.startswith("hash:"):
+        digits = config.model.removeprefix("hash:")
+        if not digits.isdigit() or int(digits) < 1:
+            raise ConfigError(f"embed.model={config.model!r}: expected hash:DIM, for instance hash:64")
+        return HashEncoder(int(digits))
+    from ragray.embed.transformer import TransformerEncoder
+
+    return TransformerEncoder.load(config, device=device)

@@ -1,0 +1,96 @@
+"""Every error that ragray raises on purpose. In: what went wrong. Out: one line that says what, where and what to do next.
+
+::
+
+    RagrayError
+    ├── ConfigError            a key or value of the configuration
+    ├── InputError             a source file, a line of it, a field of it
+    ├── ArtifactError          a stage's output folder
+    │   ├── NotAnArtifactError     no manifest: nothing there, or never finished
+    │   ├── CorruptArtifactError   the manifest promises something else than the folder holds
+    │   └── ArtifactBusyError      another process is writing it
+    ├── EncoderMismatchError   vectors of two different encoders would be mixed
+    ├── ModelNotFoundError     a model name that resolves to nothing
+    ├── MissingPackageError    an optional package is not installed
+    ├── TrainingError          a training run that cannot start or go on
+    ├── ServingError           a service that cannot start
+    └── OverloadedError        a service that has more to do than it may queue
+
+Each takes exactly one message, so that it survives a trip through Ray. The command line prints the message and exits with
+``exit_code``.
+"""
+
+
+class RagrayError(Exception):
+    """Base of all; catch it to catch everything that ragray raises on purpose."""
+
+    exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
+
+class ConfigError(RagrayError):
+    """A configuration key is unknown, or its value is not allowed."""
+
+    exit_code = 2
+
+
+class InputError(RagrayError):
+    """Input data cannot be used; the message names file, line and field."""
+
+    exit_code = 3
+
+
+class ArtifactError(RagrayError):
+    """A stage's output folder cannot be used."""
+
+    exit_code = 4
+
+
+class NotAnArtifactError(ArtifactError):
+    """The folder has no manifest (or one of another kind): the stage that writes it never finished here."""
+
+
+class CorruptArtifactError(ArtifactError):
+    """The folder does not hold what its manifest promises."""
+
+
+class ArtifactBusyError(ArtifactError):
+    """Another process is writing this folder at this moment."""
+
+
+class EncoderMismatchError(RagrayError):
+    """Two sets of vectors come from different encoders and cannot be compared."""
+
+    exit_code = 5
+
+
+class ModelNotFoundError(RagrayError):
+    """A model name is no local folder, no packaged weights and cannot be had from the hub."""
+
+    exit_code = 6
+
+
+class MissingPackageError(RagrayError):
+    """An optional package is needed; the message holds the pip line."""
+
+    exit_code = 6
+
+
+class TrainingError(RagrayError):
+    """A training run cannot start or cannot go on."""
+
+    exit_code = 7
+
+
+class ServingError(RagrayError):
+    """A service cannot start, for instance because its port is taken."""
+
+    exit_code = 8
+
+
+class OverloadedError(RagrayError):
+    """The service holds as many waiting requests as it may; try again later."""
+
+    exit_code = 9

