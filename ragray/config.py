@@ -91,7 +91,7 @@ class GenerateConfig(Section):
     marginalize: Literal["sequence", "token"] = Field("sequence", description="RAG-Sequence or RAG-Token (Lewis et al. 2020)")
     max_prompt_tokens: int = Field(512, ge=32, description="longer passages are cut at their end; the question never is")
     max_new_tokens: int = Field(32, ge=1, description="length of an answer at most")
-    temperature: float = Field(1.0, gt=0, description="of the passage scores: p(passage) = softmax(score / temperature)")
+    temperature: float = Field(0.05, gt=0, description="of the passage scores: p(passage) = softmax(score / temperature)")
     batch_size: int = Field(8, ge=1, description="questions answered together")
 
 

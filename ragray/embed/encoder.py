@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +14,7 @@ import numpy.typing as npt
 
 from ragray.config import EncoderConfig
 from ragray.errors import ConfigError, EncoderMismatchError
+from ragray.models import resolve_model, weights_fingerprint
 
 Vectors = npt.NDArray[np.float32]
 
@@ -80,6 +83,34 @@ class HashEncoder:
     def encode_questions(self, texts: Sequence[str]) -> Vectors:
         """Encode, (N,) -> (N, D) float32; a question is encoded as a passage is."""
         return self.encode(texts)
+
+
+def encoder_fingerprint(config: EncoderConfig, folder: Path | None = None) -> EncoderFingerprint:
+    """Say what decides the vectors of a configured encoder, without loading its weights (``folder``: where they lie, if known).
+
+    Raises:
+        ModelNotFoundError: the name resolves to nothing, or the folder holds no safetensors.
+    """
+    if config.model.startswith("hash:"):
+        return load_encoder(config).fingerprint
+    folder = folder or resolve_model(config.model)
+    return EncoderFingerprint(
+        model=config.model,
+        weights=weights_fingerprint(folder),
+        dim=int(json.loads((folder / "config.json").read_text(encoding="utf-8"))["hidden_size"]),
+        pooling=_pooling(folder) if config.pooling == "auto" else config.pooling,
+        normalize=config.normalize,
+        max_length=config.max_length,
+        passage_prefix=config.passage_prefix,
+    )
+
+
+def _pooling(folder: Path) -> str:
+    """Read the pooling that sentence-transformers wrote beside the weights; without that file, mean."""
+    path = folder / "1_Pooling" / "config.json"
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8")).get("pooling_mode_cls_token"):
+        return "cls"
+    return "mean"
 
 
 def load_encoder(config: EncoderConfig, *, device: str = "auto") -> Encoder:

@@ -1,0 +1,79 @@
+"""ragray trains and serves retrieval-augmented generation over large corpora on a Ray cluster.
+
+The public names are resolved on first use, so that ``import ragray`` loads neither torch nor ray.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Answer": "ragray.types",
+    "Citation": "ragray.types",
+    "Config": "ragray.config",
+    "Document": "ragray.types",
+    "Encoder": "ragray.embed.encoder",
+    "Example": "ragray.types",
+    "Generator": "ragray.generate.generator",
+    "Hit": "ragray.types",
+    "IndexReader": "ragray.index.search",
+    "LocalRetriever": "ragray.retrieve.retriever",
+    "Passage": "ragray.types",
+    "Pipeline": "ragray.generate.pipeline",
+    "RagrayError": "ragray.errors",
+    "Retriever": "ragray.retrieve.retriever",
+    "Run": "ragray.run",
+    "build_index": "ragray.cluster.index",
+    "embed": "ragray.cluster.embed",
+    "evaluate": "ragray.cluster.evaluate",
+    "ingest": "ragray.cluster.corpus",
+    "load_config": "ragray.config",
+    "load_encoder": "ragray.embed.encoder",
+    "load_generator": "ragray.generate.load",
+    "load_retriever": "ragray.retrieve.load",
+    "score": "ragray.evaluate.answers",
+    "session": "ragray.cluster.session",
+    "train": "ragray.cluster.train",
+}
+
+__all__ = ["__version__", *sorted(_PUBLIC)]
+
+if TYPE_CHECKING:
+    from ragray.cluster.corpus import ingest as ingest
+    from ragray.cluster.embed import embed as embed
+    from ragray.cluster.evaluate import evaluate as evaluate
+    from ragray.cluster.index import build_index as build_index
+    from ragray.cluster.session import session as session
+    from ragray.cluster.train import train as train
+    from ragray.config import Config as Config
+    from ragray.config import load_config as load_config
+    from ragray.embed.encoder import Encoder as Encoder
+    from ragray.embed.encoder import load_encoder as load_encoder
+    from ragray.errors import RagrayError as RagrayError
+    from ragray.evaluate.answers import score as score
+    from ragray.generate.generator import Generator as Generator
+    from ragray.generate.load import load_generator as load_generator
+    from ragray.generate.pipeline import Pipeline as Pipeline
+    from ragray.index.search import IndexReader as IndexReader
+    from ragray.retrieve.load import load_retriever as load_retriever
+    from ragray.retrieve.retriever import LocalRetriever as LocalRetriever
+    from ragray.retrieve.retriever import Retriever as Retriever
+    from ragray.run import Run as Run
+    from ragray.types import Answer as Answer
+    from ragray.types import Citation as Citation
+    from ragray.types import Document as Document
+    from ragray.types import Example as Example
+    from ragray.types import Hit as Hit
+    from ragray.types import Passage as Passage
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'ragray' has no attribute '{name}'")
+    value = getattr(importlib.import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,302 @@
+"""The command line. In: arguments. Out: one function called, its result printed; an error is one line on stderr and an exit code."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import signal
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from ragray.config import Config, load_config, to_yaml
+from ragray.errors import InputError, RagrayError
+
+HELP = """Train and serve retrieval-augmented generation over large corpora on a Ray cluster.
+
+The stages, in order, each resumable, each writing a folder that the next one reads:
+
+  ragray ingest corpus.jsonl --out work/corpus
+
+  ragray embed work/corpus --out work/embeddings
+
+  ragray index build work/embeddings --corpus work/corpus --out work/index
+
+  ragray train --index work/index --examples train.jsonl --out work/run
+
+  ragray evaluate --index work/index --run work/run --examples test.jsonl --out work/report
+
+  ragray serve --index work/index --run work/run
+
+Every command takes --config FILE.yaml and, last, any number of section.key=value overrides; `ragray config show` lists the keys.
+Without --address (or RAY_ADDRESS) a Ray cluster is started on this machine for the length of the command.
+"""
+
+app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, add_completion=False)
+config_app = typer.Typer(help="Show what can be configured, and what is.", no_args_is_help=True, rich_markup_mode=None)
+index_app = typer.Typer(help="Build an index.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(config_app, name="config")
+app.add_typer(index_app, name="index")
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file with a section a stage.", show_default=False)]
+Address = Annotated[str | None, typer.Option(help="Ray cluster to join, for instance auto or ray://HOST:10001.", show_default=False)]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[section.key=value]...", show_default=False)]
+Out = Annotated[Path, typer.Option(help="Folder to write; run again after a crash to go on.", show_default=False)]
+IndexArgument = Annotated[Path, typer.Argument(help="Folder that `ragray index build` wrote.", show_default=False)]
+IndexOption = Annotated[Path, typer.Option("--index", help="Folder that `ragray index build` wrote.", show_default=False)]
+RunOption = Annotated[Path | None, typer.Option("--run", help="Folder that `ragray train` wrote.", show_default=False)]
+ExamplesOption = Annotated[
+    Path, typer.Option(help='JSONL lines {"id", "question", "answers", "gold_ids"}.', show_default=False)
+]
+
+_OVERRIDE = re.compile(r"[a-z_]+\.[a-z_]+=")
+
+
+@app.command()
+def ingest(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE... [section.key=value]...", help="Files, folders or globs: jsonl(.gz), Parquet, CSV, text, markdown.")
+    ],
+    out: Out,
+    config: ConfigFile = None,
+    address: Address = None,
+) -> None:
+    """Read, clean and split documents into a corpus of passages; what is refused goes to quarantine.jsonl with the reason."""
+    from ragray.cluster.corpus import ingest as run_stage
+
+    overrides = [source for source in sources if _OVERRIDE.match(source) and not Path(source).exists()]
+    files = [source for source in sources if source not in overrides]
+    if not files:
+        raise InputError("ingest: no source given; name files, folders or globs before the overrides")
+    report = run_stage(files, out, load_config(config, overrides), address=address)
+    refused = ", ".join(f"{count} {reason}" for reason, count in sorted(report.refused.items())) or "none"
+    _say(f"{out}: {report.passages} passages of {report.documents} documents, refused: {refused}{_took(report)}")
+
+
+@app.command()
+def embed(
+    corpus: Annotated[Path, typer.Argument(help="Folder that `ragray ingest` wrote.", show_default=False)],
+    out: Out,
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    address: Address = None,
+) -> None:
+    """Turn every passage of a corpus into a vector; finished blocks survive any crash."""
+    from ragray.cluster.embed import embed as run_stage
+
+    report = run_stage(corpus, out, load_config(config, overrides or []), address=address)
+    rate = report.num_computed / max(report.seconds, 1e-9)
+    done = "" if report.reused else f", {report.num_computed} computed now ({rate:.1f} passages/s)"
+    _say(f"{out}: {report.num_passages} vectors of {report.fingerprint.dim} dimensions{done}{_took(report)}")
+
+
+@index_app.command("build")
+def index_build(
+    embeddings: Annotated[Path, typer.Argument(help="Folder that `ragray embed` wrote.", show_default=False)],
+    corpus: Annotated[Path, typer.Option(help="Folder that `ragray ingest` wrote.", show_default=False)],
+    out: Out,
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    address: Address = None,
+) -> None:
+    """Build the segments of an index and publish a snapshot of them."""
+    from ragray.cluster.index import build_index
+
+    report = build_index(embeddings, corpus, out, load_config(config, overrides or []), address=address)
+    found = report.snapshot
+    recall = "exact" if found.recall_at_10 is None else f"recall@10 {found.recall_at_10:.3f} against exact search"
+    _say(
+        f"{out}: snapshot {found.name}, {found.num_rows} rows in {len(found.segments)} segment(s), {found.factory}, {recall} "
+        f"({report.reason}){_took(report)}"
+    )
+
+
+@app.command()
+def search(
+    index: IndexArgument,
+    text: Annotated[str, typer.Argument(help="What to look for.", show_default=False)],
+    overrides: Overrides = None,
+    k: Annotated[int | None, typer.Option("-k", help="Passages to print.", min=1, show_default="retrieve.k")] = None,
+    run: RunOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    config: ConfigFile = None,
+) -> None:
+    """Print the passages nearest to a text."""
+    from ragray.retrieve.load import load_retriever
+
+    settings = load_config(config, overrides or [])
+    [hits] = load_retriever(index, run, settings, device="cpu").search([text], k or settings.retrieve.k)
+    if as_json:
+        _say(json.dumps([_plain(asdict(hit)) for hit in hits], ensure_ascii=False, indent=2))
+        return
+    for number, hit in enumerate(hits, start=1):
+        _say(f"{number:3}. {hit.score:.4f}  {hit.passage.id}  {_excerpt(hit.passage.title, hit.passage.text)}")
+
+
+@app.command()
+def ask(
+    index: IndexArgument,
+    question: Annotated[str, typer.Argument(help="What to answer.", show_default=False)],
+    overrides: Overrides = None,
+    run: RunOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    config: ConfigFile = None,
+) -> None:
+    """Answer a question from an index and print the answer with its numbered sources."""
+    from ragray.generate.load import load_generator
+    from ragray.generate.pipeline import Pipeline
+    from ragray.retrieve.load import load_retriever
+
+    settings = load_config(config, overrides or [])
+    retriever = load_retriever(index, run, settings)
+    pipeline = Pipeline(retriever, load_generator(settings.generate, run), k=settings.retrieve.k)
+    [answer] = pipeline.answer([question])
+    if as_json:
+        _say(json.dumps(_plain(asdict(answer)), ensure_ascii=False, indent=2))
+        return
+    _say(answer.text)
+    for number, citation in enumerate(answer.citations, start=1):
+        passage = citation.hit.passage
+        _say(f"  [{number}] {100 * citation.weight:3.0f}%  {passage.id}  {_excerpt(passage.title, passage.text)}")
+
+
+@app.command()
+def train(
+    index: IndexOption,
+    examples: ExamplesOption,
+    out: Out,
+    overrides: Overrides = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Data-parallel workers.", min=1, show_default="train.num_workers")
+    ] = None,
+    restart: Annotated[bool, typer.Option(help="Throw away what --out holds and begin anew.")] = False,
+    config: ConfigFile = None,
+    address: Address = None,
+) -> None:
+    """Fine-tune question encoder and generator together (RAG-Sequence); run again after a crash to go on."""
+    from ragray.cluster.train import train as run_stage
+
+    more = [f"train.num_workers={workers}"] if workers else []
+    settings = load_config(config, [*(overrides or []), *more])
+    report = run_stage(index, examples, out, settings, address=address, restart=restart)
+    _say(f"{out}: {report.num_steps} steps, final loss {report.final_loss:.4f}{_took(report)}")
+
+
+@app.command()
+def evaluate(
+    examples: ExamplesOption,
+    out: Out,
+    overrides: Overrides = None,
+    index: Annotated[
+        Path | None, typer.Option("--index", help="Folder that `ragray index build` wrote.", show_default=False)
+    ] = None,
+    run: RunOption = None,
+    closed_book: Annotated[bool, typer.Option(help="Answer without passages.")] = False,
+    config: ConfigFile = None,
+    address: Address = None,
+) -> None:
+    """Answer examples and score the answers: exact match and F1 (SQuAD), accuracy, recall@k, MRR."""
+    from ragray.cluster.evaluate import REPORT_FILE
+    from ragray.cluster.evaluate import evaluate as run_stage
+
+    settings = load_config(config, overrides or [])
+    run_stage(examples, out, settings, index=index, run=run, closed_book=closed_book, address=address)
+    _say((out / REPORT_FILE).read_text(encoding="utf-8").rstrip())
+
+
+@app.command()
+def score(
+    predictions: Annotated[Path, typer.Argument(help="JSON object of id to text.", show_default=False)],
+    examples: Annotated[Path, typer.Argument(help='JSONL lines {"id", "answers"}.', show_default=False)],
+) -> None:
+    """Score any system's predictions and print JSON: exact_match and f1 in percent as SQuAD 1.1 defines them, and the counts."""
+    from ragray.evaluate.answers import score as score_predictions
+    from ragray.examples import read_examples, read_predictions
+
+    scores = score_predictions(read_predictions(predictions), read_examples(examples, need_question=False))
+    _say(json.dumps(asdict(scores), indent=2))
+
+
+@app.command()
+def serve(
+    index: IndexOption,
+    overrides: Overrides = None,
+    run: RunOption = None,
+    config: ConfigFile = None,
+    address: Address = None,
+) -> None:
+    """Answer questions over HTTP until Ctrl-C: POST /v1/answer, POST /v1/search, GET /healthz, GET /docs."""
+    from ragray.cluster.serve import serve as run_stage
+
+    run_stage(index, run, load_config(config, overrides or []), address=address)
+
+
+@app.command()
+def quickstart(
+    out: Annotated[Path, typer.Option(help="Folder for everything it makes.")] = Path("work/quickstart"),
+    overrides: Overrides = None,
+    address: Address = None,
+) -> None:
+    """Run every stage on the bundled sample, print what was measured, answer two questions over HTTP."""
+    from ragray.quickstart import quickstart as run_stage
+
+    run_stage(out, overrides or [], address=address)
+
+
+@config_app.command("show")
+def config_show(overrides: Overrides = None, config: ConfigFile = None) -> None:
+    """Print the effective configuration as YAML, each key with its meaning."""
+    _say(to_yaml(load_config(config, overrides or [])).rstrip())
+
+
+@config_app.command("schema")
+def config_schema() -> None:
+    """Print the configuration's JSON schema, for editors."""
+    _say(json.dumps(Config.model_json_schema(), indent=2))
+
+
+def main() -> None:
+    """Run the command line; what ragray raises on purpose becomes one line on stderr and its exit code."""
+    from ragray.cluster.session import prepare_environment
+
+    prepare_environment()
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    logging.getLogger("ragray").setLevel(logging.INFO)
+    signal.signal(signal.SIGTERM, _on_terminate)
+    try:
+        app()
+    except RagrayError as err:
+        print(f"ragray: {' '.join(str(err).split())}", file=sys.stderr)
+        sys.exit(err.exit_code)
+    except BrokenPipeError:
+        sys.exit(141)
+
+
+def _on_terminate(_signal: int, _frame: FrameType | None) -> None:
+    """End as on Ctrl-C, so that everything that was started is stopped."""
+    raise SystemExit(143)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _took(report: Any) -> str:
+    return " (nothing to do)" if report.reused else f", {report.seconds:.1f} s"
+
+
+def _excerpt(title: str, text: str, width: int = 90) -> str:
+    whole = f"{title}: {text}" if title else text
+    line = " ".join(whole.split())
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def _plain(value: dict[str, Any]) -> dict[str, Any]:
+    """Make a dataclass's dictionary printable as JSON (metadata is a mapping of any kind)."""
+    plain: dict[str, Any] = json.loads(json.dumps(value, default=dict))
+    return plain

@@ -1,0 +1,156 @@
+"""Runs `ingest` on Ray Data. In: source files. Out: a corpus folder; what a killed run had read is not read again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+from pydantic import JsonValue
+
+from ragray import artifact
+from ragray.artifact import Manifest
+from ragray.cluster.session import session
+from ragray.config import Config
+from ragray.corpus.merge import merge_lots
+from ragray.corpus.sources import find_sources
+from ragray.corpus.split import load_tokenizer
+from ragray.corpus.stage import Lot, Stager, plan_lots, staged, staged_refusals
+from ragray.corpus.table import SCHEMA_VERSION
+from ragray.errors import InputError, RagrayError
+from ragray.progress import Progress
+
+STAGING_FOLDER = ".staging"
+MAX_BLOCKS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """What a corpus holds, what was refused by reason, and whether it was all there before (``reused``)."""
+
+    documents: int
+    passages: int
+    refused: Mapping[str, int]
+    seconds: float
+    reused: bool
+
+
+class LotStager:
+    """The work of one actor: stages lots, each named by its number."""
+
+    def __init__(self, config: Config, folder: str, lots: Sequence[Lot]) -> None:
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        self._stager = Stager(config, Path(folder))
+        self._lots = lots
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Stage the lots of the batch; return how many files and passages each held, and what went wrong."""
+        results = [self.stage(self._lots[int(number)]) for number in batch["lot"]]
+        files, passages, errors = zip(*results, strict=True)
+        return {"files": np.array(files), "passages": np.array(passages), "error": np.array(errors)}
+
+    def stage(self, lot: Lot) -> tuple[int, int, str]:
+        """Stage one lot; an error on purpose comes back as its message, to reach the user without Ray's trace."""
+        try:
+            return len(lot.sources), self._stager.stage(lot).num_passages, ""
+        except RagrayError as err:
+            return 0, 0, str(err)
+
+
+def ingest(sources: Sequence[str], out: Path, config: Config, *, address: str | None = None) -> IngestReport:
+    """Turn sources (files, folders, globs) into a corpus; where nothing changed since the last time, nothing is done.
+
+    Raises:
+        InputError: a source cannot be used, or no passage is left.
+        ModelNotFoundError: the encoder, whose tokenizer measures the passages, cannot be found.
+        ArtifactBusyError: another process writes to ``out``.
+    """
+    started = monotonic()
+    out = out.absolute()
+    tokenizer = load_tokenizer(config.embed).identity
+    with artifact.exclusive(out):
+        found = find_sources(sources, exclude=out)
+        checksums = [artifact.file_checksum(source.path) for source in found]
+        settings = config.ingest.model_dump(mode="json", exclude={"num_workers"})
+        content = [(source.name, checksum) for source, checksum in zip(found, checksums, strict=True)]
+        key = artifact.fingerprint([content, settings, tokenizer, SCHEMA_VERSION])
+        staging = out / STAGING_FOLDER
+        if artifact.is_current(out, kind="corpus", fingerprint=key):
+            shutil.rmtree(staging, ignore_errors=True)
+            return _report(artifact.read_manifest(out, "corpus"), started, reused=True)
+        lots = plan_lots(found, checksums, config.ingest, tokenizer)
+        _stage(lots, staging, config, address)
+        manifest = _merge(lots, staging, out, key, config)
+        shutil.rmtree(staging)
+        return _report(manifest, started, reused=False)
+
+
+def _report(manifest: Manifest, started: float, *, reused: bool) -> IngestReport:
+    facts = manifest.facts
+    documents, passages, refused = facts["num_documents"], facts["num_passages"], facts["refused"]
+    assert isinstance(documents, int) and isinstance(passages, int) and isinstance(refused, dict)
+    counts = {reason: count for reason, count in refused.items() if isinstance(count, int)}
+    return IngestReport(documents, passages, counts, monotonic() - started, reused)
+
+
+def _stage(lots: Sequence[Lot], staging: Path, config: Config, address: str | None) -> None:
+    """Stage the lots that no earlier run finished, on an actor pool."""
+    todo = [lot for lot in lots if staged(staging, lot) is None]
+    if not todo:
+        return
+    num_files = sum(len(lot.sources) for lot in todo)
+    with session(address), Progress("ingest", total=num_files, unit="files") as progress:
+        import ray.data
+
+        items = [{"lot": number} for number in range(len(todo))]
+        results = ray.data.from_items(items, override_num_blocks=min(len(todo), MAX_BLOCKS)).map_batches(
+            LotStager,
+            fn_constructor_args=(config, str(staging), todo),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=min(config.ingest.num_workers, len(todo))),
+            num_cpus=1,
+        )
+        for row in results.iter_rows():
+            if row["error"]:
+                raise InputError(str(row["error"]))
+            progress.advance(int(row["files"]))
+
+
+def _merge(lots: Sequence[Lot], staging: Path, out: Path, key: str, config: Config) -> Manifest:
+    """Write the corpus from its staged lots and publish it; what the folder held before ceases to exist."""
+    num_passages = _num_passages(lots, staging)
+    artifact.unpublish(out)
+    with Progress("ingest: merge", total=num_passages, unit="passages") as progress:
+        merged = merge_lots(staging, lots, out, config.ingest, advance=progress.advance)
+    refused: dict[str, JsonValue] = dict(merged.refused)
+    facts: dict[str, JsonValue] = {
+        "num_passages": merged.num_passages,
+        "num_documents": merged.num_documents,
+        "refused": refused,
+        "schema_version": SCHEMA_VERSION,
+    }
+    return artifact.publish(out, kind="corpus", fingerprint=key, facts=facts, files=merged.files)
+
+
+def _num_passages(lots: Sequence[Lot], staging: Path) -> int:
+    """Count the staged passages; without any, say what became of the sources."""
+    num_passages, refused = 0, Counter[str]()
+    for lot in lots:
+        done = staged(staging, lot)
+        if done is None:
+            raise RagrayError(f"{staging / lot.key}: was not finished, though its actor said so; run again")
+        num_passages += done.num_passages
+        refused.update(done.refused)
+    if not num_passages:
+        first = next(refusal for lot in lots for refusal in staged_refusals(staging, lot))
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in refused.most_common())
+        raise InputError(
+            f"no passage is left, {refused.total()} records were refused ({reasons}), the first is "
+            f"{first.source}:{first.line}; mend the sources or change ingest.text_field, min_chars or max_chars"
+        )
+    return num_passages

@@ -1,0 +1,198 @@
+"""Runs `evaluate` on Ray Data. In: examples, an index, perhaps a run. Out: a report; answers of a killed run are kept."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import numpy as np
+
+from ragray import artifact
+from ragray.cluster.session import session
+from ragray.config import Config
+from ragray.errors import ConfigError
+from ragray.evaluate.answers import AnswerScores, score
+from ragray.evaluate.ranking import RankingScores, gold_rank, ranking_scores
+from ragray.examples import read_examples
+from ragray.generate.generator import Prompt
+from ragray.generate.load import load_generator
+from ragray.index.search import IndexReader
+from ragray.progress import Progress
+from ragray.retrieve.load import load_retriever, question_encoder
+from ragray.run import Run
+from ragray.types import Example
+
+PARTS_FOLDER = ".parts"
+REPORT_FILE = "report.json"
+PREDICTIONS_FILE = "predictions.json"
+DETAILS_FILE = "details.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationReport:
+    """How good a system's answers and its retrieval are (``ranking`` is None for a closed book)."""
+
+    answers: AnswerScores
+    ranking: RankingScores | None
+    seconds: float
+    reused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SystemUnderTest:
+    """What answers the questions: a closed book has no index."""
+
+    index: str | None
+    run: str | None
+    config: Config
+
+
+class AnswerWorker:
+    """The work of one actor: retrieves for some questions, answers them, writes a part file."""
+
+    def __init__(self, system: SystemUnderTest, parts: str, examples: Sequence[Example]) -> None:
+        config = system.config
+        if config.generate.model != "first-sentence":
+            import torch
+
+            torch.set_num_threads(max(1, int(config.evaluate.cpus_per_worker)))
+        run = Path(system.run) if system.run else None
+        self._retriever = load_retriever(Path(system.index), run, config) if system.index else None
+        self._generator = load_generator(config.generate, run)
+        self._k = config.retrieve.k
+        self._depth = max(self._k, *config.evaluate.recall_at)
+        self._parts = Path(parts)
+        self._examples = examples
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Answer the parts named in the batch."""
+        for name, start, stop in zip(batch["name"], batch["start"], batch["stop"], strict=True):
+            lines = self._answer(self._examples[int(start) : int(stop)])
+            artifact.write_json(self._parts / str(name), lines)
+        return {"rows": batch["stop"] - batch["start"]}
+
+    def _answer(self, examples: Sequence[Example]) -> list[dict[str, Any]]:
+        questions = [example.question for example in examples]
+        found = self._retriever.search(questions, self._depth) if self._retriever else [[] for _ in questions]
+        prompts = [Prompt(q, tuple(hits[: self._k])) for q, hits in zip(questions, found, strict=True)]
+        return [
+            {
+                "id": example.id,
+                "question": example.question,
+                "prediction": answer.text,
+                "answers": list(example.answers),
+                "gold_rank": gold_rank(hits, example.gold_ids),
+                "sources": [hit.passage.id for hit in prompt.hits],
+                "weights": [round(weight, 4) for weight in answer.weights],
+                "log_prob": round(answer.log_prob, 4),
+            }
+            for example, hits, prompt, answer in zip(
+                examples, found, prompts, self._generator.generate(prompts), strict=True
+            )
+        ]
+
+
+def evaluate(
+    examples: Path, out: Path, config: Config, *, index: Path | None, run: Path | None = None, closed_book: bool = False,
+    address: str | None = None,
+) -> EvaluationReport:
+    """Answer every example and score the answers; without an index, or with ``closed_book``, no passages are read.
+
+    Raises:
+        InputError: the examples cannot be read.
+        EncoderMismatchError: run and index do not belong together.
+    """
+    started = monotonic()
+    if index is None and not closed_book:
+        raise ConfigError("evaluate: give --index INDEX, or --closed-book to answer without passages")
+    questions = spread(read_examples(examples), config.evaluate.limit)
+    key = _key(questions, config, None if closed_book else index, run)
+    system = SystemUnderTest(
+        None if closed_book or index is None else str(index.resolve()), str(run.resolve()) if run else None, config
+    )
+    with artifact.exclusive(out):
+        reused = artifact.is_current(out, kind="report", fingerprint=key)
+        if not reused:
+            lines = _answers(questions, system, out, key, address)
+            _publish(out, key, lines, config)
+    answers, ranking = _scores(out, config)
+    return EvaluationReport(answers, ranking, monotonic() - started, reused)
+
+
+def spread(examples: list[Example], limit: int) -> list[Example]:
+    """Choose ``limit`` examples spread evenly over the list; all of them with 0."""
+    if not limit or limit >= len(examples):
+        return examples
+    return [examples[number * len(examples) // limit] for number in range(limit)]
+
+
+def _key(questions: Sequence[Example], config: Config, index: Path | None, run: Path | None) -> str:
+    """Hash what decides the answers; also opens index and run, so that what is wrong with them is said before Ray starts."""
+    parts: list[Any] = [[asdict(question) for question in questions], config.generate.model_dump(mode="json")]
+    if run is not None:
+        parts.append(Run.open(run).name)
+    if index is not None:
+        reader = IndexReader.open(index)
+        if run is not None:
+            reader.require_encoder(Run.open(run).facts.encoder, f"run {run}")
+        elif "model" in config.embed.model_fields_set:
+            question_encoder(reader, None, config, device="cpu")
+        parts += [reader.snapshot.name, config.retrieve.k, list(config.evaluate.recall_at)]
+    return artifact.fingerprint(parts)
+
+
+def _answers(
+    questions: list[Example], system: SystemUnderTest, out: Path, key: str, address: str | None
+) -> list[dict[str, Any]]:
+    import ray.data
+
+    config = system.config
+    parts = out / PARTS_FOLDER / key
+    if (out / PARTS_FOLDER).is_dir() and not parts.is_dir():
+        shutil.rmtree(out / PARTS_FOLDER)
+    size = config.generate.batch_size
+    plan = [
+        {"name": f"part-{start:08}.json", "start": start, "stop": min(start + size, len(questions))}
+        for start in range(0, len(questions), size)
+    ]
+    todo = [part for part in plan if not (parts / str(part["name"])).is_file()]
+    if todo:
+        count = sum(int(part["stop"]) - int(part["start"]) for part in todo)
+        with session(address), Progress("evaluate", total=count, unit="questions") as progress:
+            results = ray.data.from_items(todo, override_num_blocks=len(todo)).map_batches(
+                AnswerWorker,
+                fn_constructor_args=(system, str(parts.resolve()), questions),
+                batch_size=1,
+                compute=ray.data.ActorPoolStrategy(size=min(config.evaluate.num_workers, len(todo))),
+                num_cpus=config.evaluate.cpus_per_worker,
+                num_gpus=config.evaluate.gpus_per_worker or None,
+            )
+            for row in results.iter_rows():
+                progress.advance(int(row["rows"]))
+    return [line for part in plan for line in json.loads((parts / str(part["name"])).read_text(encoding="utf-8"))]
+
+
+def _publish(out: Path, key: str, lines: list[dict[str, Any]], config: Config) -> None:
+    artifact.unpublish(out)
+    artifact.write_json(out / PREDICTIONS_FILE, {line["id"]: line["prediction"] for line in lines})
+    with artifact.atomic_path(out / DETAILS_FILE) as path:
+        path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    answers, ranking = _scores(out, config)
+    artifact.write_json(out / REPORT_FILE, {"answers": asdict(answers), "retrieval": asdict(ranking) if ranking else None})
+    files = [out / REPORT_FILE, out / PREDICTIONS_FILE, out / DETAILS_FILE]
+    artifact.publish(out, kind="report", fingerprint=key, facts={"num_examples": len(lines)}, files=files)
+    shutil.rmtree(out / PARTS_FOLDER, ignore_errors=True)
+
+
+def _scores(out: Path, config: Config) -> tuple[AnswerScores, RankingScores | None]:
+    lines = [json.loads(line) for line in (out / DETAILS_FILE).read_text(encoding="utf-8").splitlines()]
+    examples = [Example(line["id"], line["question"], tuple(line["answers"])) for line in lines]
+    answers = score({line["id"]: line["prediction"] for line in lines}, examples)
+    if not any(line["sources"] for line in lines):
+        return answers, None
+    return answers, ranking_scores([line["gold_rank"] for line in lines], config.evaluate.recall_at)

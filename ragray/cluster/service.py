@@ -1,0 +1,126 @@
+"""An application on Ray Serve, from start to stop. In: an application. Out: a service, or the reason why not."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import time
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING
+
+from ragray.config import ServeConfig
+from ragray.errors import ServingError
+
+if TYPE_CHECKING:
+    from ray.serve import Application
+
+logger = logging.getLogger("ragray.serve")
+
+APPLICATION = "ragray"
+START_TIMEOUT_S = 900.0
+STOP_TIMEOUT_S = 60.0
+PROXY_GRACE_S = 5.0
+"""The application gives a late request up with a readable error; so much later the proxy would cut it off."""
+
+RAISED = re.compile(r"^((?:\w+\.)*\w*(?:Error|Exception|Exit|Interrupt)): (.+)")
+
+
+def require_none() -> None:
+    """Raise `ServingError` if Serve runs on the cluster already: its port and applications are not ours to change."""
+    from ray import serve
+
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    status = serve.status()
+    if status.proxies or status.applications:
+        names = ", ".join(sorted(status.applications)) or "none"
+        raise ServingError(
+            f"Serve runs on this cluster already (applications: {names}); deploy to it with "
+            "`serve deploy serve_configs/laptop.yaml`, or end it with `serve shutdown`"
+        )
+
+
+def start(app: Application, config: ServeConfig) -> None:
+    """Start Serve, deploy the application, wait until all of it runs.
+
+    Raises:
+        ServingError: the port is taken, or a replica did not start; the message ends with the error that it died of.
+    """
+    from ray import serve
+
+    quiet = {"enable_access_log": False, "log_level": "WARNING"}
+    http = {"host": config.host, "port": config.port, "request_timeout_s": config.request_timeout_s + PROXY_GRACE_S}
+    serve.start(proxy_location="HeadOnly", http_options=http, logging_config=quiet)
+    serve.run_many(
+        [serve.RunTarget(app, name=APPLICATION, route_prefix="/")],
+        wait_for_ingress_deployment_creation=False,
+        wait_for_applications_running=False,
+    )
+    _await_deployments()
+
+
+def await_answer(url: str, timeout_s: float = 30.0) -> None:
+    """Wait until the service says over HTTP that it is healthy; raises `ServingError` if it does not say so in time."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            with opener.open(f"{url}/healthz", timeout=timeout_s):
+                return
+        except OSError as err:
+            if isinstance(err, urllib.error.HTTPError):
+                err.close()
+            if time.monotonic() > deadline:
+                raise ServingError(f"the service runs, but {url}/healthz does not answer from here ({err})") from err
+            time.sleep(0.1)
+
+
+def stop() -> None:
+    """End Serve on this cluster and wait until it is gone; requests that are being answered are answered first."""
+    import ray
+    from ray import serve
+
+    with contextlib.suppress(ValueError):
+        controller = ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
+        # `serve.shutdown` waits for a call that never returns, which Ray then reports on stdout as a failure.
+        ray.get(controller.graceful_shutdown.remote(wait=False))
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        while time.monotonic() < deadline:
+            ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
+            time.sleep(0.05)
+    serve.shutdown()
+
+
+def underlying_error(message: str) -> str:
+    """Take the one line that says why out of a message of Serve, which holds a traceback of tracebacks."""
+    lines = [line for line in message.splitlines() if line.strip()]
+    for line in reversed(lines):
+        if found := RAISED.match(line):
+            name, reason = found.groups()
+            return reason if name.startswith("ragray.") else f"{name}: {reason}"
+    return lines[-1].strip() if lines else "no reason given"
+
+
+def _await_deployments() -> None:
+    """Wait until every deployment runs; the first replica that fails to start ends the wait."""
+    from ray import serve
+
+    deadline = time.monotonic() + START_TIMEOUT_S
+    said: set[str] = set()
+    while time.monotonic() < deadline:
+        state = serve.status().applications[APPLICATION]
+        if state.status.value == "RUNNING":
+            return
+        for name, deployment in state.deployments.items():
+            if "failed to start" in deployment.message:
+                raise ServingError(f"{name} cannot start: {underlying_error(deployment.message)}")
+            if deployment.message and deployment.message not in said:
+                said.add(deployment.message)
+                logger.warning("%s: %s", name, deployment.message)
+        if state.status.value == "DEPLOY_FAILED":
+            raise ServingError(f"the service cannot start: {underlying_error(state.message)}")
+        time.sleep(0.1)
+    raise ServingError(
+        f"the service did not start within {START_TIMEOUT_S:.0f} s: {'; '.join(said) or 'no reason given'}"
+    )

@@ -1,0 +1,267 @@
+"""Runs `train` on Ray Train. In: an index, examples. Out: a run; the same command goes on where a killed one stopped."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from ragray import artifact
+from ragray.cluster.retrieve import RetrieverPool, retriever_pool
+from ragray.cluster.session import session
+from ragray.config import Config, EncoderConfig
+from ragray.embed.encoder import load_encoder
+from ragray.errors import TrainingError
+from ragray.examples import read_examples
+from ragray.index.search import IndexReader
+from ragray.index.snapshot import Snapshot
+from ragray.models import resolve_model, weights_fingerprint
+from ragray.progress import Progress
+from ragray.run import MODEL_FOLDER, RunFacts
+from ragray.train.batch import Schedule
+from ragray.train.metrics import METRICS_FILE, MetricsLog, read_metrics
+from ragray.types import Example
+
+STATE_FOLDER = ".train"
+KEY_FILE = "run.key"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainReport:
+    """What a run of `train` did."""
+
+    folder: Path
+    num_steps: int
+    final_loss: float
+    seconds: float
+    reused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSetup:
+    """Everything a training worker needs to begin."""
+
+    out: str
+    generator: str
+    encoder: EncoderConfig
+    examples: Sequence[Example]
+    pool: RetrieverPool
+    config: Config
+
+
+def train(
+    index: Path, examples: Path, out: Path, config: Config, *, address: str | None = None, restart: bool = False
+) -> TrainReport:
+    """Fine-tune question encoder and generator with RAG-Sequence on the current snapshot of an index.
+
+    Raises:
+        TrainingError: ``out`` holds a run with other settings and ``restart`` is off, or the workers failed too often.
+        InputError: the examples cannot be read.
+        NotAnArtifactError: ``index`` is not an index.
+    """
+    started = monotonic()
+    snapshot = IndexReader.open(index).snapshot
+    questions = read_examples(examples)
+    generator = resolve_model(config.generate.model)
+    schedule = Schedule(len(questions), config.train.num_workers, config.train)
+    key = artifact.fingerprint(
+        [snapshot.source, artifact.file_checksum(examples), weights_fingerprint(generator), *_decisive(config)]
+    )
+    with artifact.exclusive(out):
+        if artifact.is_current(out, kind="run", fingerprint=key):
+            loss = float(str(artifact.read_manifest(out, "run").facts["final_loss"]))
+            return TrainReport(out, schedule.num_steps, loss, monotonic() - started, True)
+        _claim(out, key, restart)
+        with session(address), retriever_pool(index, config.retrieve) as pool:
+            setup = WorkerSetup(
+                str(out.resolve()), str(generator), snapshot.encoder_config, questions, pool, config
+            )
+            with Progress("train", total=schedule.num_steps, unit="steps") as progress, _following(out, progress):
+                loss = _fit(setup, out)
+        _publish(out, key, snapshot, config, schedule, loss)
+    return TrainReport(out, schedule.num_steps, loss, monotonic() - started, False)
+
+
+def _decisive(config: Config) -> list[dict[str, Any]]:
+    """Return the settings that decide the outcome; how often is logged or checkpointed, and on what resources, does not."""
+    indifferent = {
+        "logging_steps", "checkpoint_steps", "keep_checkpoints", "max_failures", "cpus_per_worker", "gpus_per_worker",
+        "threads_per_worker",
+    }
+    return [
+        config.train.model_dump(mode="json", exclude=indifferent),
+        config.generate.model_dump(mode="json", include={"model", "instruction", "max_prompt_tokens", "marginalize"}),
+    ]
+
+
+def _claim(out: Path, key: str, restart: bool) -> None:
+    """Make ``out`` ours: empty, or holding an unfinished run with the same key, which will go on."""
+    path = out / KEY_FILE
+    if path.is_file() and path.read_text(encoding="utf-8") != key and not restart:
+        raise TrainingError(
+            f"{out}: holds a run with other settings, examples or index; repeat its settings to go on with it, "
+            "choose another --out, or pass --restart to throw it away"
+        )
+    if restart:
+        artifact.unpublish(out)
+        for name in (STATE_FOLDER, MODEL_FOLDER, "tensorboard"):
+            shutil.rmtree(out / name, ignore_errors=True)
+        (out / METRICS_FILE).unlink(missing_ok=True)
+    with artifact.atomic_path(path) as temporary:
+        temporary.write_text(key, encoding="utf-8")
+
+
+def _fit(setup: WorkerSetup, out: Path) -> float:
+    """Run the workers to the end; return the last loss."""
+    import ray.train
+    import ray.train.torch
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    settings = setup.config.train
+    trainer = ray.train.torch.TorchTrainer(
+        train_worker,
+        train_loop_config={"setup": setup},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=settings.num_workers,
+            use_gpu=settings.gpus_per_worker > 0,
+            resources_per_worker={"CPU": settings.cpus_per_worker, **_gpus(settings.gpus_per_worker)},
+        ),
+        run_config=ray.train.RunConfig(
+            name=STATE_FOLDER,
+            storage_path=str(out.resolve()),
+            failure_config=ray.train.FailureConfig(max_failures=settings.max_failures),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=settings.keep_checkpoints),
+            logging_config=ray.train.LoggingConfig(log_level="ERROR"),
+        ),
+    )
+    try:
+        result = trainer.fit()
+    except TrainingFailedError as err:
+        failures = list(getattr(err, "worker_failures", {}).values())
+        cause = str(failures[0] if failures else err).strip().splitlines()[-1]
+        raise TrainingError(
+            f"{out}: training failed more than train.max_failures={settings.max_failures} times, at last with: {cause}; "
+            "run the same command to go on from the last checkpoint"
+        ) from err
+    return float(result.return_value)
+
+
+def _gpus(number: float) -> dict[str, float]:
+    return {"GPU": number} if number else {}
+
+
+def train_worker(loop_config: dict[str, WorkerSetup]) -> float:
+    """Run one data-parallel worker; Ray Train starts it."""
+    import ray.train
+    import ray.train.torch
+    import torch
+
+    from ragray.embed.transformer import TransformerEncoder
+    from ragray.generate.model import GeneratorModel
+    from ragray.train.loop import StepMetrics, TrainLoop, Worker
+    from ragray.train.model import RagModel
+
+    setup = loop_config["setup"]
+    config, out = setup.config, Path(setup.out)
+    context = ray.train.get_context()
+    worker = Worker(context.get_world_rank(), context.get_world_size())
+    torch.set_num_threads(config.train.threads_per_worker or max(1, (os.cpu_count() or 1) // worker.world_size))
+    torch.manual_seed(config.train.seed)
+    encoder = load_encoder(setup.encoder)
+    generator = GeneratorModel.load(Path(setup.generator), dtype=torch.float32)
+    model = RagModel(encoder if isinstance(encoder, TransformerEncoder) else None, generator, config.train)
+    parallel = ray.train.torch.prepare_model(model, move_to_device=False)
+    loop = TrainLoop(
+        model, encoder, setup.pool, setup.examples, train=config.train, generate=config.generate, worker=worker,
+        parallel=parallel,
+    )
+    if checkpoint := ray.train.get_checkpoint():
+        with checkpoint.as_directory() as folder:
+            loop.restore(Path(folder))
+
+    last_loss = float("nan")
+
+    def on_step(metrics: StepMetrics) -> None:
+        nonlocal last_loss
+        final = metrics.step == loop.schedule.num_steps
+        if final or metrics.step % config.train.logging_steps == 0:
+            last_loss = _mean_over_workers(metrics.loss, worker.world_size)
+            if log:
+                log.write(
+                    metrics.step, epoch=metrics.epoch, loss=last_loss, learning_rate=metrics.learning_rate,
+                    grad_norm=metrics.grad_norm, step_seconds=metrics.seconds, wait_seconds=metrics.wait_seconds,
+                )
+        if metrics.step % config.train.checkpoint_steps == 0 or final:
+            with tempfile.TemporaryDirectory() as folder:
+                loop.save(Path(folder))
+                ray.train.report({"step": metrics.step}, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+    log = MetricsLog(out, loop.step) if worker.rank == 0 else None
+    try:
+        loop.run(on_step)
+    finally:
+        if log:
+            log.__exit__(None, None, None)
+    if worker.rank == 0:
+        with artifact.atomic_path(out / MODEL_FOLDER) as folder:
+            model.save(folder)
+        if last_loss != last_loss:  # nothing was left to do: every step had been computed before the crash
+            last_loss = next((line["loss"] for line in reversed(list(read_metrics(out)))), last_loss)
+    return last_loss
+
+
+def _mean_over_workers(value: float, world_size: int) -> float:
+    import torch
+
+    if world_size == 1:
+        return value
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    total = torch.tensor([value], device=device)
+    torch.distributed.all_reduce(total)
+    return float(total) / world_size
+
+
+@contextmanager
+def _following(out: Path, progress: Progress) -> Iterator[None]:
+    """Show the steps that the first worker writes to its metrics file."""
+    stop = threading.Event()
+
+    def follow() -> None:
+        while not stop.wait(1.0):
+            for line in reversed(list(read_metrics(out))):
+                progress.advance(int(line["step"]) - progress.done, f"loss {line['loss']:.3f}")
+                break
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _publish(
+    out: Path, key: str, snapshot: Snapshot, config: Config, schedule: Schedule, loss: float
+) -> None:
+    facts = RunFacts(
+        generate=config.generate.model_copy(update={"temperature": config.train.temperature}),
+        k=config.train.k,
+        encoder=snapshot.encoder,
+        snapshot=snapshot.name,
+        num_steps=schedule.num_steps,
+        num_examples=schedule.num_examples,
+        final_loss=loss,
+    )
+    files = [path for path in sorted((out / MODEL_FOLDER).rglob("*")) if path.is_file()]
+    artifact.publish(
+        out, kind="run", fingerprint=key, facts=facts.model_dump(mode="json"), files=[*files, out / METRICS_FILE]
+    )
+    shutil.rmtree(out / STATE_FOLDER, ignore_errors=True)

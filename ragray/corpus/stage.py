@@ -1,0 +1,194 @@
+"""Staging. In: source files. Out: a folder of passages and refusals, named by content, whole with its `done.json`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ragray.artifact import atomic_path, file_checksum, fingerprint, write_json
+from ragray.config import Config, IngestConfig
+from ragray.corpus.clean import clean_line, clean_text, refuse_reason
+from ragray.corpus.read import Record, Refusal, excerpt, read_source
+from ragray.corpus.sources import ONE_DOCUMENT_FORMATS, Source
+from ragray.corpus.split import Tokenizer, load_tokenizer, split_document
+from ragray.corpus.table import PASSAGE_SCHEMA, SCHEMA_VERSION, passages_to_table
+from ragray.errors import InputError
+from ragray.types import Passage
+
+DONE_NAME = "done.json"
+REFUSED_NAME = "refused.jsonl"
+PART_ROWS = 4096
+PART_CHARS = 16 << 20
+LOT_FILES = 256
+LOT_BYTES = 8 << 20
+STAGED_SCHEMA = PASSAGE_SCHEMA.append(pa.field("source", pa.string())).append(pa.field("line", pa.int64()))
+
+
+@dataclass(frozen=True, slots=True)
+class Lot:
+    """Files staged together, the unit of work: one, or a number of small ones that hold one document each."""
+
+    key: str
+    sources: tuple[Source, ...]
+    checksums: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """What a staged lot holds: passages, and what was refused by reason."""
+
+    num_passages: int
+    refused: Mapping[str, int]
+
+
+def plan_lots(sources: Sequence[Source], checksums: Sequence[str], config: IngestConfig, tokenizer: str) -> list[Lot]:
+    """Cut sources into lots, in their order; a lot's key changes with whatever changes its passages."""
+    ignored = {"num_workers", "shard_rows", "deduplicate"}
+    settings = [config.model_dump(mode="json", exclude=ignored), tokenizer, SCHEMA_VERSION]
+    lots: list[Lot] = []
+    for group in _groups(list(zip(sources, checksums, strict=True))):
+        content = [[str(source.path), source.name, checksum] for source, checksum in group]
+        files, sums = zip(*group, strict=True)
+        lots.append(Lot(fingerprint([content, settings]), files, sums))
+    return lots
+
+
+def _groups(files: Sequence[tuple[Source, str]]) -> Iterator[list[tuple[Source, str]]]:
+    group: list[tuple[Source, str]] = []
+    num_bytes = 0
+    for source, checksum in files:
+        size = source.path.stat().st_size
+        if group and not (
+            {source.format, group[0][0].format} <= set(ONE_DOCUMENT_FORMATS)
+            and len(group) < LOT_FILES
+            and num_bytes + size <= LOT_BYTES
+        ):
+            yield group
+            group, num_bytes = [], 0
+        group.append((source, checksum))
+        num_bytes += size
+    if group:
+        yield group
+
+
+def staged(folder: Path, lot: Lot) -> Staged | None:
+    """Say what a lot's folder holds, None where it was never finished."""
+    path = folder / lot.key / DONE_NAME
+    return Staged(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+
+
+def staged_tables(folder: Path, lot: Lot) -> Iterator[pa.Table]:
+    """Yield the passages of a staged lot, with their source and line, in order."""
+    for path in sorted((folder / lot.key).glob("part-*.parquet")):
+        yield pq.read_table(path, schema=STAGED_SCHEMA)
+
+
+def staged_refusals(folder: Path, lot: Lot) -> Iterator[Refusal]:
+    """Yield the refusals of a staged lot in order."""
+    with (folder / lot.key / REFUSED_NAME).open(encoding="utf-8") as stream:
+        for line in stream:
+            yield Refusal(**json.loads(line))
+
+
+def refusal_line(refusal: Refusal) -> str:
+    """Write a refusal as a line of JSON."""
+    return json.dumps(asdict(refusal), ensure_ascii=False) + "\n"
+
+
+class Stager:
+    """Reads, cleans and splits lots into folders below ``folder``, with one tokenizer for all."""
+
+    def __init__(self, config: Config, folder: Path) -> None:
+        self._config = config.ingest
+        self._folder = folder
+        self._tokenizer = load_tokenizer(config.embed)
+
+    def stage(self, lot: Lot) -> Staged:
+        """Stage one lot; what an earlier attempt left unfinished is written anew.
+
+        Raises:
+            InputError: a file cannot be read, holds no records, or is no longer the one that was planned.
+        """
+        for source in lot.sources:
+            if not source.path.is_file():
+                raise InputError(
+                    f"{source.path}: not found where it is read; keep sources and --out on a shared file system"
+                )
+        folder = self._folder / lot.key
+        shutil.rmtree(folder, ignore_errors=True)
+        parts = _Parts(folder)
+        refused: Counter[str] = Counter()
+        with atomic_path(folder / REFUSED_NAME) as path, path.open("w", encoding="utf-8") as refusals:
+            for source in lot.sources:
+                for item in staged_items(source, self._tokenizer, self._config):
+                    if isinstance(item, Refusal):
+                        refused[item.reason] += 1
+                        refusals.write(refusal_line(item))
+                    else:
+                        parts.add(source, *item)
+            parts.flush()
+        for source, checksum in zip(lot.sources, lot.checksums, strict=True):
+            if file_checksum(source.path) != checksum:
+                raise InputError(f"{source.path}: changed while it was read; run again once nobody writes to it")
+        done = Staged(parts.num_rows, dict(refused))
+        write_json(folder / DONE_NAME, asdict(done))
+        return done
+
+
+def staged_items(source: Source, tokenizer: Tokenizer, config: IngestConfig) -> Iterator[tuple[int, Passage] | Refusal]:
+    """Read one file: the line and each passage of a document, or a refusal, in the file's order."""
+    for item in read_source(source, config):
+        cleaned = item if isinstance(item, Refusal) else _cleaned(source, item, config)
+        if isinstance(cleaned, Refusal):
+            yield cleaned
+        else:
+            for passage in split_document(cleaned.document, tokenizer, config):
+                yield cleaned.line, passage
+
+
+def _cleaned(source: Source, record: Record, config: IngestConfig) -> Record | Refusal:
+    document = record.document
+    text = clean_text(document.text) if len(document.text) <= config.max_chars else document.text
+    if reason := refuse_reason(text, config):
+        return Refusal(source.label, record.line, document.id, reason, excerpt(text))
+    return Record(record.line, replace(document, text=text, title=clean_line(document.title)))
+
+
+class _Parts:
+    """Collects passages and writes them as parts of bounded size."""
+
+    def __init__(self, folder: Path) -> None:
+        self.num_rows = 0
+        self._folder = folder
+        self._num_parts = 0
+        self._num_chars = 0
+        self._passages: list[Passage] = []
+        self._sources: list[str] = []
+        self._lines: list[int] = []
+
+    def add(self, source: Source, line: int, passage: Passage) -> None:
+        self._passages.append(passage)
+        self._sources.append(source.label)
+        self._lines.append(line)
+        self._num_chars += len(passage.text)
+        if len(self._passages) >= PART_ROWS or self._num_chars >= PART_CHARS:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self._passages:
+            return
+        columns = passages_to_table(self._passages).columns
+        table = pa.table([*columns, pa.array(self._sources), pa.array(self._lines, pa.int64())], schema=STAGED_SCHEMA)
+        with atomic_path(self._folder / f"part-{self._num_parts:06}.parquet") as path:
+            pq.write_table(table, path, compression="lz4")
+        self.num_rows += len(table)
+        self._num_parts += 1
+        self._num_chars = 0
+        self._passages, self._sources, self._lines = [], [], []

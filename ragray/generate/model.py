@@ -1,0 +1,107 @@
+"""A generator's weights. In: a model folder. Out: next-token log-probabilities, for decoder-only and encoder-decoder models alike.
+
+R rows (a question with one passage each), T prompt tokens, L answer tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ragray.embed.transformer import pick_device
+from ragray.generate.prompt import PromptEncoder, left_pad
+
+IGNORE = -100
+"""Label of a position that is no part of the answer."""
+
+
+class GeneratorModel(nn.Module):
+    """A `transformers` model that writes; wraps what differs between the two families."""
+
+    def __init__(self, model: nn.Module, tokenizer: Any) -> None:
+        super().__init__()
+        self.model: Any = model
+        self.tokenizer = tokenizer
+        self.is_encoder_decoder = bool(self.model.config.is_encoder_decoder)
+        self.pad_id = int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
+
+    @classmethod
+    def load(cls, folder: Path, *, device: str = "auto", dtype: torch.dtype | None = None) -> GeneratorModel:
+        """Load weights and tokenizer; float32 on a CPU, bfloat16 on a GPU unless ``dtype`` says otherwise."""
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+        target = pick_device(device)
+        dtype = dtype or (torch.bfloat16 if target.type == "cuda" else torch.float32)
+        family = AutoModelForSeq2SeqLM if AutoConfig.from_pretrained(folder).is_encoder_decoder else AutoModelForCausalLM
+        model = family.from_pretrained(folder, dtype=dtype).to(target).eval()
+        return cls(model, AutoTokenizer.from_pretrained(folder))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    def stop_ids(self) -> set[int]:
+        """Return the ids that end an answer."""
+        found = self.model.generation_config.eos_token_id
+        ids = found if isinstance(found, list) else [found]
+        return {int(token) for token in [*ids, self.tokenizer.eos_token_id] if token is not None}
+
+    def prompt_encoder(self, *, instruction: str, max_prompt_tokens: int) -> PromptEncoder:
+        """Make the prompt encoder for this model: chat templates are for decoder-only models."""
+        return PromptEncoder(
+            self.tokenizer,
+            instruction=instruction,
+            max_prompt_tokens=max_prompt_tokens,
+            chat=not self.is_encoder_decoder,
+        )
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return log p(y_l | prompt, y_<l) of the labelled tokens, (R, L) float32, zero where there is no label."""
+        labels_RL = batch["labels"]
+        if self.is_encoder_decoder:
+            logits = self.model(
+                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"],
+                decoder_input_ids=batch["decoder_input_ids"], use_cache=False,
+            ).logits
+        else:
+            logits = self.model(
+                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"],
+                position_ids=positions(batch["attention_mask"]), use_cache=False,
+                logits_to_keep=labels_RL.shape[1] + 1,
+            ).logits[:, :-1]
+        logp_RLV = logits.float().log_softmax(-1)
+        chosen_RL = logp_RLV.gather(-1, labels_RL.clamp(min=0)[:, :, None]).squeeze(-1)
+        return chosen_RL.masked_fill(labels_RL == IGNORE, 0.0)
+
+    def answer_batch(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        """Collate R prompts with their R answers for `forward`.
+
+        Decoder-only rows end together (padding is on the left), so that the answers stand in the last L positions.
+        """
+        if self.is_encoder_decoder:
+            return self._seq2seq_batch(prompts, answers)
+        ids, mask = left_pad([[*p, *a] for p, a in zip(prompts, answers, strict=True)], self.pad_id)
+        length = max(len(answer) for answer in answers)
+        labels = [[IGNORE] * (length - len(answer)) + list(answer) for answer in answers]
+        return self._tensors(input_ids=ids, attention_mask=mask, labels=labels)
+
+    def _seq2seq_batch(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        ids, mask = left_pad(prompts, self.pad_id)
+        length = max(len(answer) for answer in answers)
+        start = int(self.model.config.decoder_start_token_id)
+        decoder = [[start, *answer[:-1], *[self.pad_id] * (length - len(answer))] for answer in answers]
+        labels = [[*answer, *[IGNORE] * (length - len(answer))] for answer in answers]
+        return self._tensors(input_ids=ids, attention_mask=mask, decoder_input_ids=decoder, labels=labels)
+
+    def _tensors(self, **columns: list[list[int]]) -> dict[str, Tensor]:
+        return {name: torch.tensor(rows, device=self.device) for name, rows in columns.items()}
+
+
+def positions(mask_RT: Tensor) -> Tensor:
+    """Number the real tokens of left-padded rows from zero, (R, T)."""
+    return (mask_RT.cumsum(-1) - 1).clamp(min=0)

@@ -1,0 +1,95 @@
+"""A segment: immutable vectors, passages and their FAISS index. In: passages with vectors. Out: a folder; row = FAISS id = passage row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pyarrow as pa
+
+from ragray.artifact import Manifest, atomic_path, fingerprint, open_artifact, publish
+from ragray.corpus.table import passage_from_row
+from ragray.errors import CorruptArtifactError
+from ragray.types import Passage
+
+FAISS_FILE = "index.faiss"
+VECTORS_FILE = "vectors.npy"
+PASSAGES_FILE = "passages.arrow"
+
+
+def write_segment(
+    folder: Path, blocks: Iterable[tuple[pa.Table, np.ndarray]], *, num_rows: int, empty_index: faiss.Index
+) -> Manifest:
+    """Write a segment from blocks of (passages, vectors (rows, D) float16) with ``num_rows`` rows in all.
+
+    ``empty_index`` is trained if its type needs that; the vectors are added to it in row order. The folder appears whole.
+    """
+    with atomic_path(folder) as temporary:
+        temporary.mkdir(parents=True)
+        shape = (num_rows, empty_index.d)
+        vectors_ND = np.lib.format.open_memmap(temporary / VECTORS_FILE, mode="w+", dtype=np.float16, shape=shape)
+        row = 0
+        writer: pa.RecordBatchStreamWriter | None = None
+        with pa.OSFile(str(temporary / PASSAGES_FILE), "wb") as sink:
+            for passages, block in blocks:
+                writer = writer or pa.ipc.new_stream(sink, passages.schema)
+                writer.write_table(passages.combine_chunks())
+                vectors_ND[row : row + len(block)] = block
+                empty_index.add(np.ascontiguousarray(block, dtype=np.float32))
+                row += len(block)
+            if writer is None or row != num_rows:
+                raise CorruptArtifactError(f"{folder}: {row} rows came where {num_rows} were announced; embed again")
+            writer.close()
+        vectors_ND.flush()
+        del vectors_ND
+        faiss.write_index(empty_index, str(temporary / FAISS_FILE))
+        files = [temporary / name for name in (FAISS_FILE, VECTORS_FILE, PASSAGES_FILE)]
+        facts = {"num_rows": num_rows, "dim": empty_index.d}
+        return publish(temporary, kind="segment", fingerprint=fingerprint([folder.name]), facts=facts, files=files)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """An open segment; vectors and passages stay on disk, memory-mapped."""
+
+    folder: Path
+    index: faiss.Index
+    vectors_ND: np.ndarray
+    passages: pa.Table
+
+    @classmethod
+    def open(cls, folder: Path, *, num_rows: int, dim: int) -> Segment:
+        """Open a segment and check that its parts agree with each other and with the snapshot.
+
+        Raises:
+            NotAnArtifactError: there is no whole segment.
+            CorruptArtifactError: a file differs from the manifest, or counts or dimensions differ.
+        """
+        open_artifact(folder, "segment")
+        try:
+            index = faiss.read_index(str(folder / FAISS_FILE), faiss.IO_FLAG_MMAP_IFC)
+            vectors = np.load(folder / VECTORS_FILE, mmap_mode="r", allow_pickle=False)
+            passages = pa.ipc.open_stream(pa.memory_map(str(folder / PASSAGES_FILE))).read_all()
+        except (RuntimeError, ValueError, pa.ArrowInvalid) as err:
+            raise CorruptArtifactError(f"{folder}: cannot be read ({str(err).splitlines()[0]}); build the index again") from err
+        found = {"FAISS": (index.ntotal, index.d), "vectors": vectors.shape, "passages": (len(passages), dim)}
+        for part, shape in found.items():
+            if tuple(shape) != (num_rows, dim):
+                raise CorruptArtifactError(
+                    f"{folder}: {part} hold {shape[0]} rows of {shape[1]} dimensions, the snapshot says {num_rows} of {dim}; "
+                    "build the index again"
+                )
+        if index.metric_type != faiss.METRIC_INNER_PRODUCT:
+            raise CorruptArtifactError(f"{folder}: the FAISS index measures L2, not inner product; build the index again")
+        return cls(folder, index, vectors, passages)
+
+    def passage(self, row: int) -> Passage:
+        """Return the passage of a row."""
+        return self.read([row])[0]
+
+    def read(self, rows: Sequence[int]) -> list[Passage]:
+        """Return the passages of some rows."""
+        return [passage_from_row(row) for row in self.passages.take(pa.array(rows, type=pa.int64())).to_pylist()]

@@ -1,0 +1,39 @@
+"""Opens a retriever. In: an index, perhaps a run, the configuration. Out: the snapshot with the question encoder that fits it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ragray.config import Config, EncoderConfig
+from ragray.embed.encoder import Encoder, load_encoder
+from ragray.index.search import IndexReader
+from ragray.retrieve.retriever import LocalRetriever
+from ragray.run import Run
+
+
+def load_retriever(index: Path, run: Path | None, config: Config, *, device: str = "auto") -> LocalRetriever:
+    """Open an index with the run's question encoder, else with the encoder that the index was made with.
+
+    Raises:
+        EncoderMismatchError: the run, or an encoder named in the configuration, belongs to another index.
+    """
+    reader = IndexReader.open(index, threads=config.retrieve.threads)
+    return LocalRetriever(reader, question_encoder(reader, run, config, device=device))
+
+
+def question_encoder(reader: IndexReader, run: Path | None, config: Config, *, device: str = "auto") -> Encoder:
+    """Load the question encoder for an open index; one named in the configuration must be the index's own."""
+    settings: EncoderConfig = reader.snapshot.encoder_config
+    if "model" in config.embed.model_fields_set:
+        settings = EncoderConfig.model_validate({key: getattr(config.embed, key) for key in EncoderConfig.model_fields})
+    if run is None:
+        return load_encoder(settings, device=device)
+    opened = Run.open(run)
+    reader.require_encoder(opened.facts.encoder, f"run {run}")
+    if settings.model.startswith("hash:") or not opened.question_encoder.is_dir():
+        return load_encoder(settings, device=device)
+    from ragray.embed.transformer import TransformerEncoder
+
+    return TransformerEncoder.load(
+        settings, device=device, weights=opened.question_encoder, fingerprint=opened.facts.encoder
+    )

@@ -1,0 +1,68 @@
+"""A finished training run. In: its folder. Out: where its weights lie, and with what prompt and index they were trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ragray.artifact import open_artifact
+from ragray.config import GenerateConfig
+from ragray.embed.encoder import EncoderFingerprint
+from ragray.errors import CorruptArtifactError
+
+MODEL_FOLDER = "model"
+GENERATOR_FOLDER = "generator"
+ENCODER_FOLDER = "question_encoder"
+
+
+class RunFacts(BaseModel):
+    """What a run's manifest records beside its files."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    generate: GenerateConfig
+    """Prompt, marginalisation and temperature of training; answers of this run are made with the same."""
+    k: int
+    encoder: EncoderFingerprint
+    """The passage encoder of the index it was trained with: it answers from no other."""
+    snapshot: str
+    num_steps: int
+    num_examples: int
+    final_loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """An opened run."""
+
+    folder: Path
+    name: str
+    facts: RunFacts
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """Open and verify a run.
+
+        Raises:
+            NotAnArtifactError: the folder holds no finished run.
+            CorruptArtifactError: a file differs from the manifest.
+        """
+        manifest = open_artifact(folder, "run")
+        try:
+            facts = RunFacts.model_validate(manifest.facts)
+        except ValidationError as err:
+            reason = str(err).splitlines()[0]
+            raise CorruptArtifactError(f"{folder}/manifest.json: facts are malformed ({reason}); train again") from err
+        return cls(folder, f"{folder.resolve().name}-{manifest.fingerprint[:8]}", facts)
+
+    @property
+    def generator(self) -> Path:
+        """Folder of the generator's weights."""
+        return self.folder / MODEL_FOLDER / GENERATOR_FOLDER
+
+    @property
+    def question_encoder(self) -> Path:
+        """Folder of the question encoder's weights."""
+        return self.folder / MODEL_FOLDER / ENCODER_FOLDER

@@ -1,0 +1,148 @@
+"""The HTTP interface. In: an `Answerer`. Out: a FastAPI application that knows nothing of Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, RedirectResponse, Response
+from starlette.exceptions import HTTPException
+
+from ragray.config import ServeConfig
+from ragray.errors import RagrayError, ServingError
+from ragray.serve.answerer import Answerer
+from ragray.serve.failure import Failure, failure_of
+from ragray.serve.schema import (
+    AnswerRequest,
+    AnswerResponse,
+    ErrorResponse,
+    HealthResponse,
+    SearchRequest,
+    SearchResponse,
+)
+from ragray.serve.stream import EVENT_EXAMPLE, open_stream
+
+HEALTH_TIMEOUT_S = 10.0
+
+DESCRIPTION = """Answers questions from a corpus and says which passages each answer was written from.
+
+* `POST /v1/answer` looks passages up and writes an answer, at once or as server-sent events;
+* `POST /v1/search` only looks passages up;
+* `GET /healthz` says what is served, or why nothing is.
+
+Every error has the body `{"error": {"type": ..., "message": ...}}`.
+"""
+
+
+class Refused(Exception):  # noqa: N818 - no error of the program: it carries a response out of a route
+    """A request is answered with a failure."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Describe responses that are errors, for OpenAPI (whose shape FastAPI types as `dict[str, Any]`)."""
+    meanings = {
+        422: "The request is invalid; the message names the field.",
+        429: "Too many requests are waiting; try again after `Retry-After` seconds.",
+        500: "Something unexpected; the message holds the id of the log entry.",
+        503: "The service cannot answer now; the message says why.",
+        504: "Not answered in time.",
+    }
+    return {status: {"model": ErrorResponse, "description": meanings[status]} for status in statuses}
+
+
+ANSWER_RESPONSES = {
+    200: {
+        "description": "The answer, whole or (with `stream`) as events.",
+        "content": {"text/event-stream": {"schema": {"type": "string"}, "example": EVENT_EXAMPLE}},
+    },
+    **_errors(422, 429, 500, 503, 504),
+}
+
+
+def create_app(answerer: Answerer, config: ServeConfig) -> FastAPI:
+    """Make the application. A request that is invalid, too late or too much is answered with one error body."""
+    app = FastAPI(title="ragray", version="1", description=DESCRIPTION)
+    for kind in (Refused, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, _respond)
+    _add_answer(app, answerer, config)
+    _add_search(app, answerer, config)
+    _add_health(app, answerer)
+    return app
+
+
+def _add_answer(app: FastAPI, answerer: Answerer, config: ServeConfig) -> None:
+    @app.post(
+        "/v1/answer",
+        summary="Answer a question",
+        tags=["ask"],
+        response_model=AnswerResponse,
+        responses=ANSWER_RESPONSES,
+    )
+    async def answer(body: AnswerRequest) -> AnswerResponse | Response:
+        """Look passages up, write an answer from them, and say how much each passage supports it.
+
+        With `stream` the answer comes as server-sent events while it is written: `data: {"delta": "..."}` for each
+        piece, then `event: answer` with the JSON that comes without `stream`, or `event: error` with an error body.
+        """
+        _require_short("question", body.question, config)
+        async with _refusing(config.request_timeout_s):
+            if body.stream:
+                pieces = answerer.stream(body.question, k=body.k, closed_book=body.closed_book)
+                return await open_stream(pieces, timeout_s=config.request_timeout_s)
+            return AnswerResponse.of(await answerer.answer(body.question, k=body.k, closed_book=body.closed_book))
+
+
+def _add_search(app: FastAPI, answerer: Answerer, config: ServeConfig) -> None:
+    @app.post("/v1/search", summary="Look passages up", tags=["ask"], responses=_errors(422, 429, 500, 503, 504))
+    async def search(body: SearchRequest) -> SearchResponse:
+        """Return the passages nearest to a query, best first, without writing an answer."""
+        _require_short("query", body.query, config)
+        async with _refusing(config.request_timeout_s):
+            return SearchResponse.of(await answerer.search(body.query, k=body.k))
+
+
+def _add_health(app: FastAPI, answerer: Answerer) -> None:
+    @app.get("/healthz", summary="Say what is served", tags=["operate"], responses=_errors(500, 503))
+    async def healthz() -> HealthResponse:
+        """Return 200 with the snapshot and run that are served, or 503 with the reason why nothing is."""
+        async with _refusing(2 * HEALTH_TIMEOUT_S):
+            try:
+                async with asyncio.timeout(HEALTH_TIMEOUT_S):
+                    return HealthResponse.of(await answerer.health())
+            except TimeoutError as err:
+                raise ServingError(f"the retriever did not answer within {HEALTH_TIMEOUT_S:.0f} s") from err
+            except RagrayError as err:
+                raise ServingError(str(err)) from err
+
+    @app.get("/", include_in_schema=False)
+    async def root() -> RedirectResponse:
+        return RedirectResponse("docs")
+
+
+def _require_short(field: str, text: str, config: ServeConfig) -> None:
+    if len(text) > config.max_question_chars:
+        message = f"has {len(text)} characters, at most {config.max_question_chars} are allowed"
+        raise RequestValidationError([{"loc": ("body", field), "msg": message, "type": "too_long"}])
+
+
+@contextlib.asynccontextmanager
+async def _refusing(timeout_s: float) -> AsyncIterator[None]:
+    """Turn whatever is raised within, or a block that takes too long, into a response: the server sees no exception."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            yield
+    except Exception as err:
+        raise Refused(failure_of(err)) from err
+
+
+async def _respond(request: Request, err: Exception) -> JSONResponse:
+    failure = err.failure if isinstance(err, Refused) else failure_of(err)
+    return failure.response()

@@ -1,0 +1,166 @@
+"""The training loop; knows no Ray. In: a model, examples, a searcher. Out: steps, reported as they happen, resumable at any checkpoint.
+
+The passages of step t+1 are retrieved while step t computes; so the question vectors that retrieve them are one update old.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from ragray.config import GenerateConfig, TrainConfig
+from ragray.embed.encoder import Encoder, Vectors
+from ragray.index.search import IndexReader, SearchResult
+from ragray.train.batch import Collator, Schedule
+from ragray.train.checkpoint import Progress, load_model, load_pending, save_model, save_pending
+from ragray.train.model import RagModel
+from ragray.types import Example
+
+
+class Pending(Protocol):
+    """A search under way."""
+
+    def result(self) -> SearchResult:
+        """Wait for it."""
+
+
+class Searcher(Protocol):
+    """Whatever searches for the loop: an index in this process, or a pool of retriever actors."""
+
+    def submit(self, vectors_ND: Vectors, k: int) -> Pending:
+        """Begin a search and return at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A search that is over; what a local searcher and a restored checkpoint hand out."""
+
+    found: SearchResult
+
+    def result(self) -> SearchResult:
+        """Return it."""
+        return self.found
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSearcher:
+    """Searches an index in this process."""
+
+    reader: IndexReader
+
+    def submit(self, vectors_ND: Vectors, k: int) -> Pending:
+        """Search at once."""
+        return Done(self.reader.search(vectors_ND, k))
+
+
+@dataclass(frozen=True, slots=True)
+class StepMetrics:
+    """One finished optimizer step, as this worker saw it (``loss``: mean over its own examples)."""
+
+    step: int
+    epoch: float
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    seconds: float
+    wait_seconds: float
+    """Time spent waiting for passages; near zero while retrieval keeps up with the steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """Which part of the run this process computes."""
+
+    rank: int = 0
+    world_size: int = 1
+
+
+class TrainLoop:
+    """Runs the optimizer steps of one worker."""
+
+    def __init__(
+        self, model: RagModel, encoder: Encoder, searcher: Searcher, examples: Sequence[Example], *, train: TrainConfig,
+        generate: GenerateConfig, worker: Worker | None = None, parallel: nn.Module | None = None,
+    ) -> None:
+        """Take ``parallel`` as the model wrapped for data-parallel gradients (DistributedDataParallel), else the model itself."""
+        self.model = model
+        self.worker = worker or Worker()
+        self.schedule = Schedule(len(examples), self.worker.world_size, train)
+        self.optimizer = torch.optim.AdamW(model.parameter_groups(train))
+        self._parallel: Any = parallel if parallel is not None else model
+        self._encoder = encoder
+        self._searcher = searcher
+        self._examples = examples
+        self._train = train
+        self._collator = Collator(model, train, generate)
+        self._restored: SearchResult | None = None
+        self._pending: Pending | None = None
+        self.step = 0
+
+    def restore(self, folder: Path) -> None:
+        """Go on from a checkpoint; with as many workers as it was written by, exactly as if nothing had happened."""
+        progress = load_model(folder, self.model, self.optimizer)
+        self.step = progress.step
+        if progress.world_size == self.worker.world_size:
+            self._restored = load_pending(folder, self.worker.rank)
+
+    def save(self, folder: Path) -> None:
+        """Write this worker's part of a checkpoint: the weights from rank 0, the retrieval in flight from everyone."""
+        if self.worker.rank == 0:
+            save_model(folder, self.model, self.optimizer, Progress(self.step, self.worker.world_size))
+        if self._pending is not None:
+            save_pending(folder, self.worker.rank, self._pending.result())
+
+    def run(self, on_step: Callable[[StepMetrics], None]) -> None:
+        """Compute all remaining steps; ``on_step`` is called after each and may `save`."""
+        self._parallel.train()
+        self._pending = Done(self._restored) if self._restored else self._retrieve(self.step)
+        while self.step < self.schedule.num_steps:
+            started = monotonic()
+            assert self._pending is not None
+            found = self._pending.result()
+            waited = monotonic() - started
+            self._pending = self._retrieve(self.step + 1)
+            rate = self._set_rate()
+            loss, norm = self._update(found)
+            self.step += 1
+            epoch = self.step / self.schedule.steps_per_epoch
+            on_step(StepMetrics(self.step, epoch, loss, rate, norm, monotonic() - started, waited))
+
+    def _retrieve(self, step: int) -> Pending | None:
+        if step >= self.schedule.num_steps:
+            return None
+        questions = [self._examples[number].question for number in self.schedule.examples(step, self.worker.rank)]
+        return self._searcher.submit(self._encoder.encode_questions(questions), self._train.k)
+
+    def _update(self, found: SearchResult) -> tuple[float, float]:
+        """Take one optimizer step on this worker's examples; return its loss and the length of the gradient."""
+        torch.manual_seed(hash((self._train.seed, self.step, self.worker.rank)))
+        numbers = self.schedule.examples(self.step, self.worker.rank)
+        batches = list(self._collator.micro_batches([self._examples[n] for n in numbers], found))
+        total = 0.0
+        for number, batch in enumerate(batches):
+            last = number == len(batches) - 1
+            quiet = getattr(self._parallel, "no_sync", contextlib.nullcontext)
+            with contextlib.nullcontext() if last else quiet():
+                with torch.autocast("cuda", torch.bfloat16, enabled=self.model.generator.device.type == "cuda"):
+                    loss = self._parallel(batch) / len(batches)
+                loss.backward()
+            total += loss.item()
+        norm = nn.utils.clip_grad_norm_([p for _, p in self.model.trainable()], self._train.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return total, float(norm)
+
+    def _set_rate(self) -> float:
+        factor = self.schedule.rate(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * factor
+        return factor

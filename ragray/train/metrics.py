@@ -1,0 +1,49 @@
+"""Metrics of a run. In: finished steps. Out: `metrics.jsonl` and TensorBoard files; a resumed run goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+from ragray.artifact import atomic_path
+
+METRICS_FILE = "metrics.jsonl"
+TENSORBOARD_FOLDER = "tensorboard"
+
+
+def read_metrics(folder: Path) -> Iterator[dict[str, float]]:
+    """Yield the lines written so far; a last line that is only half there is left out."""
+    path = folder / METRICS_FILE
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+
+class MetricsLog:
+    """Appends lines of metrics; lines after ``start_step`` (from before a crash) are dropped first."""
+
+    def __init__(self, folder: Path, start_step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        kept = [line for line in read_metrics(folder) if line["step"] <= start_step]
+        with atomic_path(folder / METRICS_FILE) as path:
+            path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        self._file = (folder / METRICS_FILE).open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(folder / TENSORBOARD_FOLDER), purge_step=start_step + 1)
+
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+        self._board.close()
+
+    def write(self, step: int, **values: float) -> None:
+        """Write one line, flushed, and the same values for TensorBoard."""
+        self._file.write(json.dumps({"step": step, **{name: round(value, 6) for name, value in values.items()}}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._board.add_scalar(f"train/{name}", value, step)
