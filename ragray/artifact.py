@@ -149,7 +149,9 @@ def read_manifest(folder: Path, kind: str) -> Manifest:
     path = folder / MANIFEST_NAME
     advice = "run: " + PRODUCED_BY[kind].format(folder=folder) if kind in PRODUCED_BY else f"make it as {kind} first"
     if not path.is_file():
-        found = "the folder does not exist" if not folder.exists() else "it has no manifest.json, so it was never finished"
+        found = (
+            "the folder does not exist" if not folder.exists() else "it has no manifest.json, so it was never finished"
+        )
         raise NotAnArtifactError(f"{folder}: not a {kind} ({found}); {advice}")
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))

@@ -37,18 +37,26 @@ Every command takes --config FILE.yaml and, last, any number of section.key=valu
 Without --address (or RAY_ADDRESS) a Ray cluster is started on this machine for the length of the command.
 """
 
-app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, add_completion=False)
+app = typer.Typer(
+    help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, add_completion=False
+)
 config_app = typer.Typer(help="Show what can be configured, and what is.", no_args_is_help=True, rich_markup_mode=None)
 index_app = typer.Typer(help="Build an index.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(config_app, name="config")
 app.add_typer(index_app, name="index")
 
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file with a section a stage.", show_default=False)]
-Address = Annotated[str | None, typer.Option(help="Ray cluster to join, for instance auto or ray://HOST:10001.", show_default=False)]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="YAML file with a section a stage.", show_default=False)
+]
+Address = Annotated[
+    str | None, typer.Option(help="Ray cluster to join, for instance auto or ray://HOST:10001.", show_default=False)
+]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[section.key=value]...", show_default=False)]
 Out = Annotated[Path, typer.Option(help="Folder to write; run again after a crash to go on.", show_default=False)]
 IndexArgument = Annotated[Path, typer.Argument(help="Folder that `ragray index build` wrote.", show_default=False)]
-IndexOption = Annotated[Path, typer.Option("--index", help="Folder that `ragray index build` wrote.", show_default=False)]
+IndexOption = Annotated[
+    Path, typer.Option("--index", help="Folder that `ragray index build` wrote.", show_default=False)
+]
 RunOption = Annotated[Path | None, typer.Option("--run", help="Folder that `ragray train` wrote.", show_default=False)]
 ExamplesOption = Annotated[
     Path, typer.Option(help='JSONL lines {"id", "question", "answers", "gold_ids"}.', show_default=False)
@@ -60,7 +68,11 @@ _OVERRIDE = re.compile(r"[a-z_]+\.[a-z_]+=")
 @app.command()
 def ingest(
     sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCE... [section.key=value]...", help="Files, folders or globs: jsonl(.gz), Parquet, CSV, text, markdown.")
+        list[str],
+        typer.Argument(
+            metavar="SOURCE... [section.key=value]...",
+            help="Files, folders or globs: jsonl(.gz), Parquet, CSV, text, markdown.",
+        ),
     ],
     out: Out,
     config: ConfigFile = None,

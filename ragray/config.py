@@ -22,29 +22,41 @@ class Section(BaseModel):
 class IngestConfig(Section):
     """How sources become passages."""
 
-    id_field: str = Field("id", description="field of a record that holds the document id; records without it get one from their content")
+    id_field: str = Field(
+        "id", description="field of a record that holds the document id; records without it get one from their content"
+    )
     text_field: str = Field("text", description="field of a record that holds the text")
     title_field: str = Field("title", description="field of a record that holds the title, if it has one")
     max_tokens: int = Field(200, ge=8, description="tokens of the encoder that a passage may have, its title included")
-    overlap_tokens: int = Field(32, ge=0, description="tokens that two neighbouring passages of a document share at most")
+    overlap_tokens: int = Field(
+        32, ge=0, description="tokens that two neighbouring passages of a document share at most"
+    )
     min_chars: int = Field(20, ge=0, description="shorter passages go to quarantine")
     max_chars: int = Field(10_000_000, ge=1, description="longer documents go to quarantine")
-    deduplicate: bool = Field(True, description="passages with the same text (case and white space aside) are kept once")
+    deduplicate: bool = Field(
+        True, description="passages with the same text (case and white space aside) are kept once"
+    )
     shard_rows: int = Field(50_000, ge=1, description="passages a Parquet shard")
     num_workers: int = Field(2, ge=1, description="source files read at a time")
 
     @model_validator(mode="after")
     def _overlap_is_smaller(self) -> IngestConfig:
         if self.overlap_tokens * 2 > self.max_tokens:
-            raise ValueError(f"overlap_tokens={self.overlap_tokens} must be at most half of max_tokens={self.max_tokens}")
+            raise ValueError(
+                f"overlap_tokens={self.overlap_tokens} must be at most half of max_tokens={self.max_tokens}"
+            )
         return self
 
 
 class EncoderConfig(Section):
     """A text encoder: what decides which vector a text gets."""
 
-    model: str = Field("all-minilm-l6-v2", description="local folder, packaged name or hub id; `hash:64` is a fake of 64 dimensions")
-    pooling: Literal["auto", "mean", "cls"] = Field("auto", description="auto reads the model's own pooling file, else mean")
+    model: str = Field(
+        "all-minilm-l6-v2", description="local folder, packaged name or hub id; `hash:64` is a fake of 64 dimensions"
+    )
+    pooling: Literal["auto", "mean", "cls"] = Field(
+        "auto", description="auto reads the model's own pooling file, else mean"
+    )
     normalize: bool = Field(True, description="scale vectors to length one, so that inner product is cosine")
     max_length: int = Field(256, ge=8, description="tokens; longer texts are cut")
     passage_prefix: str = Field("", description="put before every passage (E5 models: 'passage: ')")
@@ -55,7 +67,9 @@ class EmbedConfig(EncoderConfig):
     """How passages become vectors."""
 
     batch_tokens: int = Field(2048, ge=64, description="padded tokens a batch; batches are sorted by length")
-    block_rows: int = Field(256, ge=1, description="passages a block: the unit of work, and what a crash can cost an actor")
+    block_rows: int = Field(
+        256, ge=1, description="passages a block: the unit of work, and what a crash can cost an actor"
+    )
     num_workers: int = Field(2, ge=1, description="encoder actors")
     cpus_per_worker: float = Field(1, gt=0, description="CPUs, and threads, of an encoder actor")
     gpus_per_worker: float = Field(0, ge=0, description="GPUs of an encoder actor")
@@ -64,7 +78,9 @@ class EmbedConfig(EncoderConfig):
 class IndexConfig(Section):
     """How vectors become an index."""
 
-    type: Literal["auto", "flat", "ivf"] = Field("auto", description="auto: exact search up to exact_up_to_rows, IVF above")
+    type: Literal["auto", "flat", "ivf"] = Field(
+        "auto", description="auto: exact search up to exact_up_to_rows, IVF above"
+    )
     exact_up_to_rows: int = Field(50_000, ge=1, description="largest segment that `auto` searches exactly")
     nlist: int = Field(0, ge=0, description="IVF lists; 0 chooses from the number of rows")
     nprobe: int = Field(0, ge=0, description="IVF lists searched; 0 chooses from nlist")
@@ -88,10 +104,16 @@ class GenerateConfig(Section):
 
     model: str = Field("smollm2-135m-instruct", description="local folder, packaged name or hub id")
     instruction: str = Field("Answer with a few words.", description="system message of the prompt")
-    marginalize: Literal["sequence", "token"] = Field("sequence", description="RAG-Sequence or RAG-Token (Lewis et al. 2020)")
-    max_prompt_tokens: int = Field(512, ge=32, description="longer passages are cut at their end; the question never is")
+    marginalize: Literal["sequence", "token"] = Field(
+        "sequence", description="RAG-Sequence or RAG-Token (Lewis et al. 2020)"
+    )
+    max_prompt_tokens: int = Field(
+        512, ge=32, description="longer passages are cut at their end; the question never is"
+    )
     max_new_tokens: int = Field(32, ge=1, description="length of an answer at most")
-    temperature: float = Field(0.05, gt=0, description="of the passage scores: p(passage) = softmax(score / temperature)")
+    temperature: float = Field(
+        0.05, gt=0, description="of the passage scores: p(passage) = softmax(score / temperature)"
+    )
     batch_size: int = Field(8, ge=1, description="questions answered together")
 
 
@@ -105,13 +127,19 @@ class TrainConfig(Section):
     k: int = Field(2, ge=1, description="passages an example is marginalised over")
     generator_lr: float = Field(1e-4, ge=0, description="peak learning rate of the generator; 0 freezes it")
     encoder_lr: float = Field(1e-5, ge=0, description="peak learning rate of the question encoder; 0 freezes it")
-    warmup_ratio: float = Field(0.1, ge=0, le=1, description="share of the steps over which the rate rises; then it falls linearly")
+    warmup_ratio: float = Field(
+        0.1, ge=0, le=1, description="share of the steps over which the rate rises; then it falls linearly"
+    )
     weight_decay: float = Field(0.01, ge=0, description="AdamW; not on biases and norms")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this length")
-    tune: Literal["full", "last", "lora"] = Field("full", description="which generator weights: all, the last layers, or low-rank adapters")
+    tune: Literal["full", "last", "lora"] = Field(
+        "full", description="which generator weights: all, the last layers, or low-rank adapters"
+    )
     last_layers: int = Field(6, ge=1, description="layers trained with tune=last")
     lora_rank: int = Field(8, ge=1, description="rank with tune=lora")
-    temperature: float = Field(0.05, gt=0, description="of the passage scores, in training and in the answers of this run")
+    temperature: float = Field(
+        0.05, gt=0, description="of the passage scores, in training and in the answers of this run"
+    )
     max_answer_tokens: int = Field(32, ge=1, description="longer answers are cut")
     seed: int = Field(0, description="order of the examples, dropout, initial adapters")
     logging_steps: int = Field(5, ge=1, description="steps between two lines of metrics")
@@ -121,7 +149,9 @@ class TrainConfig(Section):
     num_workers: int = Field(1, ge=1, description="data-parallel workers")
     cpus_per_worker: float = Field(1, gt=0, description="CPUs of a worker")
     gpus_per_worker: float = Field(0, ge=0, description="GPUs of a worker")
-    threads_per_worker: int = Field(0, ge=0, description="torch threads of a worker; 0 shares the machine's cores evenly")
+    threads_per_worker: int = Field(
+        0, ge=0, description="torch threads of a worker; 0 shares the machine's cores evenly"
+    )
 
 
 class EvaluateConfig(Section):
@@ -231,7 +261,9 @@ def _parse_override(override: str) -> tuple[str, str, JsonValue]:
 def _check_key(dotted: str, where: str) -> None:
     keys = list(known_keys())
     if dotted not in keys:
-        raise ConfigError(f"{where}: unknown key '{dotted}'{_nearest(dotted, keys)}; `ragray config show` lists all keys")
+        raise ConfigError(
+            f"{where}: unknown key '{dotted}'{_nearest(dotted, keys)}; `ragray config show` lists all keys"
+        )
 
 
 def _nearest(word: str, known: list[str]) -> str:

@@ -25,7 +25,9 @@ def read_examples(path: Path, *, need_question: bool = True) -> list[Example]:
             raise InputError(f"{path}:{number}: id '{example.id}' stands on an earlier line too; ids must be unique")
         examples[example.id] = example
     if not examples:
-        raise InputError(f"{path}: is empty; expected lines such as " '{"id": "1", "question": "...", "answers": ["..."]}')
+        raise InputError(
+            f'{path}: is empty; expected lines such as {{"id": "1", "question": "...", "answers": ["..."]}}'
+        )
     return list(examples.values())
 
 
@@ -44,7 +46,9 @@ def _example(line: str, where: str, need_question: bool) -> Example:
     except ValueError as err:
         raise InputError(f"{where}: is not JSON ({err}); mend or remove the line") from err
     if not isinstance(record, dict):
-        raise InputError(f"{where}: is a JSON {type(record).__name__}, expected an object with id, question and answers")
+        raise InputError(
+            f"{where}: is a JSON {type(record).__name__}, expected an object with id, question and answers"
+        )
     if not isinstance(record.get("id"), str):
         raise InputError(f"{where}: field 'id' must be a string (found {record.get('id')!r})")
     question = record.get("question", "")

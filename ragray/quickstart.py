@@ -61,15 +61,21 @@ def _stages(out: Path, config: Config, clock: _Clock) -> Measured:
     made = ingest([str(sample.CORPUS)], corpus, config)
     clock.lap("ingest", reused=made.reused)
     embedded = embed(corpus, embeddings, config)
-    clock.lap("embed", reused=embedded.reused, passages_per_s=embedded.num_computed / max(embedded.encode_seconds, 1e-9))
+    clock.lap(
+        "embed", reused=embedded.reused, passages_per_s=embedded.num_computed / max(embedded.encode_seconds, 1e-9)
+    )
     clock.lap("index", reused=build_index(embeddings, corpus, index, config).reused)
     reports = {}
     for name, closed, trained in (("closed book", True, False), ("retrieval", False, False), ("trained", False, True)):
         if trained:
             clock.lap("train", reused=train(index, sample.TRAIN, run, config).reused)
         reports[name] = evaluate(
-            sample.TEST, out / "reports" / name.replace(" ", "-"), config,
-            index=None if closed else index, run=run if trained else None, closed_book=closed,
+            sample.TEST,
+            out / "reports" / name.replace(" ", "-"),
+            config,
+            index=None if closed else index,
+            run=run if trained else None,
+            closed_book=closed,
         )
         clock.lap(f"evaluate {name}", reused=reports[name].reused)
     return Measured(embedded, reports["closed book"], reports["retrieval"], reports["trained"], clock.seconds)
@@ -125,7 +131,9 @@ def _ask(out: Path, config: Config) -> None:
             answer = _post(f"{url}/v1/answer", {"question": question})
             print(f"  {answer['answer']}")
             for citation in answer["citations"]:
-                print(f"  [{citation['number']}] {100 * citation['weight']:3.0f}%  {citation['id']}: {citation['text'][:80]}…")
+                print(
+                    f"  [{citation['number']}] {100 * citation['weight']:3.0f}%  {citation['id']}: {citation['text'][:80]}…"
+                )
     print(f"\nServe it yourself: ragray serve --index {out / 'index'} --run {out / 'run'}")
 
 

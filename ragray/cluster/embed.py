@@ -85,7 +85,9 @@ def embed(corpus: Path, out: Path, config: Config, *, address: str | None = None
     started = monotonic()
     source = Corpus.open(corpus)
     encoder = encoder_fingerprint(config.embed)
-    key = artifact.fingerprint([source.fingerprint, asdict(encoder), config.embed.block_rows, config.embed.question_prefix])
+    key = artifact.fingerprint(
+        [source.fingerprint, asdict(encoder), config.embed.block_rows, config.embed.question_prefix]
+    )
     with artifact.exclusive(out):
         if artifact.is_current(out, kind="embeddings", fingerprint=key):
             return EmbedReport(source.num_passages, 0, monotonic() - started, 0.0, encoder)
@@ -102,7 +104,9 @@ def embed(corpus: Path, out: Path, config: Config, *, address: str | None = None
             out,
             kind="embeddings",
             fingerprint=key,
-            facts=embeddings_facts(num_rows=source.num_passages, corpus=source.fingerprint, encoder=encoder, config=config.embed),
+            facts=embeddings_facts(
+                num_rows=source.num_passages, corpus=source.fingerprint, encoder=encoder, config=config.embed
+            ),
             files=[out / BLOCK_FOLDER / block.name for block in blocks],
         )
     computed = sum(block.num_rows for block in todo)

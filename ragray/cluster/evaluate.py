@@ -52,6 +52,15 @@ class SystemUnderTest:
     config: Config
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Questions ``start`` to ``stop``, whose answers go into one file: the unit of work, and what a crash can cost."""
+
+    name: str
+    start: int
+    stop: int
+
+
 class AnswerWorker:
     """The work of one actor: retrieves for some questions, answers them, writes a part file."""
 
@@ -98,7 +107,13 @@ class AnswerWorker:
 
 
 def evaluate(
-    examples: Path, out: Path, config: Config, *, index: Path | None, run: Path | None = None, closed_book: bool = False,
+    examples: Path,
+    out: Path,
+    config: Config,
+    *,
+    index: Path | None,
+    run: Path | None = None,
+    closed_book: bool = False,
     address: str | None = None,
 ) -> EvaluationReport:
     """Answer every example and score the answers; without an index, or with ``closed_book``, no passages are read.
@@ -149,32 +164,37 @@ def _key(questions: Sequence[Example], config: Config, index: Path | None, run: 
 def _answers(
     questions: list[Example], system: SystemUnderTest, out: Path, key: str, address: str | None
 ) -> list[dict[str, Any]]:
-    import ray.data
-
     config = system.config
     parts = out / PARTS_FOLDER / key
     if (out / PARTS_FOLDER).is_dir() and not parts.is_dir():
         shutil.rmtree(out / PARTS_FOLDER)
     size = config.generate.batch_size
     plan = [
-        {"name": f"part-{start:08}.json", "start": start, "stop": min(start + size, len(questions))}
+        Part(f"part-{start:08}.json", start, min(start + size, len(questions)))
         for start in range(0, len(questions), size)
     ]
-    todo = [part for part in plan if not (parts / str(part["name"])).is_file()]
+    todo = [part for part in plan if not (parts / part.name).is_file()]
     if todo:
-        count = sum(int(part["stop"]) - int(part["start"]) for part in todo)
+        count = sum(part.stop - part.start for part in todo)
         with session(address), Progress("evaluate", total=count, unit="questions") as progress:
-            results = ray.data.from_items(todo, override_num_blocks=len(todo)).map_batches(
-                AnswerWorker,
-                fn_constructor_args=(system, str(parts.resolve()), questions),
-                batch_size=1,
-                compute=ray.data.ActorPoolStrategy(size=min(config.evaluate.num_workers, len(todo))),
-                num_cpus=config.evaluate.cpus_per_worker,
-                num_gpus=config.evaluate.gpus_per_worker or None,
-            )
-            for row in results.iter_rows():
-                progress.advance(int(row["rows"]))
-    return [line for part in plan for line in json.loads((parts / str(part["name"])).read_text(encoding="utf-8"))]
+            _run(todo, system, parts, questions, progress)
+    return [line for part in plan for line in json.loads((parts / part.name).read_text(encoding="utf-8"))]
+
+
+def _run(todo: list[Part], system: SystemUnderTest, parts: Path, questions: list[Example], progress: Progress) -> None:
+    import ray.data
+
+    settings = system.config.evaluate
+    results = ray.data.from_items([asdict(part) for part in todo], override_num_blocks=len(todo)).map_batches(
+        AnswerWorker,
+        fn_constructor_args=(system, str(parts.resolve()), questions),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=min(settings.num_workers, len(todo))),
+        num_cpus=settings.cpus_per_worker,
+        num_gpus=settings.gpus_per_worker or None,
+    )
+    for row in results.iter_rows():
+        progress.advance(int(row["rows"]))
 
 
 def _publish(out: Path, key: str, lines: list[dict[str, Any]], config: Config) -> None:
@@ -183,7 +203,9 @@ def _publish(out: Path, key: str, lines: list[dict[str, Any]], config: Config) -
     with artifact.atomic_path(out / DETAILS_FILE) as path:
         path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
     answers, ranking = _scores(out, config)
-    artifact.write_json(out / REPORT_FILE, {"answers": asdict(answers), "retrieval": asdict(ranking) if ranking else None})
+    artifact.write_json(
+        out / REPORT_FILE, {"answers": asdict(answers), "retrieval": asdict(ranking) if ranking else None}
+    )
     files = [out / REPORT_FILE, out / PREDICTIONS_FILE, out / DETAILS_FILE]
     artifact.publish(out, kind="report", fingerprint=key, facts={"num_examples": len(lines)}, files=files)
     shutil.rmtree(out / PARTS_FOLDER, ignore_errors=True)

@@ -36,7 +36,9 @@ class IndexReport:
     reason: str
 
 
-def build_index(embeddings: Path, corpus: Path, out: Path, config: Config, *, address: str | None = None) -> IndexReport:
+def build_index(
+    embeddings: Path, corpus: Path, out: Path, config: Config, *, address: str | None = None
+) -> IndexReport:
     """Build the segments that are missing, check them, publish a snapshot of them and let `CURRENT` name it.
 
     Raises:
@@ -105,7 +107,12 @@ def _build(plan: SegmentPlan, corpus: str, out: str, empty_bytes: np.ndarray) ->
 
 
 def _snapshot(
-    out: Path, key: str, parent: Snapshot | None, segments: list[SegmentPlan], vectors: Embeddings, plan: IndexPlan,
+    out: Path,
+    key: str,
+    parent: Snapshot | None,
+    segments: list[SegmentPlan],
+    vectors: Embeddings,
+    plan: IndexPlan,
     config: IndexConfig,
 ) -> Snapshot:
     dim = vectors.encoder.dim

@@ -125,7 +125,9 @@ def retriever_pool(index: Path, config: RetrieveConfig) -> Iterator[RetrieverPoo
             ray.get([shard.ready.remote() for shard in actors])
         except ray.exceptions.RayActorError as err:
             cause = err.__cause__ or err
-            raise ArtifactError(f"{index}: a retriever could not open it: {str(cause).strip().splitlines()[-1]}") from err
+            raise ArtifactError(
+                f"{index}: a retriever could not open it: {str(cause).strip().splitlines()[-1]}"
+            ) from err
         yield RetrieverPool(snapshot.name, snapshot.encoder, replicas)
     finally:
         for shard in actors:

@@ -14,7 +14,6 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from ragray.cluster import service
@@ -47,10 +46,14 @@ def build(args: Mapping[str, str]) -> Application:
 
 def serve(index: Path, run: Path | None, config: Config, *, address: str | None = None) -> None:
     """Serve until Ctrl-C or SIGTERM, then stop everything that was started (raises as `running` does)."""
-    with running(index, run, config, address=address) as url, _stop_signal() as stop:
+    check_artifacts(index, run)
+    _require_free_port_here(config.serve, address)
+    with session(address), _sigterm_as_ctrl_c(), running(index, run, config, address=address) as url:
         print(banner(url, index, run), flush=True)
-        stop.wait()
-        print("stopping ...", flush=True)
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            print("stopping ...", flush=True)
 
 
 @contextlib.contextmanager
@@ -62,8 +65,7 @@ def running(index: Path, run: Path | None, config: Config, *, address: str | Non
         ServingError: the port is taken, Serve runs already, or a deployment cannot start (the message says of what).
     """
     name = check_artifacts(index, run)
-    if not (address or os.environ.get("RAY_ADDRESS")):
-        require_free_port(config.serve)
+    _require_free_port_here(config.serve, address)
     with session(address):
         service.require_none()
         app = application(str(index.resolve()), str(run.resolve()) if run else "", config, run_name=name)
@@ -114,17 +116,17 @@ Ctrl-C stops it.
 """
 
 
+def _require_free_port_here(config: ServeConfig, address: str | None) -> None:
+    """Look at the port, unless Ray, and with it the HTTP proxy, may run on another machine."""
+    if not (address or os.environ.get("RAY_ADDRESS")):
+        require_free_port(config)
+
+
 @contextlib.contextmanager
-def _stop_signal() -> Iterator[threading.Event]:
-    """Yield an event that Ctrl-C and SIGTERM set, in place of whatever they did."""
-    event = threading.Event()
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        event.set()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does; once Ray is connected, it would abort the process instead."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        yield event
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.signal(signal.SIGTERM, before)

@@ -80,9 +80,7 @@ def train(
             return TrainReport(out, schedule.num_steps, loss, monotonic() - started, True)
         _claim(out, key, restart)
         with session(address), retriever_pool(index, config.retrieve) as pool:
-            setup = WorkerSetup(
-                str(out.resolve()), str(generator), snapshot.encoder_config, questions, pool, config
-            )
+            setup = WorkerSetup(str(out.resolve()), str(generator), snapshot.encoder_config, questions, pool, config)
             with Progress("train", total=schedule.num_steps, unit="steps") as progress, _following(out, progress):
                 loss = _fit(setup, out)
         _publish(out, key, snapshot, config, schedule, loss)
@@ -92,7 +90,12 @@ def train(
 def _decisive(config: Config) -> list[dict[str, Any]]:
     """Return the settings that decide the outcome; how often is logged or checkpointed, and on what resources, does not."""
     indifferent = {
-        "logging_steps", "checkpoint_steps", "keep_checkpoints", "max_failures", "cpus_per_worker", "gpus_per_worker",
+        "logging_steps",
+        "checkpoint_steps",
+        "keep_checkpoints",
+        "max_failures",
+        "cpus_per_worker",
+        "gpus_per_worker",
         "threads_per_worker",
     }
     return [
@@ -179,7 +182,13 @@ def train_worker(loop_config: dict[str, WorkerSetup]) -> float:
     model = RagModel(encoder if isinstance(encoder, TransformerEncoder) else None, generator, config.train)
     parallel = ray.train.torch.prepare_model(model, move_to_device=False)
     loop = TrainLoop(
-        model, encoder, setup.pool, setup.examples, train=config.train, generate=config.generate, worker=worker,
+        model,
+        encoder,
+        setup.pool,
+        setup.examples,
+        train=config.train,
+        generate=config.generate,
+        worker=worker,
         parallel=parallel,
     )
     if checkpoint := ray.train.get_checkpoint():
@@ -195,8 +204,13 @@ def train_worker(loop_config: dict[str, WorkerSetup]) -> float:
             last_loss = _mean_over_workers(metrics.loss, worker.world_size)
             if log:
                 log.write(
-                    metrics.step, epoch=metrics.epoch, loss=last_loss, learning_rate=metrics.learning_rate,
-                    grad_norm=metrics.grad_norm, step_seconds=metrics.seconds, wait_seconds=metrics.wait_seconds,
+                    metrics.step,
+                    epoch=metrics.epoch,
+                    loss=last_loss,
+                    learning_rate=metrics.learning_rate,
+                    grad_norm=metrics.grad_norm,
+                    step_seconds=metrics.seconds,
+                    wait_seconds=metrics.wait_seconds,
                 )
         if metrics.step % config.train.checkpoint_steps == 0 or final:
             with tempfile.TemporaryDirectory() as folder:
@@ -248,9 +262,7 @@ def _following(out: Path, progress: Progress) -> Iterator[None]:
         thread.join()
 
 
-def _publish(
-    out: Path, key: str, snapshot: Snapshot, config: Config, schedule: Schedule, loss: float
-) -> None:
+def _publish(out: Path, key: str, snapshot: Snapshot, config: Config, schedule: Schedule, loss: float) -> None:
     facts = RunFacts(
         generate=config.generate.model_copy(update={"temperature": config.train.temperature}),
         k=config.train.k,

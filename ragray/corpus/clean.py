@@ -14,7 +14,6 @@ REPAIR = TextFixerConfig(unescape_html=False, uncurl_quotes=False, explain=False
 _LINE_BREAK = re.compile("\r\n|[\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\ufeff]")
 _PARAGRAPH_BREAK = re.compile(r"\n\s*\n")
-_UNEVEN = re.compile(r"[^\S ]|  ")
 
 
 def clean_text(text: str) -> str:
@@ -24,12 +23,12 @@ def clean_text(text: str) -> str:
     """
     if not text.isascii() or "\x1b" in text:
         text = fix_text(text, REPAIR)
+    if text.isprintable() and "  " not in text:
+        return text.strip()
     if _LINE_BREAK.search(text):
         text = _LINE_BREAK.sub("\n", text)
     if _CONTROL.search(text):
         text = _CONTROL.sub("", text)
-    if not _UNEVEN.search(text):
-        return text.strip()
     paragraphs = (" ".join(paragraph.split()) for paragraph in _PARAGRAPH_BREAK.split(text))
     return "\n\n".join(paragraph for paragraph in paragraphs if paragraph)
 

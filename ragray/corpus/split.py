@@ -1,7 +1,8 @@
 """Splitting documents. In: a clean document. Out: passages of at most ``max_tokens`` tokens that overlap a little.
 
 A piece ends with a paragraph, else a sentence, else a word, and is a literal part of the document's text. Its end alone
-decides where the next one begins: an edit leaves the pieces before it as they were, and soon those behind it.
+decides where the next one begins: an edit leaves the pieces before it as they were, and those behind the next end that
+old and new text share.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Protocol
 
@@ -30,7 +31,10 @@ MAX_CHARS_PER_TOKEN = 16
 """A token counts for so many characters at most, so that data which the encoder does not know stays short too."""
 MAX_WORD_CHARS = 100
 """Longer words (data, or a script without white space) may be cut; WordPiece makes one [UNK] of them."""
-WINDOW_CHARS = 1 << 14
+WORDS_PER_BATCH = 2048
+MAX_KNOWN_WORDS = 100_000
+CONTEXT_TOKENS = 8
+"""Within so many tokens of a limit the sum of words is not trusted: byte-pair vocabularies mind where a line starts."""
 
 # ruff: noqa: RUF001 - the full-width marks and curly quotes below are meant.
 _CJK_STOPS = "。！？"
@@ -53,8 +57,8 @@ class Tokenizer(Protocol):
     def count(self, text: str) -> int:
         """Count the tokens of a text."""
 
-    def starts(self, text: str) -> Sequence[int]:
-        """Return the offset in the text at which each token starts, ascending."""
+    def count_words(self, words: Sequence[str]) -> list[int]:
+        """Count the tokens of each of some words, which hold no white space."""
 
 
 class FileTokenizer:
@@ -63,21 +67,34 @@ class FileTokenizer:
     def __init__(self, folder: Path) -> None:
         path = folder / "tokenizer.json"
         if not path.is_file():
-            raise ModelNotFoundError(
-                f"{folder}: holds no tokenizer.json; save the model's fast tokenizer there with save_pretrained"
-            )
+            raise ModelNotFoundError(f"{folder}: holds no tokenizer.json; save the model's fast tokenizer there")
         self.identity = file_checksum(path)
         self._tokenizer = RustTokenizer.from_file(str(path))
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        self._known: dict[str, int] = {}
 
     def count(self, text: str) -> int:
         """Count the tokens of a text."""
         return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def starts(self, text: str) -> Sequence[int]:
-        """Return the offset in the text at which each token starts, ascending."""
-        return [start for start, _ in self._tokenizer.encode(text, add_special_tokens=False).offsets]
+    def count_words(self, words: Sequence[str]) -> list[int]:
+        """Count the tokens of each of some words; a word is tokenized once and then remembered."""
+        known = self._known
+        new = [word for word in dict.fromkeys(words) if word not in known]
+        if len(known) + len(new) > MAX_KNOWN_WORDS:
+            known.clear()
+            new = list(dict.fromkeys(words))
+        if new:
+            offsets = self._tokenizer.encode(" ".join(new), add_special_tokens=False).offsets
+            token_ends = [end for _, end in offsets]
+            word_end = token = 0
+            for word in new:
+                word_end += len(word)
+                until = bisect_right(token_ends, word_end, token)
+                known[word] = until - token
+                word_end, token = word_end + 1, until
+        return [known[word] for word in words]
 
 
 class WordTokenizer:
@@ -89,9 +106,9 @@ class WordTokenizer:
         """Count the words of a text."""
         return len(text.split())
 
-    def starts(self, text: str) -> Sequence[int]:
-        """Return the offset in the text at which each word starts, ascending."""
-        return [match.start() for match in re.finditer(r"\S+", text)]
+    def count_words(self, words: Sequence[str]) -> list[int]:
+        """Count one for each word."""
+        return [1] * len(words)
 
 
 def load_tokenizer(config: EncoderConfig) -> Tokenizer:
@@ -132,11 +149,16 @@ def _passage(document: Document, identity: str, title: str, text: str) -> Passag
 
 
 def _fitting_title(title: str, tokenizer: Tokenizer, max_tokens: int) -> str:
-    title = title[: max_tokens * MAX_CHARS_PER_TOKEN]
-    while title and tokenizer.count(title) > max_tokens:
-        cut = title[: min(tokenizer.starts(title)[max_tokens], len(title) - 1)]
-        title = (cut.rpartition(" ")[0] or cut).strip()
+    title = title[: max_tokens * MAX_CHARS_PER_TOKEN].strip()
+    while not _at_most(title, max_tokens, tokenizer):
+        title = title.rpartition(" ")[0] or title[: len(title) // 2]
     return title
+
+
+def _at_most(text: str, max_tokens: int, tokenizer: Tokenizer) -> bool:
+    """Say whether a text has at most so many tokens: by the sum of its words, and where that is close, by the whole."""
+    total = sum(tokenizer.count_words(text.split()))
+    return total <= max_tokens if abs(total - max_tokens) > CONTEXT_TOKENS else tokenizer.count(text) <= max_tokens
 
 
 class _Splitter:
@@ -154,7 +176,7 @@ class _Splitter:
         """Say whether a piece is short enough, its title included."""
         if len(piece) > self._max_tokens * MAX_CHARS_PER_TOKEN:
             return False
-        return self._tokenizer.count(f"{self._title}\n{piece}" if self._title else piece) <= self._max_tokens
+        return _at_most(f"{self._title}\n{piece}" if self._title else piece, self._max_tokens, self._tokenizer)
 
     def pieces(self) -> Iterator[str]:
         """Yield the pieces in order; the first word past a piece is the first new one of the next."""
@@ -216,29 +238,28 @@ class _Words:
 
     @classmethod
     def of(cls, text: str, tokenizer: Tokenizer, max_tokens: int) -> _Words:
-        """Find the words of a text, none of more than ``max_tokens`` tokens."""
-        tokens = _token_starts(text, tokenizer)
+        """Find the words of a text; one of more than ``max_tokens`` tokens, or very long, counts as several."""
         words = cls(array("q"), array("q"), bytearray(), array("q", [0]))
-        token = 0
-        for match in _WORD.finditer(text):
-            (start, behind), end = match.span(), match.end(1)
-            until = bisect_left(tokens, behind, token)
-            while end - start > MAX_WORD_CHARS or until - token > max_tokens:
-                stop = _cut(text, start, end, tokens, token + max_tokens)
-                if stop == end:
-                    break
-                cut = bisect_left(tokens, stop, token, until)
-                words._append(start, stop, cut - token, WORD)
-                start, token = stop, cut
-            words._append(start, end, until - token, _break_behind(text, match))
-            token = until
+        spans = chain.from_iterable(_spans(text, match) for match in _WORD.finditer(text))
+        while batch := list(islice(spans, WORDS_PER_BATCH)):
+            counts = tokenizer.count_words([text[start:end] for start, end, _ in batch])
+            for (start, end, level), count in zip(batch, counts, strict=True):
+                words._append(text, start, end, level, count, tokenizer, max_tokens)
         return words
 
-    def _append(self, start: int, end: int, num_tokens: int, level: int) -> None:
+    def _append(
+        self, text: str, start: int, end: int, level: int, count: int, tokenizer: Tokenizer, max_tokens: int
+    ) -> None:
+        if count > max_tokens and end - start > 1:
+            middle = (start + end) // 2
+            left, right = tokenizer.count_words([text[start:middle], text[middle:end]])
+            self._append(text, start, middle, WORD, left, tokenizer, max_tokens)
+            self._append(text, middle, end, level, right, tokenizer, max_tokens)
+            return
         self.starts.append(start)
         self.ends.append(end)
         self.breaks.append(level)
-        self.totals.append(self.totals[-1] + max(1, num_tokens, (end - start) // MAX_CHARS_PER_TOKEN))
+        self.totals.append(self.totals[-1] + max(1, count, (end - start) // MAX_CHARS_PER_TOKEN))
 
     def reach(self, first: int, num_tokens: int) -> int:
         """Return the furthest end of a run of words from ``first`` with at most so many tokens."""
@@ -254,27 +275,15 @@ class _Words:
         return min((1 + index for index in found if index >= 0), default=0)
 
 
-def _token_starts(text: str, tokenizer: Tokenizer) -> array[int]:
-    """Tokenize window by window, cut at a space if there is one: an encoding takes 100 times its text's memory."""
-    starts = array("q")
-    begin = 0
-    while begin < len(text):
-        end = begin + WINDOW_CHARS
-        if end < len(text):
-            end = text.rfind(" ", begin + 1, end) + 1 or end
-        starts.extend(begin + start for start in tokenizer.starts(text[begin:end]))
-        begin = end
-    return starts
-
-
-def _cut(text: str, start: int, end: int, tokens: array[int], token_limit: int) -> int:
-    """Return where a word that is too long is cut: behind a comma if it has one."""
-    stop = min(end, start + MAX_WORD_CHARS)
-    if token_limit < len(tokens):
-        stop = max(start + 1, min(stop, tokens[token_limit]))
-    if stop < end:
+def _spans(text: str, match: re.Match[str]) -> Iterator[tuple[int, int, int]]:
+    """Yield start, end and break of a word; one that is too long is cut, behind a comma if it has one."""
+    start, end = match.span(1)
+    while end - start > MAX_WORD_CHARS:
+        stop = start + MAX_WORD_CHARS
         stop = max(text.rfind(mark, start, stop) for mark in _CLAUSE_MARKS) + 1 or stop
-    return stop
+        yield start, stop, WORD
+        start = stop
+    yield start, end, _break_behind(text, match)
 
 
 def _break_behind(text: str, match: re.Match[str]) -> int:

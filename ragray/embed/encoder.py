@@ -75,10 +75,13 @@ class HashEncoder:
         vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
         for row, text in enumerate(texts):
             for word in text.lower().split():
-                value = int.from_bytes(hashlib.blake2b(word.strip(".,;:?!\"'()").encode(), digest_size=8).digest(), "little")
+                value = int.from_bytes(
+                    hashlib.blake2b(word.strip(".,;:?!\"'()").encode(), digest_size=8).digest(), "little"
+                )
                 vectors[row, (value >> 1) % self.dim] += 1.0 if value & 1 else -1.0
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return vectors / np.where(norms == 0, 1, norms).astype(np.float32)
+        vectors /= np.where(norms == 0, 1, norms)
+        return vectors
 
     def encode_questions(self, texts: Sequence[str]) -> Vectors:
         """Encode, (N,) -> (N, D) float32; a question is encoded as a passage is."""

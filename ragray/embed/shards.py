@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import JsonValue, TypeAdapter
 
 from ragray.artifact import Manifest, atomic_path, open_artifact
 from ragray.config import EncoderConfig
@@ -60,7 +61,8 @@ def _is_whole(path: Path, rows: int) -> bool:
 def read_block(block: Block) -> pa.Table:
     """Read the block's rows of the corpus (id, title, text), and no more row groups than they lie in."""
     file = pq.ParquetFile(block.shard)
-    groups, first, offset = [], 0, 0
+    groups: list[int] = []
+    first = offset = 0
     for group in range(file.metadata.num_row_groups):
         rows = file.metadata.row_group(group).num_rows
         if offset < block.stop and offset + rows > block.start:
@@ -113,9 +115,16 @@ class Embeddings:
         facts = manifest.facts
         encoder, settings, rows = facts["encoder"], facts["encoder_config"], facts["num_rows"]
         if not isinstance(encoder, dict) or not isinstance(rows, int):
-            raise CorruptArtifactError(f"{folder}/manifest.json: encoder or num_rows is malformed; run `ragray embed` again")
+            raise CorruptArtifactError(
+                f"{folder}/manifest.json: encoder or num_rows is malformed; run `ragray embed` again"
+            )
         return cls(
-            folder, manifest, EncoderFingerprint(**encoder), EncoderConfig.model_validate(settings), rows, str(facts["corpus"])
+            folder,
+            manifest,
+            TypeAdapter(EncoderFingerprint).validate_python(encoder),
+            EncoderConfig.model_validate(settings),
+            rows,
+            str(facts["corpus"]),
         )
 
     @property
@@ -139,7 +148,7 @@ def load_block(path: Path) -> tuple[list[str], np.ndarray]:
 
 def embeddings_facts(
     *, num_rows: int, corpus: str, encoder: EncoderFingerprint, config: EncoderConfig
-) -> dict[str, object]:
+) -> dict[str, JsonValue]:
     """Facts for the manifest of an embeddings folder."""
     fields = EncoderConfig.model_fields
     settings = {key: value for key, value in config.model_dump(mode="json").items() if key in fields}

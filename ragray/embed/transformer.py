@@ -53,7 +53,11 @@ class TransformerEncoder:
 
     @classmethod
     def load(
-        cls, config: EncoderConfig, *, device: str = "auto", weights: Path | None = None,
+        cls,
+        config: EncoderConfig,
+        *,
+        device: str = "auto",
+        weights: Path | None = None,
         fingerprint: EncoderFingerprint | None = None,
     ) -> TransformerEncoder:
         """Load the model that a configuration names.
@@ -90,7 +94,10 @@ class TransformerEncoder:
         """Tokenise questions for `PooledEncoder`: ids and mask, both (B, T), on the module's device."""
         batch = self.tokenizer(
             [self.config.question_prefix + text for text in texts],
-            padding=True, truncation=True, max_length=self.config.max_length, return_tensors="pt",
+            padding=True,
+            truncation=True,
+            max_length=self.config.max_length,
+            return_tensors="pt",
         )
         device = next(self.module.parameters()).device
         return batch["input_ids"].to(device), batch["attention_mask"].to(device)
@@ -128,4 +135,3 @@ def pick_device(device: str) -> torch.device:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(device)
-

@@ -36,7 +36,11 @@ class Decoding:
 
 @torch.inference_mode()
 def decode(
-    model: GeneratorModel, prompts: Sequence[Sequence[Sequence[int]]], log_prior_BK: Tensor, *, max_new_tokens: int,
+    model: GeneratorModel,
+    prompts: Sequence[Sequence[Sequence[int]]],
+    log_prior_BK: Tensor,
+    *,
+    max_new_tokens: int,
     update_posterior: bool,
 ) -> Iterator[list[Decoding]]:
     """Decode B questions of K prompts each; yield all answers after every token.
@@ -50,7 +54,7 @@ def decode(
     stop = model.stop_ids()
     state = _State.start(model, [row for rows in prompts for row in rows])
     for _ in range(max_new_tokens):
-        logp_BKV = state.log_probs().unflatten(0, mixing_BK.shape)
+        logp_BKV = state.log_probs().view(*mixing_BK.shape, -1)
         mixture_BV = (mixing_BK[:, :, None] + logp_BKV).logsumexp(1)
         best_B = mixture_BV.argmax(-1)
         of_best_BK = logp_BKV.gather(-1, best_B[:, None, None].expand(-1, logp_BKV.shape[1], 1)).squeeze(-1)
@@ -121,13 +125,20 @@ class _State:
     def _step(self, ids_RT: Tensor, **more: Tensor) -> None:
         if self._encoded is not None:
             output = self._model.model(
-                encoder_outputs=self._encoded, attention_mask=self._mask, decoder_input_ids=ids_RT,
-                past_key_values=self._cache, use_cache=True,
+                encoder_outputs=self._encoded,
+                attention_mask=self._mask,
+                decoder_input_ids=ids_RT,
+                past_key_values=self._cache,
+                use_cache=True,
             )
         else:
             output = self._model.model(
-                input_ids=ids_RT, attention_mask=self._mask, past_key_values=self._cache, use_cache=True,
-                logits_to_keep=1, **more,
+                input_ids=ids_RT,
+                attention_mask=self._mask,
+                past_key_values=self._cache,
+                use_cache=True,
+                logits_to_keep=1,
+                **more,
             )
         self._cache = output.past_key_values
         self._logits = output.logits[:, -1]

@@ -26,7 +26,7 @@ class GeneratorModel(nn.Module):
         super().__init__()
         self.model: Any = model
         self.tokenizer = tokenizer
-        self.is_encoder_decoder = bool(self.model.config.is_encoder_decoder)
+        self.is_encoder_decoder = bool(getattr(model, "config").is_encoder_decoder)
         self.pad_id = int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
 
     @classmethod
@@ -36,14 +36,17 @@ class GeneratorModel(nn.Module):
 
         target = pick_device(device)
         dtype = dtype or (torch.bfloat16 if target.type == "cuda" else torch.float32)
-        family = AutoModelForSeq2SeqLM if AutoConfig.from_pretrained(folder).is_encoder_decoder else AutoModelForCausalLM
+        family = (
+            AutoModelForSeq2SeqLM if AutoConfig.from_pretrained(folder).is_encoder_decoder else AutoModelForCausalLM
+        )
         model = family.from_pretrained(folder, dtype=dtype).to(target).eval()
         return cls(model, AutoTokenizer.from_pretrained(folder))
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.model.parameters()).device
+        device: torch.device = next(self.model.parameters()).device
+        return device
 
     def stop_ids(self) -> set[int]:
         """Return the ids that end an answer."""
@@ -65,18 +68,23 @@ class GeneratorModel(nn.Module):
         labels_RL = batch["labels"]
         if self.is_encoder_decoder:
             logits = self.model(
-                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"],
-                decoder_input_ids=batch["decoder_input_ids"], use_cache=False,
+                input_ids=batch["input_ids"],
+                attention_mask=batch["attention_mask"],
+                decoder_input_ids=batch["decoder_input_ids"],
+                use_cache=False,
             ).logits
         else:
             logits = self.model(
-                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"],
-                position_ids=positions(batch["attention_mask"]), use_cache=False,
+                input_ids=batch["input_ids"],
+                attention_mask=batch["attention_mask"],
+                position_ids=positions(batch["attention_mask"]),
+                use_cache=False,
                 logits_to_keep=labels_RL.shape[1] + 1,
             ).logits[:, :-1]
         logp_RLV = logits.float().log_softmax(-1)
         chosen_RL = logp_RLV.gather(-1, labels_RL.clamp(min=0)[:, :, None]).squeeze(-1)
-        return chosen_RL.masked_fill(labels_RL == IGNORE, 0.0)
+        answered_RL: Tensor = chosen_RL.masked_fill(labels_RL == IGNORE, 0.0)
+        return answered_RL
 
     def answer_batch(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> dict[str, Tensor]:
         """Collate R prompts with their R answers for `forward`.

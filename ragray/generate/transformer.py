@@ -12,6 +12,7 @@ from ragray.generate.decode import Decoding, decode
 from ragray.generate.generator import Generation, Prompt
 from ragray.generate.model import GeneratorModel
 from ragray.models import resolve_model
+from ragray.types import Passage
 
 
 class TransformerGenerator:
@@ -20,9 +21,7 @@ class TransformerGenerator:
     def __init__(self, model: GeneratorModel, config: GenerateConfig) -> None:
         self.model = model
         self._config = config
-        self._prompts = model.prompt_encoder(
-            instruction=config.instruction, max_prompt_tokens=config.max_prompt_tokens
-        )
+        self._prompts = model.prompt_encoder(instruction=config.instruction, max_prompt_tokens=config.max_prompt_tokens)
 
     @classmethod
     def load(cls, config: GenerateConfig, *, weights: Path | None = None, device: str = "auto") -> TransformerGenerator:
@@ -70,8 +69,8 @@ class TransformerGenerator:
         )
 
     def _rows(self, prompt: Prompt) -> list[list[int]]:
-        passages = [hit.passage for hit in prompt.hits] or [None]
-        return [self._prompts.ids(prompt.question, passage) for passage in passages]
+        passages: list[Passage | None] = [hit.passage for hit in prompt.hits]
+        return [self._prompts.ids(prompt.question, passage) for passage in passages or [None]]
 
     def _text(self, answer: Decoding) -> str:
         text: str = self.model.tokenizer.decode(answer.token_ids, skip_special_tokens=True)

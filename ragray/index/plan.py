@@ -36,10 +36,12 @@ def plan_index(rows: int, config: IndexConfig) -> IndexPlan:
     """
     if config.type == "flat" or (config.type == "auto" and rows <= config.exact_up_to_rows):
         return IndexPlan("Flat", 0, f"{rows:,} rows: exact search is fast enough")
-    nlist = config.nlist or 1 << max(2, round((4 * rows**0.5)).bit_length() - 1)
+    nlist = config.nlist or 1 << max(2, round(4 * rows**0.5).bit_length() - 1)
     while not config.nlist and nlist > 1 and nlist * MIN_POINTS_PER_LIST > min(rows, config.train_rows):
         nlist //= 2
     if nlist > rows:
-        raise ConfigError(f"index.nlist={nlist} is more than the {rows} rows there are; lower it, or set index.type=flat")
+        raise ConfigError(
+            f"index.nlist={nlist} is more than the {rows} rows there are; lower it, or set index.type=flat"
+        )
     nprobe = min(config.nprobe or max(4, nlist // 8), nlist)
     return IndexPlan(f"IVF{nlist},Flat", nprobe, f"{rows:,} rows: {nlist} lists of which {nprobe} are searched")

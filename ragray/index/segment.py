@@ -74,7 +74,9 @@ class Segment:
             vectors = np.load(folder / VECTORS_FILE, mmap_mode="r", allow_pickle=False)
             passages = pa.ipc.open_stream(pa.memory_map(str(folder / PASSAGES_FILE))).read_all()
         except (RuntimeError, ValueError, pa.ArrowInvalid) as err:
-            raise CorruptArtifactError(f"{folder}: cannot be read ({str(err).splitlines()[0]}); build the index again") from err
+            raise CorruptArtifactError(
+                f"{folder}: cannot be read ({str(err).splitlines()[0]}); build the index again"
+            ) from err
         found = {"FAISS": (index.ntotal, index.d), "vectors": vectors.shape, "passages": (len(passages), dim)}
         for part, shape in found.items():
             if tuple(shape) != (num_rows, dim):
@@ -83,7 +85,9 @@ class Segment:
                     "build the index again"
                 )
         if index.metric_type != faiss.METRIC_INNER_PRODUCT:
-            raise CorruptArtifactError(f"{folder}: the FAISS index measures L2, not inner product; build the index again")
+            raise CorruptArtifactError(
+                f"{folder}: the FAISS index measures L2, not inner product; build the index again"
+            )
         return cls(folder, index, vectors, passages)
 
     def passage(self, row: int) -> Passage:

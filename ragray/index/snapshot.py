@@ -76,7 +76,9 @@ def current_name(index: Path) -> str:
     """Return the name of the current snapshot."""
     path = index / CURRENT
     if not path.is_file():
-        found = "the folder does not exist" if not index.exists() else "it has no CURRENT, so no build ever finished here"
+        found = (
+            "the folder does not exist" if not index.exists() else "it has no CURRENT, so no build ever finished here"
+        )
         raise NotAnArtifactError(
             f"{index}: not an index ({found}); run: ragray index build EMBEDDINGS --corpus CORPUS --out {index}"
         )

@@ -78,7 +78,11 @@ class Collator:
         size = self._config.batch_size
         for start in range(0, len(examples), size):
             part = slice(start, start + size)
-            yield self._collate(examples[part], found.vectors_NKD[part], [self._passages(n, found) for n in range(start, start + len(examples[part]))])
+            yield self._collate(
+                examples[part],
+                found.vectors_NKD[part],
+                [self._passages(n, found) for n in range(start, start + len(examples[part]))],
+            )
 
     def _passages(self, number: int, found: SearchResult) -> list[Passage | None]:
         """Return exactly K passages; where the index holds fewer, the rest is closed-book."""

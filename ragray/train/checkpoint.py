@@ -66,7 +66,9 @@ def load_model(folder: Path, model: RagModel, optimizer: torch.optim.Optimizer) 
 def save_pending(folder: Path, rank: int, found: SearchResult) -> None:
     """Write a worker's retrieval for the next step: it was made before this step's update and would now come out differently."""
     arrays = {"rows": found.rows_NK, "scores": found.scores_NK, "vectors": found.vectors_NKD}
-    save_arrays({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / f"pending-{rank}.safetensors")
+    save_arrays(
+        {name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / f"pending-{rank}.safetensors"
+    )
     hits = [[{"score": hit.score, "passage": _as_json(hit.passage)} for hit in row] for row in found.hits]
     write_json(folder / f"pending-{rank}.json", hits)
 

@@ -86,8 +86,16 @@ class TrainLoop:
     """Runs the optimizer steps of one worker."""
 
     def __init__(
-        self, model: RagModel, encoder: Encoder, searcher: Searcher, examples: Sequence[Example], *, train: TrainConfig,
-        generate: GenerateConfig, worker: Worker | None = None, parallel: nn.Module | None = None,
+        self,
+        model: RagModel,
+        encoder: Encoder,
+        searcher: Searcher,
+        examples: Sequence[Example],
+        *,
+        train: TrainConfig,
+        generate: GenerateConfig,
+        worker: Worker | None = None,
+        parallel: nn.Module | None = None,
     ) -> None:
         """Take ``parallel`` as the model wrapped for data-parallel gradients (DistributedDataParallel), else the model itself."""
         self.model = model

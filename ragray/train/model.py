@@ -56,7 +56,7 @@ class RagModel(nn.Module):
             question_BD = self.question_encoder(batch.question_ids, batch.question_mask)
             doc_logp_BK = doc_log_probs(question_BD.float(), passages_BKD, self._temperature)
         token_logp_RL: Tensor = self.generator(batch.rows)
-        return rag_sequence_loss(doc_logp_BK, token_logp_RL.unflatten(0, doc_logp_BK.shape))
+        return rag_sequence_loss(doc_logp_BK, token_logp_RL.view(*doc_logp_BK.shape, -1))
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield the parameters that training changes."""
@@ -82,8 +82,13 @@ class RagModel(nn.Module):
         generator.save_pretrained(folder / GENERATOR_FOLDER)
         self.generator.tokenizer.save_pretrained(folder / GENERATOR_FOLDER)
         if self.encoder is not None:
-            self.encoder.module.model.save_pretrained(folder / ENCODER_FOLDER)
+            self._encoder_model.save_pretrained(folder / ENCODER_FOLDER)
             self.encoder.tokenizer.save_pretrained(folder / ENCODER_FOLDER)
+
+    @property
+    def _encoder_model(self) -> Any:
+        assert self.encoder is not None
+        return self.encoder.module.model
 
     def _freeze(self, config: TrainConfig) -> None:
         if self.question_encoder is not None:
@@ -110,11 +115,14 @@ def _with_adapters(model: Any, config: TrainConfig) -> Any:
 def _unfreeze_last(model: Any, num_layers: int) -> None:
     """Let the last layers of the longest stack of layers learn (the decoder's, for an encoder-decoder), and the final norm."""
     stacks = [
-        module for name, module in model.named_modules()
+        module
+        for name, module in model.named_modules()
         if isinstance(module, nn.ModuleList) and len(module) > 1 and "encoder." not in name
     ]
     if not stacks:
-        raise TrainingError("train.tune=last: this generator has no stack of layers to choose from; use train.tune=full")
+        raise TrainingError(
+            "train.tune=last: this generator has no stack of layers to choose from; use train.tune=full"
+        )
     for layer in max(stacks, key=len)[-num_layers:]:
         layer.requires_grad_(True)
     for name, module in model.named_modules():

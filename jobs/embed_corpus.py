@@ -1,0 +1,24 @@
+"""Sources to embeddings, as a job: ingest, then embed.
+
+    ray job submit --working-dir . -- python jobs/embed_corpus.py --source /data/docs --out /shared/rag
+
+Writes OUT/corpus and OUT/embeddings; submit it again after a failure and it goes on where it stopped.
+"""
+
+import argparse
+from pathlib import Path
+
+import ragray
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--source", action="append", required=True, help="file, folder or glob; may be repeated")
+parser.add_argument("--out", type=Path, required=True, help="folder on storage that all nodes share")
+parser.add_argument("--config", type=Path, default=Path(__file__).with_suffix(".yaml"))
+parser.add_argument("overrides", nargs="*", metavar="section.key=value")
+
+if __name__ == "__main__":
+    args = parser.parse_args()
+    config = ragray.load_config(args.config, args.overrides)
+    with ragray.session():
+        print(ragray.ingest(args.source, args.out / "corpus", config))
+        print(ragray.embed(args.out / "corpus", args.out / "embeddings", config))

@@ -1,0 +1,261 @@
+"""Ingest from files to a corpus folder on a real cluster: formats, resume, reuse, duplicates, quarantine, bytes."""
+
+import gzip
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ragray.artifact import exclusive, file_checksum
+from ragray.cluster import corpus as cluster_corpus
+from ragray.cluster.corpus import STAGING_FOLDER, IngestReport, LotStager, ingest
+from ragray.config import Config, load_config
+from ragray.corpus.read import Refusal
+from ragray.corpus.sources import find_sources
+from ragray.corpus.split import load_tokenizer
+from ragray.corpus.stage import Lot, plan_lots, staged, staged_refusals
+from ragray.corpus.table import Corpus
+from ragray.errors import ArtifactBusyError, InputError, NotAnArtifactError
+
+# Whenever a DataContext is made, Ray 2.60 sets options of its own that it calls deprecated.
+OWN_DEPRECATION = "ignore::DeprecationWarning:ray.data.context"
+pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.filterwarnings(OWN_DEPRECATION)]
+
+SENTENCE = "Passage number {} says something that no other one says."
+
+
+def config(*overrides: str) -> Config:
+    return load_config(None, ["embed.model=hash:16", "ingest.max_tokens=20", "ingest.overlap_tokens=4", *overrides])
+
+
+def write_jsonl(path: Path, records: list[dict[str, object] | str]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [record if isinstance(record, str) else json.dumps(record) for record in records]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def numbered(first: int, count: int) -> list[dict[str, object] | str]:
+    return [{"id": f"d{n}", "text": SENTENCE.format(n)} for n in range(first, first + count)]
+
+
+def quarantine(out: Path) -> list[Refusal]:
+    return [Refusal(**json.loads(line)) for line in (out / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def texts(out: Path) -> dict[str, str]:
+    return {passage.id: passage.text for passage in Corpus.open(out).iter_passages()}
+
+
+def lots_of(source: Path, settings: Config) -> list[Lot]:
+    found = find_sources([str(source)])
+    checksums = [file_checksum(source.path) for source in found]
+    return plan_lots(found, checksums, settings.ingest, load_tokenizer(settings.embed).identity)
+
+
+def test_every_format_becomes_passages_in_the_order_of_the_sources(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    write_jsonl(source / "a.jsonl", [{"id": "a", "title": "A", "text": SENTENCE.format("a"), "year": 1999}])
+    (source / "b.jsonl.gz").write_bytes(gzip.compress(json.dumps({"id": "b", "text": SENTENCE.format("b")}).encode()))
+    (source / "c.csv").write_text(f"id,text\nc,{SENTENCE.format('c')}\n", encoding="utf-8")
+    (source / "d.csv.gz").write_bytes(gzip.compress(f"id,text\nd,{SENTENCE.format('d')}\n".encode()))
+    pq.write_table(pa.table({"id": ["e"], "text": [SENTENCE.format("e")]}), source / "e.parquet")
+    (source / "f.txt").write_text(" ".join(SENTENCE.format(f"f{n}") for n in range(4)), encoding="utf-8")
+    (source / "g.md").write_text(f"# Head\n\n{SENTENCE.format('g')}", encoding="utf-8")
+
+    report = ingest([str(source)], tmp_path / "out", config())
+
+    passages = list(Corpus.open(tmp_path / "out").iter_passages())
+    assert [p.document_id for p in passages] == ["a", "b", "c", "d", "e", *["f.txt"] * 3, "g.md"]
+    assert (report.documents, report.passages, report.refused, report.reused) == (7, 9, {}, False)
+    assert (passages[0].title, passages[0].metadata) == ("A", {"year": "1999"})
+    assert passages[-1].title == "Head"
+    assert all(passage.id.startswith("f.txt#") for passage in passages[5:8])
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        ".lock",
+        "manifest.json",
+        "passages",
+        "quarantine.jsonl",
+    ]
+
+
+def test_what_is_refused_stands_in_the_quarantine_with_file_line_and_reason(tmp_path: Path) -> None:
+    records: list[dict[str, object] | str] = [
+        {"id": "good", "text": SENTENCE.format(1)},
+        "{broken",
+        {"id": "short", "text": "Too short."},
+        {"id": "again", "text": SENTENCE.format(1).upper()},
+        {"id": "good", "text": SENTENCE.format(2)},
+        {"id": "good", "text": " ".join(SENTENCE.format(n) for n in range(3, 6))},
+    ]
+    path = write_jsonl(tmp_path / "a.jsonl", records)
+    report = ingest([str(path)], tmp_path / "out", config())
+
+    assert texts(tmp_path / "out") == {"good": SENTENCE.format(1)}
+    assert report.refused == {
+        "not valid JSON": 1,
+        "shorter than min_chars=20": 1,
+        "duplicate content": 1,
+        "duplicate id": 3,
+    }
+    assert quarantine(tmp_path / "out")[:4] == [
+        Refusal(str(path), 2, "", "not valid JSON", "{broken"),
+        Refusal(str(path), 3, "short", "shorter than min_chars=20", "Too short."),
+        Refusal(str(path), 4, "again", "duplicate content", SENTENCE.format(1).upper()),
+        Refusal(str(path), 5, "good", "duplicate id", SENTENCE.format(2)),
+    ]
+    assert [refusal.line for refusal in quarantine(tmp_path / "out")[4:]] == [6, 6]
+    assert Corpus.open(tmp_path / "out").manifest.facts["refused"] == report.refused
+
+
+def test_duplicates_across_files_are_kept_once_the_first_one_wins_and_all_stay_if_wanted(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "in" / "a.jsonl", [{"id": "first", "text": SENTENCE.format(1)}])
+    write_jsonl(tmp_path / "in" / "b.jsonl", [{"id": "second", "text": SENTENCE.format(1)}])
+    ingest([str(tmp_path / "in")], tmp_path / "out", config())
+    assert list(texts(tmp_path / "out")) == ["first"]
+    ingest([str(tmp_path / "in")], tmp_path / "out", config("ingest.deduplicate=false"))
+    assert list(texts(tmp_path / "out")) == ["first", "second"]
+
+
+def test_a_second_run_has_nothing_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_jsonl(tmp_path / "a.jsonl", [*numbered(0, 3), "{broken"])
+    first = ingest([str(tmp_path / "a.jsonl")], tmp_path / "out", config())
+    before = (tmp_path / "out" / "manifest.json").read_bytes()
+    monkeypatch.setattr(cluster_corpus, "session", None)
+    second = ingest([str(tmp_path / "a.jsonl")], tmp_path / "out", config("ingest.num_workers=1"))
+    assert second == IngestReport(3, 3, first.refused, second.seconds, reused=True)
+    assert (tmp_path / "out" / "manifest.json").read_bytes() == before
+
+
+def test_a_touched_file_is_reused_and_a_changed_one_is_read_again(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", numbered(0, 3))
+    ingest([str(path)], tmp_path / "out", config())
+    path.touch()
+    assert ingest([str(path)], tmp_path / "out", config()).reused
+    write_jsonl(path, numbered(1, 2))
+    assert not ingest([str(path)], tmp_path / "out", config()).reused
+    assert list(texts(tmp_path / "out")) == ["d1", "d2"]
+
+
+def test_nothing_of_the_old_corpus_survives_a_new_one(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", numbered(0, 9))
+    ingest([str(path)], tmp_path / "out", config("ingest.shard_rows=2"))
+    assert len(Corpus.open(tmp_path / "out").shards) == 5
+    ingest([str(path)], tmp_path / "out", config("ingest.shard_rows=5"))
+    assert [item.name for item in sorted((tmp_path / "out" / "passages").iterdir())] == [
+        "part-00000.parquet",
+        "part-00001.parquet",
+    ]
+    assert len(texts(tmp_path / "out")) == 9
+
+
+def test_a_run_killed_between_files_is_resumed_where_it_stood(tmp_path: Path) -> None:
+    source, settings = tmp_path / "in", config()
+    write_jsonl(source / "a.jsonl", numbered(0, 3))
+    write_jsonl(source / "b.jsonl", numbered(3, 3))
+    lots = lots_of(source, settings)
+    staging = tmp_path / "out" / STAGING_FOLDER
+    stager = LotStager(settings, str(staging), lots)
+    stager.stage(lots[0])
+    stager.stage(lots[1])
+    (staging / lots[1].key / "done.json").unlink()
+    for path in (staging / lots[0].key).glob("part-*.parquet"):
+        table = pq.read_table(path)
+        marked = pa.array([f"{text} (first run)" for text in table["text"].to_pylist()], pa.large_string())
+        pq.write_table(table.set_column(table.schema.get_field_index("text"), table.schema.field("text"), marked), path)
+
+    ingest([str(source)], tmp_path / "out", settings)
+
+    found = texts(tmp_path / "out")
+    assert [text.endswith("(first run)") for text in found.values()] == [True] * 3 + [False] * 3
+    assert not staging.exists()
+
+
+def test_a_damaged_file_stops_the_run_keeps_the_old_corpus_and_what_was_read(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    write_jsonl(source / "a.jsonl", numbered(0, 3))
+    ingest([str(source)], tmp_path / "out", config())
+    (source / "b.jsonl.gz").write_bytes(gzip.compress(b'{"text": "x"}')[:-9])
+    with pytest.raises(InputError, match=r"b\.jsonl\.gz: cannot be read as jsonl\.gz"):
+        ingest([str(source)], tmp_path / "out", config("ingest.num_workers=1"))
+    assert len(texts(tmp_path / "out")) == 3
+    first = lots_of(source, config())[0]
+    assert staged(tmp_path / "out" / STAGING_FOLDER, first) is not None
+
+
+def test_a_file_without_records_is_named(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(InputError, match=r"empty\.jsonl: holds no records"):
+        ingest([str(tmp_path / "empty.jsonl")], tmp_path / "out", config())
+    with pytest.raises(NotAnArtifactError):
+        Corpus.open(tmp_path / "out")
+
+
+def test_a_corpus_without_passages_is_an_error_that_says_why(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", ["{broken", {"text": "short"}, {"text": "tiny"}])
+    with pytest.raises(InputError) as caught:
+        ingest([str(path)], tmp_path / "out", config())
+    message = str(caught.value)
+    assert "3 records were refused (shorter than min_chars=20: 2, not valid JSON: 1)" in message
+    assert f"{path}:1" in message
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_staged(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", numbered(0, 3))
+    (lot,) = lots_of(path, config())
+    write_jsonl(path, numbered(0, 4))
+    _, _, error = LotStager(config(), str(tmp_path / "staging"), [lot]).stage(lot)
+    assert error == f"{path}: changed while it was read; run again once nobody writes to it"
+    assert staged(tmp_path / "staging", lot) is None
+
+
+def test_two_writers_of_one_folder_do_not_meet(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", numbered(0, 3))
+    with exclusive(tmp_path / "out"), pytest.raises(ArtifactBusyError, match="is writing here"):
+        ingest([str(path)], tmp_path / "out", config())
+    assert ingest([str(path)], tmp_path / "out", config()).passages == 3
+
+
+def test_the_bytes_do_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    for number in range(4):
+        write_jsonl(source / f"{number}.jsonl", [*numbered(10 * number, 12), "{broken"])
+    for workers in (1, 2):
+        settings = config(f"ingest.num_workers={workers}", "ingest.shard_rows=16")
+        ingest([str(source)], tmp_path / str(workers), settings)
+    one, two = (
+        {path.relative_to(out): path.read_bytes() for path in out.rglob("*.parquet")}
+        | {"quarantine": (out / "quarantine.jsonl").read_bytes()}
+        for out in (tmp_path / "1", tmp_path / "2")
+    )
+    assert one == two
+    assert len(one) == 4
+
+
+def test_small_text_files_are_staged_together_in_order(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    for number in range(300):
+        (source / f"{number:03}.txt").write_text(SENTENCE.format(number), encoding="utf-8")
+    (source / "150.txt").write_bytes(b"caf\xe9")
+    write_jsonl(source / "zz.jsonl", numbered(1000, 1))
+    lots = lots_of(source, config())
+    assert [len(lot.sources) for lot in lots] == [256, 44, 1]
+    report = ingest([str(source)], tmp_path / "out", config())
+    assert report.passages == 300
+    assert list(texts(tmp_path / "out"))[:2] == ["000.txt", "001.txt"]
+    assert [(Path(r.source).name, r.line) for r in quarantine(tmp_path / "out")] == [("150.txt", 1)]
+
+
+def test_a_lot_is_staged_anew_when_its_attempt_was_not_finished(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", [*numbered(0, 3), "{broken"])
+    (lot,) = lots_of(path, config())
+    folder = tmp_path / "staging" / lot.key
+    folder.mkdir(parents=True)
+    shutil.copy(path, folder / "part-000007.parquet")
+    assert LotStager(config(), str(tmp_path / "staging"), [lot]).stage(lot) == (1, 3, "")
+    assert len(list(folder.glob("part-*.parquet"))) == 1
+    assert [refusal.line for refusal in staged_refusals(tmp_path / "staging", lot)] == [4]
