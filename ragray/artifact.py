@@ -81,16 +81,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    old = temporary.with_suffix(".old")
     try:
         yield temporary
-        if temporary.is_dir():
-            if path.exists():
-                shutil.rmtree(path)
-        else:
-            _flush(temporary)
+        for part in temporary.rglob("*"):
+            _flush(part)
+        _flush(temporary)
+        if temporary.is_dir() and path.exists():
+            path.replace(old)
         temporary.replace(path)
         _flush(path.parent)
     finally:
+        shutil.rmtree(old, ignore_errors=True)
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
         else:
@@ -152,7 +154,7 @@ def read_manifest(folder: Path, kind: str) -> Manifest:
         found = (
             "the folder does not exist" if not folder.exists() else "it has no manifest.json, so it was never finished"
         )
-        raise NotAnArtifactError(f"{folder}: not a {kind} ({found}); {advice}")
+        raise NotAnArtifactError(f"{folder}: no {kind} here ({found}); {advice}")
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         version = raw.get("format_version")
@@ -164,7 +166,7 @@ def read_manifest(folder: Path, kind: str) -> Manifest:
     except (ValueError, AttributeError, ValidationError) as err:
         raise CorruptArtifactError(f"{path}: cannot be read as a manifest ({_first_line(err)}); {advice}") from err
     if manifest.kind != kind:
-        raise NotAnArtifactError(f"{folder}: is a {manifest.kind}, not a {kind}; {advice}")
+        raise NotAnArtifactError(f"{folder}: no {kind} here (its manifest is of kind {manifest.kind}); {advice}")
     return manifest
 
 
@@ -202,16 +204,16 @@ def is_current(folder: Path, *, kind: str, fingerprint: str) -> bool:
 
 
 @contextlib.contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
+def exclusive(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold the folder for writing; the operating system lets go when the process ends, however it ends.
 
     Raises:
-        ArtifactBusyError: another process holds it.
+        ArtifactBusyError: another process holds it, and this one does not ``wait``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a+", encoding="utf-8") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as err:
             lock.seek(0)
             holder = lock.read().strip() or "unknown"

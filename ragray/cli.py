@@ -33,7 +33,7 @@ The stages, in order, each resumable, each writing a folder that the next one re
 
   ragray serve --index work/index --run work/run
 
-Every command takes --config FILE.yaml and, last, any number of section.key=value overrides; `ragray config show` lists the keys.
+Every stage takes --config FILE.yaml and, last, any number of section.key=value overrides; `ragray config show` lists the keys.
 Without --address (or RAY_ADDRESS) a Ray cluster is started on this machine for the length of the command.
 """
 
@@ -51,7 +51,12 @@ ConfigFile = Annotated[
 Address = Annotated[
     str | None, typer.Option(help="Ray cluster to join, for instance auto or ray://HOST:10001.", show_default=False)
 ]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[section.key=value]...", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[section.key=value]...", help="Settings; `ragray config show` lists them.", show_default=False
+    ),
+]
 Out = Annotated[Path, typer.Option(help="Folder to write; run again after a crash to go on.", show_default=False)]
 IndexArgument = Annotated[Path, typer.Argument(help="Folder that `ragray index build` wrote.", show_default=False)]
 IndexOption = Annotated[
@@ -312,3 +317,7 @@ def _plain(value: dict[str, Any]) -> dict[str, Any]:
     """Make a dataclass's dictionary printable as JSON (metadata is a mapping of any kind)."""
     plain: dict[str, Any] = json.loads(json.dumps(value, default=dict))
     return plain
+
+
+if __name__ == "__main__":
+    main()

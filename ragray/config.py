@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveInt, ValidationError, model_validator
 
 from ragray.errors import ConfigError
 
@@ -160,7 +160,7 @@ class EvaluateConfig(Section):
     num_workers: int = Field(2, ge=1, description="actors that answer questions")
     cpus_per_worker: float = Field(1, gt=0, description="CPUs, and threads, of an actor")
     gpus_per_worker: float = Field(0, ge=0, description="GPUs of an actor")
-    recall_at: tuple[int, ...] = Field((1, 5, 20), description="ranks at which recall is reported")
+    recall_at: tuple[PositiveInt, ...] = Field((1, 5, 20), description="ranks at which recall is reported")
     limit: int = Field(0, ge=0, description="use only this many examples, spread evenly over the file; 0: all")
 
 
@@ -206,14 +206,16 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Conf
     merged: dict[str, dict[str, JsonValue]] = {}
     if path is not None:
         for section, values in _read_yaml(path).items():
-            merged[section] = _checked_section(path, section, values)
+            merged[section] = _checked_section(path, str(section), values)
+    overridden = []
     for override in overrides:
         section, key, value = _parse_override(override)
         merged.setdefault(section, {})[key] = value
+        overridden.append((section, key))
     try:
         return Config.model_validate(merged)
     except ValidationError as err:
-        raise ConfigError(_describe(err, path)) from err
+        raise ConfigError(_describe(err, path, overridden)) from err
 
 
 def _read_yaml(path: Path) -> dict[str, JsonValue]:
@@ -221,6 +223,8 @@ def _read_yaml(path: Path) -> dict[str, JsonValue]:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as err:
         raise ConfigError(f"{path}: cannot be read ({err.strerror}); check the path given with --config") from err
+    except UnicodeDecodeError as err:
+        raise ConfigError(f"{path}: is not UTF-8 at byte {err.start}; convert the file") from err
     except yaml.YAMLError as err:
         mark = getattr(err, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
@@ -274,11 +278,13 @@ def _nearest(word: str, known: list[str]) -> str:
     return f", did you mean '{close[0]}'?" if close else f" (known: {', '.join(known)})" if len(known) < 12 else ""
 
 
-def _describe(err: ValidationError, path: Path | None) -> str:
+def _describe(err: ValidationError, path: Path | None, overridden: Sequence[tuple[str, str]]) -> str:
     first = err.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
+    part = first["loc"][:2]
+    where = "override" if any(one[: len(part)] == part for one in overridden) else path or "configuration"
     found = "" if isinstance(first["input"], dict | BaseModel) else f" (found {first['input']!r})"
-    return f"{path or 'configuration'}: {key}: {first['msg'].removeprefix('Value error, ')}{found}; see `ragray config show`"
+    return f"{where}: {key}: {first['msg'].removeprefix('Value error, ')}{found}; see `ragray config show`"
 
 
 def to_yaml(config: Config) -> str:

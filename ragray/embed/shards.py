@@ -14,7 +14,7 @@ from pydantic import JsonValue, TypeAdapter
 from ragray.artifact import Manifest, atomic_path, open_artifact
 from ragray.config import EncoderConfig
 from ragray.embed.encoder import EncoderFingerprint, Vectors
-from ragray.errors import CorruptArtifactError
+from ragray.errors import ConfigError, CorruptArtifactError
 from ragray.types import Passage
 
 BLOCK_FOLDER = "blocks"
@@ -54,7 +54,7 @@ def _is_whole(path: Path, rows: int) -> bool:
         return False
     try:
         return int(pq.read_metadata(path).num_rows) == rows
-    except pa.ArrowInvalid:
+    except (pa.ArrowInvalid, OSError):  # pyarrow calls a damaged footer one or the other
         return False
 
 
@@ -85,8 +85,19 @@ def passage_text(passage: Passage) -> str:
 
 
 def write_block(folder: Path, block: Block, ids: pa.ChunkedArray, vectors_ND: Vectors) -> None:
-    """Write one finished block atomically: columns id and embedding, fixed_size_list<float16>[D]."""
-    values = pa.array(vectors_ND.astype(np.float16).ravel(), type=pa.float16())
+    """Write one finished block atomically: columns id and embedding, fixed_size_list<float16>[D].
+
+    Raises:
+        ConfigError: a vector is not finite in float16.
+    """
+    with np.errstate(over="ignore"):
+        halves_ND = vectors_ND.astype(np.float16)
+    if bad := np.flatnonzero(~np.isfinite(halves_ND).all(axis=1)).tolist():
+        raise ConfigError(
+            f"{block.name}: passage '{ids[bad[0]]}' has a vector that float16 cannot hold (beyond 65504, or not a number); "
+            "set embed.normalize=true, or choose another embed.model"
+        )
+    values = pa.array(halves_ND.ravel(), type=pa.float16())
     column = pa.FixedSizeListArray.from_arrays(values, vectors_ND.shape[1])
     with atomic_path(folder / BLOCK_FOLDER / block.name) as path:
         pq.write_table(pa.table({"id": ids, "embedding": column}), path, compression="none")

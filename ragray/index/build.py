@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import faiss
@@ -88,7 +88,7 @@ def build_segment(plan: SegmentPlan, corpus: Path, folder: Path, empty_index: fa
 
 
 def _joined(plan: SegmentPlan, corpus: Corpus) -> Iterator[tuple[pa.Table, np.ndarray]]:
-    passages = _PassageCursor(corpus)
+    passages = _PassageCursor(corpus, plan.start)
     for path, first, rows in plan.blocks:
         start, stop = max(plan.start, first), min(plan.stop, first + rows)
         ids, vectors = load_block(Path(path))
@@ -104,12 +104,14 @@ def _joined(plan: SegmentPlan, corpus: Corpus) -> Iterator[tuple[pa.Table, np.nd
 
 
 class _PassageCursor:
-    """Reads ascending slices of a corpus, one shard in memory at a time."""
+    """Reads ascending slices of a corpus, one row group in memory at a time; shards before ``start`` are not read."""
 
-    def __init__(self, corpus: Corpus) -> None:
-        self._shards = list(corpus.shards)
-        self._tables = corpus.iter_tables()
+    def __init__(self, corpus: Corpus, start: int) -> None:
+        shards = list(corpus.shards)
         self._first = 0
+        while shards and self._first + shards[0][1] <= start:
+            self._first += shards.pop(0)[1]
+        self._tables = replace(corpus, shards=tuple(shards)).iter_tables()
         self._table: pa.Table | None = None
 
     def slice(self, start: int, stop: int) -> pa.Table:

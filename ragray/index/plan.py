@@ -32,7 +32,7 @@ def plan_index(rows: int, config: IndexConfig) -> IndexPlan:
     an eighth of them are searched by default, which kept recall@10 above 0.95 on 20,000 real vectors.
 
     Raises:
-        ConfigError: IVF is asked for, but there are too few rows to train that many lists.
+        ConfigError: IVF is asked for, but there are too few rows, or too few are sampled, to train that many lists.
     """
     if config.type == "flat" or (config.type == "auto" and rows <= config.exact_up_to_rows):
         return IndexPlan("Flat", 0, f"{rows:,} rows: exact search is fast enough")
@@ -43,5 +43,7 @@ def plan_index(rows: int, config: IndexConfig) -> IndexPlan:
         raise ConfigError(
             f"index.nlist={nlist} is more than the {rows} rows there are; lower it, or set index.type=flat"
         )
+    if nlist > config.train_rows:
+        raise ConfigError(f"index.nlist={nlist} is more than index.train_rows={config.train_rows}; raise the latter")
     nprobe = min(config.nprobe or max(4, nlist // 8), nlist)
     return IndexPlan(f"IVF{nlist},Flat", nprobe, f"{rows:,} rows: {nlist} lists of which {nprobe} are searched")

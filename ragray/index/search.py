@@ -21,6 +21,12 @@ from ragray.types import Hit
 OVER_RETRIEVE = 2
 """Candidates taken from FAISS for every result asked for; they are re-scored from the fp16 vectors, whatever the index's type."""
 
+ROUNDING = 1e-5
+"""How far a score of FAISS may be from ours, relative to the lengths of the two vectors: both sum in float32, in another order."""
+
+RESCORE_ROWS = 4096
+"""Vectors re-scored at a time: bounds the memory where thousands of rows tie."""
+
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
@@ -86,33 +92,49 @@ class IndexReader:
     def _search_segment(
         self, queries_ND: Vectors, k: int, offset: int, segment: Segment, live: np.ndarray
     ) -> SearchResult:
-        num_rows = len(live)
-        depth = min(num_rows, OVER_RETRIEVE * k + 8)
+        depth = min(len(live), OVER_RETRIEVE * k + 8)
         params = self._parameters(live)
-        _, found = segment.index.search(queries_ND, depth, params=params)
+        scores, found = segment.index.search(queries_ND, depth, params=params)
         scores_NK = np.full((len(queries_ND), k), -np.inf, dtype=np.float32)
         rows_NK = np.full((len(queries_ND), k), -1, dtype=np.int64)
         vectors_NKD = np.zeros((len(queries_ND), k, queries_ND.shape[1]), dtype=np.float16)
         hits: list[list[Hit]] = []
         for number, query_D in enumerate(queries_ND):
             rows = found[number][found[number] >= 0]
-            vectors = segment.vectors_ND[rows]
-            exact = (vectors.astype(np.float32) * query_D).sum(axis=1)
+            exact = _rescore(segment.vectors_ND, rows, query_D)
+            if len(rows) == depth < len(live):
+                threshold = np.sort(exact)[-k] - _rounding(segment.vectors_ND[rows], query_D)
+                if scores[number, -1] >= threshold:  # rows that FAISS left out may tie with the k-th
+                    _, _, rows = segment.index.range_search(query_D[None], float(threshold), params=params)
+                    exact = _rescore(segment.vectors_ND, rows, query_D)
             best = np.lexsort((rows, -exact))[:k]
             size = len(best)
             rows_NK[number, :size] = rows[best] + offset
             scores_NK[number, :size] = exact[best]
-            vectors_NKD[number, :size] = vectors[best]
+            vectors_NKD[number, :size] = segment.vectors_ND[rows[best]]
             passages = segment.read(rows[best].tolist())
             hits.append([Hit(p, float(s)) for p, s in zip(passages, exact[best], strict=True)])
         return SearchResult(rows_NK, scores_NK, vectors_NKD, hits)
 
     def _parameters(self, live: np.ndarray) -> faiss.SearchParameters | None:
         """Tell FAISS how many lists to search and which rows are deleted."""
-        selector = None if live.all() else faiss.IDSelectorBatch(np.flatnonzero(live).astype(np.int64))
+        selector = None if live.all() else faiss.IDSelectorBitmap(np.packbits(live, bitorder="little"))
         if self.snapshot.nprobe:
             return faiss.SearchParametersIVF(sel=selector, nprobe=self.snapshot.nprobe)
         return faiss.SearchParameters(sel=selector) if selector else None
+
+
+def _rescore(vectors_ND: np.ndarray, rows: np.ndarray, query_D: np.ndarray) -> np.ndarray:
+    """Return the inner products of some rows, summed row by row: equal vectors get equal scores, wherever they lie."""
+    pieces = [rows[start : start + RESCORE_ROWS] for start in range(0, len(rows), RESCORE_ROWS)]
+    scores = [(vectors_ND[piece].astype(np.float32) * query_D).sum(axis=1) for piece in pieces]
+    return np.concatenate([np.empty(0, dtype=np.float32), *scores])
+
+
+def _rounding(vectors_ND: np.ndarray, query_D: np.ndarray) -> float:
+    """Bound the difference between a score of FAISS and ours; never zero, as FAISS searches for what is larger than a bound."""
+    lengths_N = np.linalg.norm(vectors_ND.astype(np.float32), axis=1)
+    return max(ROUNDING * float(lengths_N.max() * np.linalg.norm(query_D)), float(np.finfo(np.float32).tiny))
 
 
 def merge(parts: Sequence[SearchResult], k: int) -> SearchResult:
@@ -122,7 +144,7 @@ def merge(parts: Sequence[SearchResult], k: int) -> SearchResult:
     rows_NM = np.concatenate([part.rows_NK for part in parts], axis=1)
     scores_NM = np.concatenate([part.scores_NK for part in parts], axis=1)
     vectors_NMD = np.concatenate([part.vectors_NKD for part in parts], axis=1)
-    order_NK = np.stack([np.lexsort((rows, -scores))[:k] for rows, scores in zip(rows_NM, scores_NM, strict=True)])
+    order_NK = np.lexsort((rows_NM, -scores_NM), axis=1)[:, :k]
     hits: list[list[Hit]] = []
     for number, order in enumerate(order_NK):
         candidates: list[Hit | None] = []

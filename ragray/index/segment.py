@@ -73,7 +73,7 @@ class Segment:
             index = faiss.read_index(str(folder / FAISS_FILE), faiss.IO_FLAG_MMAP_IFC)
             vectors = np.load(folder / VECTORS_FILE, mmap_mode="r", allow_pickle=False)
             passages = pa.ipc.open_stream(pa.memory_map(str(folder / PASSAGES_FILE))).read_all()
-        except (RuntimeError, ValueError, pa.ArrowInvalid) as err:
+        except (RuntimeError, ValueError, OSError) as err:
             raise CorruptArtifactError(
                 f"{folder}: cannot be read ({str(err).splitlines()[0]}); build the index again"
             ) from err

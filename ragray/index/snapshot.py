@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from ragray.artifact import FORMAT_VERSION, atomic_path, fingerprint, write_json
 from ragray.config import EncoderConfig
@@ -59,16 +60,22 @@ def read_snapshot(index: Path, name: str | None = None) -> Snapshot:
 
     Raises:
         NotAnArtifactError: the folder is no index, or has no such snapshot.
-        CorruptArtifactError: the snapshot's file cannot be read.
+        CorruptArtifactError: the snapshot's file cannot be read, or a newer ragray wrote it.
     """
     name = name or current_name(index)
     path = index / SNAPSHOTS / f"{name}.json"
     if not path.is_file():
         raise NotAnArtifactError(f"{index}: has no snapshot '{name}'; there are: {', '.join(names(index)) or 'none'}")
     try:
-        return Snapshot.model_validate_json(path.read_text(encoding="utf-8"))
-    except (ValidationError, UnicodeDecodeError) as err:
-        reason = str(err).splitlines()[0]
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        version = raw.get("format_version")
+        if isinstance(version, int) and version > FORMAT_VERSION:
+            raise CorruptArtifactError(
+                f"{path}: format_version {version} was written by a newer ragray (this one reads {FORMAT_VERSION}); upgrade"
+            )
+        return Snapshot.model_validate(raw)
+    except (ValueError, AttributeError) as err:
+        reason = " ".join(str(err).split())
         raise CorruptArtifactError(f"{path}: cannot be read as a snapshot ({reason}); build the index again") from err
 
 

@@ -125,7 +125,7 @@ class AnswerResponse(Wire):
     snapshot: str = Field(
         description="the snapshot it was answered from; empty for closed book", examples=[EXAMPLE_SNAPSHOT]
     )
-    run: str = Field(description="the training run that wrote it; empty for the base model", examples=["work/run"])
+    run: str = Field(description="the training run that wrote it; empty for the base model", examples=["run-1a2b3c4d"])
     citations: tuple[CitationResponse, ...] = Field(description="the passages read, best supporting first")
     timings: Timings = Field(description="where the time went")
 
@@ -152,7 +152,7 @@ class HealthResponse(Wire):
         description="degraded: a newer index was refused, the older one serves", examples=["ok"]
     )
     snapshot: str = Field(description="the snapshot that is searched", examples=[EXAMPLE_SNAPSHOT])
-    run: str = Field(description="the training run that answers; empty for the base model", examples=["work/run"])
+    run: str = Field(description="the training run that answers; empty for the base model", examples=["run-1a2b3c4d"])
     index: str = Field(description="folder of the index", examples=["/data/index"])
     loading: bool = Field(description="whether another index is being loaded beside it", examples=[False])
     last_error: str = Field(description="why the last index was refused; empty if it was not", examples=[""])

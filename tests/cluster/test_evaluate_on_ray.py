@@ -1,0 +1,89 @@
+"""Evaluation on Ray: scores of known answers, parts of a killed run are kept, nothing is answered twice."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ragray.artifact import unpublish
+from ragray.cluster.evaluate import DETAILS_FILE, PREDICTIONS_FILE, evaluate, spread
+from ragray.config import load_config
+from ragray.errors import ConfigError
+from ragray.evaluate.answers import score
+from ragray.examples import read_examples
+from ragray.types import Example
+from tests.helpers import some_passages
+
+CONFIG = load_config(None, ["generate.model=first-sentence", "generate.batch_size=4", "evaluate.num_workers=2"])
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty questions that are passages themselves; the fake generator answers every second one as expected."""
+    path = tmp_path_factory.mktemp("examples") / "test.jsonl"
+    with path.open("w", encoding="utf-8") as file:
+        for number, passage in enumerate(some_passages(20)):
+            answer = passage.text if number % 2 else "something else"
+            line = {"id": f"q{number}", "question": passage.text, "answers": [answer], "gold_ids": [passage.id]}
+            file.write(json.dumps(line) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def report(ray_session: None, hash_index: Path, examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("reports") / "open"
+    evaluate(examples, out, CONFIG, index=hash_index)
+    return out
+
+
+def test_every_question_is_answered_once_and_scored(report: Path, hash_index: Path, examples: Path) -> None:
+    again = evaluate(examples, report, CONFIG, index=hash_index)
+    assert again.reused
+    assert again.answers.exact_match == 50.0
+    assert again.ranking is not None
+    assert again.ranking.recall[1] == 100.0
+    predictions = json.loads((report / PREDICTIONS_FILE).read_text(encoding="utf-8"))
+    assert list(predictions) == [example.id for example in read_examples(examples)]
+    assert score(predictions, read_examples(examples)).exact_match == 50.0
+
+
+def test_a_closed_book_has_no_ranking_and_no_sources(ray_session: None, examples: Path, tmp_path: Path) -> None:
+    found = evaluate(examples, tmp_path, CONFIG, index=None, closed_book=True)
+    assert found.ranking is None
+    assert found.answers.exact_match == 0.0
+    assert all(not json.loads(line)["sources"] for line in (tmp_path / DETAILS_FILE).read_text().splitlines())
+
+
+def test_answers_of_a_killed_run_are_kept(report: Path, hash_index: Path, examples: Path, tmp_path: Path) -> None:
+    """Parts that are there are used as they are: planted answers come through, the missing ones are computed."""
+    key = json.loads((report / "manifest.json").read_text())["fingerprint"]
+    lines = [json.loads(line) for line in (report / DETAILS_FILE).read_text().splitlines()]
+    parts = tmp_path / ".parts" / key
+    parts.mkdir(parents=True)
+    planted = [{**line, "prediction": "planted"} for line in lines[4:8]]
+    (parts / "part-00000004.json").write_text(json.dumps(planted), encoding="utf-8")
+    evaluate(examples, tmp_path, CONFIG, index=hash_index)
+    predictions = json.loads((tmp_path / PREDICTIONS_FILE).read_text())
+    assert [name for name, text in predictions.items() if text == "planted"] == ["q4", "q5", "q6", "q7"]
+
+
+def test_other_settings_are_evaluated_anew(report: Path, hash_index: Path, examples: Path) -> None:
+    other = load_config(None, ["generate.model=first-sentence", "retrieve.k=1"])
+    assert not evaluate(examples, report, other, index=hash_index).reused
+
+
+def test_a_report_without_manifest_is_made_again(ray_session: None, hash_index: Path, examples: Path, tmp_path: Path) -> None:
+    evaluate(examples, tmp_path, CONFIG, index=hash_index)
+    unpublish(tmp_path)
+    assert not evaluate(examples, tmp_path, CONFIG, index=hash_index).reused
+
+
+def test_an_index_or_closed_book_must_be_named(examples: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--closed-book"):
+        evaluate(examples, tmp_path, CONFIG, index=None)
+
+
+def test_a_limit_is_spread_over_the_file() -> None:
+    examples = [Example(str(number), "?", ("a",)) for number in range(100)]
+    assert [example.id for example in spread(examples, 4)] == ["0", "25", "50", "75"]
+    assert spread(examples, 0) == examples

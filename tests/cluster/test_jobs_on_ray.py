@@ -1,0 +1,126 @@
+"""The entry points in jobs/ under `ray job submit`, and serve_configs/laptop.yaml under `serve deploy`, on a head node on loopback."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ragray.cluster.session import ENVIRONMENT
+from ragray.run import Run
+from tests.helpers import some_passages
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+START_S = 90
+JOB_S = 240
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def get(url: str, body: dict[str, object] | None = None) -> str:
+    data = json.dumps(body).encode() if body else None
+    request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return str(response.read().decode())
+
+
+def wait_for(url: str, seconds: float) -> str:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return get(url)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.3)
+
+
+@pytest.fixture(scope="module")
+def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A head node of its own, with dashboard, ended by its pid."""
+    port = free_port()
+    log = tmp_path_factory.mktemp("head") / "log"
+    environment = {**os.environ, **ENVIRONMENT}
+    environment.pop("RAY_ADDRESS", None)
+    command = [
+        str(BIN / "ray"), "start", "--head", "--block", f"--port={free_port()}", "--dashboard-host=127.0.0.1",
+        f"--dashboard-port={port}", "--num-cpus=8", "--object-store-memory=150000000",
+        "--ray-client-server-port=0", "--disable-usage-stats", "--min-worker-port=0", "--max-worker-port=0",
+    ]  # fmt: skip
+    with log.open("w") as output:
+        head = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/api/version", START_S)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        head.send_signal(signal.SIGTERM)
+        head.wait(timeout=60)
+
+
+def submit(dashboard: str, script: str, *arguments: str) -> str:
+    """Submit a job as a user does and return what it printed."""
+    command = [
+        str(BIN / "ray"), "job", "submit", "--address", dashboard, "--working-dir", str(ROOT), "--",
+        sys.executable, f"jobs/{script}", *arguments,
+    ]  # fmt: skip
+    done = subprocess.run(command, env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True, timeout=JOB_S)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def test_jobs_go_from_sources_to_a_service(dashboard: str, tiny_decoder: Path, tmp_path: Path) -> None:
+    data, source, examples = tmp_path / "data", tmp_path / "docs.jsonl", tmp_path / "examples.jsonl"
+    passages = some_passages(24)
+    source.write_text("".join(json.dumps({"id": p.id, "text": p.text}) + "\n" for p in passages), encoding="utf-8")
+    lines = [{"id": p.id, "question": p.text, "answers": ["red"], "gold_ids": [p.id]} for p in passages[:8]]
+    examples.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    generator = [f"generate.model={tiny_decoder}", "generate.max_new_tokens=4"]
+
+    submit(dashboard, "embed_corpus.py", "--source", str(source), "--out", str(data), "embed.model=hash:64")
+    submit(dashboard, "build_index.py", "--data", str(data))
+    submit(
+        dashboard, "train_rag.py", "--data", str(data), "--examples", str(examples), *generator,
+        "train.max_steps=2", "train.cpus_per_worker=0.5", "train.num_workers=1",
+    )  # fmt: skip
+    assert Run.open(data / "run").facts.num_steps == 2
+    submit(
+        dashboard, "evaluate.py", "--data", str(data), "--examples", str(examples), *generator, "evaluate.num_workers=1"
+    )
+    report = json.loads((data / "report" / "report.json").read_text(encoding="utf-8"))
+    assert report["retrieval"]["recall"]["1"] == 100.0
+
+    serve_and_ask(dashboard, data, tmp_path)
+
+
+def serve_and_ask(dashboard: str, data: Path, tmp_path: Path) -> None:
+    config = yaml.safe_load((ROOT / "serve_configs" / "laptop.yaml").read_text(encoding="utf-8"))
+    port = free_port()
+    config["http_options"]["port"] = port
+    [application] = config["applications"]
+    application["args"] = {"index": str(data / "index"), "run": str(data / "run")}
+    for deployment in application.get("deployments", []):
+        deployment.pop("user_config", None)
+    path = tmp_path / "serve.yaml"
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    environment = {**os.environ, **ENVIRONMENT}
+    command = [str(BIN / "serve"), "deploy", str(path), "--address", dashboard]
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
+    wait_for(f"http://127.0.0.1:{port}/healthz", JOB_S)
+    [first, *_] = some_passages(1)
+    found = json.loads(get(f"http://127.0.0.1:{port}/v1/search", {"query": first.text, "k": 1}))
+    assert found["hits"][0]["id"] == first.id
+    answer = json.loads(get(f"http://127.0.0.1:{port}/v1/answer", {"question": first.text}))
+    assert answer["citations"][0]["id"]

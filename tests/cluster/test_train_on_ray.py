@@ -1,0 +1,159 @@
+"""Training on Ray: two workers equal one with the doubled batch, a killed worker costs steps and nothing else."""
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from torch.testing import assert_close
+
+from ragray.cluster.train import KEY_FILE, train
+from ragray.config import Config, load_config
+from ragray.errors import TrainingError
+from ragray.generate.load import load_generator
+from ragray.retrieve.load import load_retriever
+from ragray.run import Run
+from ragray.train.metrics import read_metrics
+
+NUM_STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("examples") / "train.jsonl"
+    lines = [
+        {"id": str(n), "question": f"what is the colour of number {n}?", "answers": ["red" if n % 2 else "blue"]}
+        for n in range(16)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_decoder: Path) -> list[str]:
+    return [
+        f"generate.model={tiny_decoder}", "generate.max_new_tokens=4", f"train.max_steps={NUM_STEPS}", "train.k=2",
+        "train.generator_lr=0.01", "train.encoder_lr=0.001", "train.temperature=0.5", "train.logging_steps=1",
+        "train.checkpoint_steps=2", "train.cpus_per_worker=0.5", "train.threads_per_worker=1",
+    ]  # fmt: skip
+
+
+def config(settings: list[str], *more: str) -> Config:
+    return load_config(None, [*settings, *more])
+
+
+@pytest.fixture(scope="module")
+def one_worker(
+    ray_session: None, tiny_encoder_index: Path, examples: Path, settings: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A run of one worker with batches of four: what the others are compared with."""
+    out = tmp_path_factory.mktemp("runs") / "one"
+    train(tiny_encoder_index, examples, out, config(settings, "train.batch_size=4"))
+    return out
+
+
+def assert_same_weights(first: Path, second: Path, tolerance: float) -> None:
+    for part in ("generator", "question_encoder"):
+        mine, theirs = (load_file(run / "model" / part / "model.safetensors") for run in (first, second))
+        assert mine.keys() == theirs.keys()
+        for name in mine:
+            assert_close(mine[name], theirs[name], rtol=0, atol=tolerance)
+
+
+def losses(run: Path) -> list[float]:
+    return [line["loss"] for line in read_metrics(run)]
+
+
+def test_a_finished_run_opens_and_answers(one_worker: Path, tiny_encoder_index: Path, settings: list[str]) -> None:
+    run = Run.open(one_worker)
+    assert run.facts.num_steps == NUM_STEPS
+    found = config(settings)
+    [hits] = load_retriever(tiny_encoder_index, one_worker, found).search(["what is the colour of number 3?"], 2)
+    assert len(hits) == 2
+    assert isinstance(load_generator(found.generate, one_worker).generate([])[:], list)
+    assert [line["step"] for line in read_metrics(one_worker)] == list(range(1, NUM_STEPS + 1))
+    assert list((one_worker / "tensorboard").glob("events.*"))
+
+
+def test_a_finished_run_is_not_computed_again_and_other_settings_are_refused(
+    one_worker: Path, tiny_encoder_index: Path, examples: Path, settings: list[str]
+) -> None:
+    before = (one_worker / "metrics.jsonl").stat().st_mtime_ns
+    assert train(tiny_encoder_index, examples, one_worker, config(settings, "train.batch_size=4")).reused
+    assert (one_worker / "metrics.jsonl").stat().st_mtime_ns == before
+    with pytest.raises(TrainingError, match="other settings.*--restart"):
+        train(tiny_encoder_index, examples, one_worker, config(settings, "train.batch_size=2"))
+    assert Run.open(one_worker)
+
+
+def test_two_workers_equal_one_with_the_doubled_batch_even_when_one_is_killed(
+    one_worker: Path, tiny_encoder_index: Path, examples: Path, settings: list[str], tmp_path: Path
+) -> None:
+    """Data-parallel gradients average to those of the whole batch; the replayed steps come out as they had been."""
+    out = tmp_path / "two"
+    victim = threading.Thread(target=kill_a_worker, args=(out,))
+    victim.start()
+    train(tiny_encoder_index, examples, out, config(settings, "train.batch_size=2", "train.num_workers=2"))
+    victim.join()
+    assert losses(out) == pytest.approx(losses(one_worker), rel=1e-3)
+    assert_same_weights(out, one_worker, tolerance=2e-3)
+    assert (out / KEY_FILE).is_file()
+    assert not (out / ".train").exists()
+
+
+def kill_a_worker(out: Path) -> None:
+    """Kill one training worker once the run has written a checkpoint."""
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        if any(line["step"] >= 3 for line in read_metrics(out)):
+            os.kill(worker_pids()[-1], signal.SIGKILL)
+            return
+        time.sleep(0.02)
+
+
+def worker_pids() -> list[int]:
+    """Training workers of this test's cluster, by the title that Ray gives them."""
+    return [
+        int(path.name)
+        for path in Path("/proc").glob("[0-9]*")
+        if b"RayTrainWorker" in _read(path / "cmdline") and _descends(int(path.name), os.getpid())
+    ]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def _descends(pid: int, ancestor: int) -> bool:
+    while pid > 1:
+        if pid == ancestor:
+            return True
+        stat = _read(Path(f"/proc/{pid}/stat"))
+        if not stat:
+            return False
+        pid = int(stat.rsplit(b")", 1)[1].split()[1])
+    return False
+
+
+def test_an_interrupted_run_goes_on_and_equals_an_uninterrupted_one(
+    one_worker: Path, tiny_encoder_index: Path, examples: Path, settings: list[str], tmp_path: Path
+) -> None:
+    """The first attempt may not fail at all, and its only worker dies; the same command then goes on and ends alike."""
+    out = tmp_path / "again"
+    alone = config(settings, "train.batch_size=4", "train.max_failures=0")
+    victim = threading.Thread(target=kill_a_worker, args=(out,))
+    victim.start()
+    with pytest.raises(TrainingError, match="run the same command"):
+        train(tiny_encoder_index, examples, out, alone)
+    victim.join()
+    assert not (out / "manifest.json").exists()
+    train(tiny_encoder_index, examples, out, alone)
+    assert_same_weights(out, one_worker, tolerance=0)
+    assert losses(out) == losses(one_worker)

@@ -1,0 +1,219 @@
+"""Configuration: what is read, what wins, what is refused and with which words."""
+
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from ragray.config import Config, known_keys, load_config, to_yaml
+from ragray.errors import ConfigError
+
+DEFAULTS = Config()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "settings.yaml"
+
+
+def refusal(path: Path | None, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# What is read.
+
+
+def test_without_file_and_overrides_the_defaults_apply() -> None:
+    assert load_config() == DEFAULTS
+
+
+def test_a_file_changes_only_the_keys_that_it_names(file: Path) -> None:
+    file.write_text("train:\n  epochs: 3\n")
+    config = load_config(file)
+    assert config.train.epochs == 3
+    assert config.model_copy(update={"train": DEFAULTS.train}) == DEFAULTS
+    assert config.train.model_copy(update={"epochs": 1.0}) == DEFAULTS.train
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n", "train:\n"])
+def test_an_empty_file_or_section_changes_nothing(file: Path, text: str) -> None:
+    file.write_text(text)
+    assert load_config(file) == DEFAULTS
+
+
+def test_an_override_wins_over_the_file_and_the_last_override_wins(file: Path) -> None:
+    file.write_text("retrieve:\n  k: 5\n  threads: 2\n")
+    config = load_config(file, ["retrieve.k=6", "retrieve.k=7"])
+    assert (config.retrieve.k, config.retrieve.threads) == (7, 2)
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("retrieve.k=7", 7),
+        ("ingest.deduplicate=false", False),
+        ("train.generator_lr=1e-4", 1e-4),
+        ("evaluate.recall_at=[1, 3]", (1, 3)),
+        ("index.type=flat", "flat"),
+    ],
+)
+def test_an_override_is_read_as_the_type_of_its_field(override: str, value: object) -> None:
+    section, key = override.partition("=")[0].split(".")
+    assert getattr(getattr(load_config(None, [override]), section), key) == value
+
+
+@pytest.mark.parametrize("text", ["007", "1e3", "true", "null", "", "a=b", "query: ", "[x", "2024-01-01", "~/models"])
+def test_an_override_of_a_string_is_taken_literally(text: str) -> None:
+    assert load_config(None, [f"generate.model={text}"]).generate.model == text
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("override", "nearest"),
+    [
+        ("train.epoch=3", "'train.epochs'"),
+        ("retreive.k=3", "'retrieve.k'"),
+        ("retrieve.nprobe=3", "'index.nprobe'"),
+        ("generate.learning_rate=3", "`ragray config show`"),
+    ],
+)
+def test_an_unknown_key_is_answered_with_the_nearest_known_one(override: str, nearest: str) -> None:
+    message = refusal(None, override)
+    assert f"unknown key '{override.partition('=')[0]}'" in message
+    assert nearest in message
+
+
+def test_an_unknown_key_in_a_file_names_the_file(file: Path) -> None:
+    file.write_text("train:\n  epoch: 3\n")
+    message = refusal(file)
+    assert message.startswith(f"{file}: unknown key 'train.epoch'")
+    assert "did you mean 'train.epochs'?" in message
+
+
+@pytest.mark.parametrize(
+    ("section", "advice"),
+    [("tran", "did you mean 'train'?"), ("zzz", "known: ingest, embed, index"), ("1", "known: ingest, embed, index")],
+)
+def test_an_unknown_section_is_answered_with_the_nearest_or_with_all(file: Path, section: str, advice: str) -> None:
+    file.write_text(f"{section}:\n  epochs: 3\n")
+    message = refusal(file)
+    assert message.startswith(f"{file}: unknown section '{section}'")
+    assert advice in message
+
+
+def test_a_value_that_is_not_allowed_is_named_with_file_key_and_found_value(file: Path) -> None:
+    file.write_text("train:\n  epochs: -1\n")
+    message = refusal(file)
+    assert message.startswith(f"{file}: train.epochs: ")
+    assert "greater than 0" in message
+    assert "(found -1)" in message
+
+
+def test_a_value_that_is_not_in_the_list_is_answered_with_the_list() -> None:
+    message = refusal(None, "train.tune=some")
+    assert "train.tune" in message
+    assert "'full', 'last' or 'lora'" in message
+    assert "(found 'some')" in message
+
+
+def test_a_bad_override_is_not_blamed_on_the_file(file: Path) -> None:
+    file.write_text("train:\n  epochs: 3\n")
+    assert refusal(file, "train.epochs=-1").startswith("override: train.epochs: ")
+    assert refusal(file, "ingest.overlap_tokens=150").startswith("override: ingest: ")
+
+
+def test_a_bad_file_is_not_blamed_on_the_overrides(file: Path) -> None:
+    file.write_text("train:\n  epochs: -1\n")
+    assert refusal(file, "train.batch_size=2").startswith(f"{file}: train.epochs: ")
+
+
+def test_an_overlap_above_half_a_passage_is_refused_with_both_numbers() -> None:
+    message = refusal(None, "ingest.max_tokens=40", "ingest.overlap_tokens=21")
+    assert "overlap_tokens=21" in message
+    assert "max_tokens=40" in message
+
+
+def test_recall_at_rank_zero_is_refused() -> None:
+    assert "evaluate.recall_at.0" in refusal(None, "evaluate.recall_at=[0, 5]")
+
+
+@pytest.mark.parametrize("override", ["train.epochs", "epochs=3", "=3", ""])
+def test_an_override_of_another_form_is_answered_with_an_example(override: str) -> None:
+    message = refusal(None, override)
+    assert repr(override) in message
+    assert "for instance train.epochs=3" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "line"), [("train:\n  epochs: 3\n   k: 2\n", 3), ("train: [1, 2\n", 2), ("a: 1\n\tb: 2\n", 2)]
+)
+def test_broken_yaml_is_named_with_its_line(file: Path, text: str, line: int) -> None:
+    file.write_text(text)
+    assert refusal(file).startswith(f"{file}:{line}: is not valid YAML")
+
+
+def test_a_file_that_is_not_utf8_is_named_with_the_byte(file: Path) -> None:
+    file.write_bytes("generate:\n  instruction: größer\n".encode("latin-1"))
+    assert refusal(file).startswith(f"{file}: is not UTF-8 at byte 27")
+
+
+def test_a_file_that_cannot_be_read_is_named_with_the_reason(file: Path) -> None:
+    assert refusal(file).startswith(f"{file}: cannot be read (No such file or directory)")
+
+
+@pytest.mark.parametrize(("text", "found"), [("[1]", "holds a list"), ("train: 3", "section 'train' holds a int")])
+def test_a_file_without_sections_is_told_what_was_expected(file: Path, text: str, found: str) -> None:
+    file.write_text(text)
+    message = refusal(file)
+    assert message.startswith(f"{file}: {found}")
+    assert "expected" in message
+
+
+def test_a_configuration_cannot_be_changed_once_it_is_loaded() -> None:
+    config = load_config()
+    with pytest.raises(ValidationError, match="frozen"):
+        config.train.epochs = 2.0
+    with pytest.raises(ValidationError, match="frozen"):
+        config.train = DEFAULTS.train
+
+
+# What is written.
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "007", "yes", "null", "a: b # c", "query: ", " led", "two\nlines\n\nmore", "wait...", "...", "---", "'\"", "é…", "[x"],
+)
+def test_to_yaml_is_read_back_as_the_same_configuration(file: Path, text: str) -> None:
+    config = load_config(None, [f"generate.instruction={text}", "evaluate.recall_at=[2,9]", "train.generator_lr=1e-12"])
+    file.write_text(to_yaml(config), encoding="utf-8")
+    assert load_config(file) == config
+
+
+def test_to_yaml_writes_every_key_with_its_meaning_beside_it() -> None:
+    lines = to_yaml(DEFAULTS).splitlines()
+    settings = [line for line in lines if line.startswith("  ")]
+    assert len(settings) == len(list(known_keys()))
+    assert "  epochs: 1.0  # passes over the examples; a fraction is fine" in settings
+
+
+def test_every_field_has_a_description() -> None:
+    sections = {name: type(getattr(DEFAULTS, name)).model_fields for name in Config.model_fields}
+    bare = [f"{name}.{key}" for name, fields in sections.items() for key, field in fields.items() if not field.description]
+    assert bare == []
+
+
+def test_the_schema_is_json_that_knows_every_key_and_refuses_others() -> None:
+    schema = json.loads(json.dumps(Config.model_json_schema()))
+    sections = {
+        name: schema["$defs"][value.get("$ref", value.get("allOf", [{}])[0].get("$ref", "")).rpartition("/")[2]]
+        for name, value in schema["properties"].items()
+    }
+    assert {f"{name}.{key}" for name, section in sections.items() for key in section["properties"]} == set(known_keys())
+    assert all(section["additionalProperties"] is False for section in [schema, *sections.values()])

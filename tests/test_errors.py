@@ -1,0 +1,59 @@
+"""The error tree: what the docstring draws is what there is, and every error survives its trip through Ray."""
+
+import inspect
+import pickle
+import re
+
+import pytest
+
+from ragray import errors
+from ragray.errors import ArtifactError, CorruptArtifactError, RagrayError
+
+CLASSES = [value for value in vars(errors).values() if inspect.isclass(value) and issubclass(value, Exception)]
+NODE = re.compile(r"^(?P<stem>[ │├└─]*)(?P<name>\w+Error)\b", re.MULTILINE)
+
+
+def drawn_parents(docstring: str) -> dict[str, str]:
+    """Read a tree drawn with lines: the parent of every class in it, by name."""
+    parents: dict[str, str] = {}
+    above: list[tuple[int, str]] = []
+    for match in NODE.finditer(docstring):
+        depth, name = len(match["stem"]), match["name"]
+        above = [(column, parent) for column, parent in above if column < depth]
+        parents[name] = above[-1][1] if above else "Exception"
+        above.append((depth, name))
+    return parents
+
+
+def test_the_tree_drawn_in_the_docstring_is_the_tree_that_exists() -> None:
+    assert drawn_parents(errors.__doc__ or "") == {error.__name__: error.__base__.__name__ for error in CLASSES}
+
+
+@pytest.mark.parametrize("error", CLASSES)
+def test_every_error_survives_pickling_with_its_message_and_class(error: type[RagrayError]) -> None:
+    thawed = pickle.loads(pickle.dumps(error("corpus.jsonl:3: no field 'text'")))
+    assert type(thawed) is error
+    assert str(thawed) == "corpus.jsonl:3: no field 'text'"
+
+
+@pytest.mark.parametrize("error", CLASSES)
+def test_every_error_takes_exactly_one_message(error: type[RagrayError]) -> None:
+    with pytest.raises(TypeError):
+        error()  # type: ignore[call-arg]
+    with pytest.raises(TypeError):
+        error("what", "where")  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("error", CLASSES)
+def test_every_error_ends_the_command_line_with_a_code_that_a_shell_sees_as_failure(error: type[RagrayError]) -> None:
+    assert 1 <= error.exit_code < 126
+
+
+@pytest.mark.parametrize("error", CLASSES)
+def test_every_error_says_when_it_is_raised(error: type[RagrayError]) -> None:
+    assert error.__doc__ and error.__doc__ != error.__base__.__doc__
+
+
+def test_catching_a_branch_catches_its_leaves() -> None:
+    with pytest.raises(ArtifactError):
+        raise CorruptArtifactError("part.parquet: 3 bytes, the manifest says 5")

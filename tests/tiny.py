@@ -1,0 +1,66 @@
+"""Models small enough for tests: random weights, a vocabulary of words, saved as `transformers` folders."""
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, T5Config
+from transformers import T5ForConditionalGeneration as T5Model
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789?.,:'-()"
+SPECIAL = ["<pad>", "<s>", "</s>", "<unk>"]
+
+
+def _tokenizer(*, ends: bool) -> PreTrainedTokenizerFast:
+    """Make a tokenizer of single characters; with ``ends`` it puts <s> and </s> around a text."""
+    vocabulary = {token: number for number, token in enumerate([*SPECIAL, *LETTERS, *LETTERS.upper()[:26], "▁"])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="never")
+    if ends:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A </s>", special_tokens=[("<s>", vocabulary["<s>"]), ("</s>", vocabulary["</s>"])]
+        )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+
+
+def save_decoder(folder: Path) -> Path:
+    """Save a decoder-only generator of two layers."""
+    torch.manual_seed(1)
+    tokenizer = _tokenizer(ends=False)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=512, pad_token_id=0, bos_token_id=1, eos_token_id=2, initializer_range=0.3,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_encoder_decoder(folder: Path) -> Path:
+    """Save an encoder-decoder generator of two layers, without dropout."""
+    torch.manual_seed(2)
+    tokenizer = _tokenizer(ends=True)
+    config = T5Config(
+        vocab_size=len(tokenizer), d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2, dropout_rate=0.0,
+        pad_token_id=0, eos_token_id=2, decoder_start_token_id=0,
+    )  # fmt: skip
+    T5Model(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_encoder(folder: Path) -> Path:
+    """Save a text encoder of two layers and 16 dimensions, without dropout."""
+    torch.manual_seed(3)
+    tokenizer = _tokenizer(ends=True)
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=512, pad_token_id=0, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+        initializer_range=0.3,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

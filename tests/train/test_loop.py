@@ -1,0 +1,174 @@
+"""The training loop, without Ray: resumed equals uninterrupted, accumulated equals large, and it learns."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from ragray.config import EncoderConfig, GenerateConfig, TrainConfig
+from ragray.embed.encoder import encoder_fingerprint
+from ragray.embed.transformer import TransformerEncoder
+from ragray.errors import CorruptArtifactError, TrainingError
+from ragray.generate.model import GeneratorModel
+from ragray.index.search import IndexReader, SearchResult
+from ragray.train.loop import Done, LocalSearcher, Pending, Searcher, StepMetrics, TrainLoop
+from ragray.train.model import RagModel
+from ragray.types import Example
+
+EXAMPLES = [Example(str(n), f"what is the colour of number {n}?", ("red" if n % 2 else "blue",)) for n in range(12)]
+SETTINGS = {"batch_size": 2, "k": 2, "max_steps": 6, "generator_lr": 1e-2, "encoder_lr": 1e-3, "temperature": 0.5}
+
+
+class Rig:
+    """Builds loops over one tiny index and the same initial weights."""
+
+    def __init__(self, decoder: Path, encoder: Path, index: Path) -> None:
+        self.decoder, self.encoder, self.index = decoder, encoder, index
+
+    def loop(self, searcher: Searcher | None = None, **changes: object) -> TrainLoop:
+        torch.manual_seed(0)
+        train = TrainConfig.model_validate({**SETTINGS, **changes})
+        config = EncoderConfig(model=str(self.encoder), max_length=64)
+        encoder = TransformerEncoder.load(config, device="cpu", fingerprint=encoder_fingerprint(config))
+        model = RagModel(encoder, GeneratorModel.load(self.decoder, device="cpu"), train)
+        searcher = searcher or LocalSearcher(IndexReader.open(self.index))
+        return TrainLoop(model, encoder, searcher, EXAMPLES, train=train, generate=GenerateConfig())
+
+
+@pytest.fixture(scope="module")
+def rig(tiny_decoder: Path, tiny_encoder: Path, tiny_encoder_index: Path) -> Rig:
+    return Rig(tiny_decoder, tiny_encoder, tiny_encoder_index)
+
+
+def run(loop: TrainLoop) -> list[StepMetrics]:
+    steps: list[StepMetrics] = []
+    loop.run(steps.append)
+    return steps
+
+
+def weights(loop: TrainLoop) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in loop.model.trainable()}
+
+
+def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor], **tolerance: float) -> None:
+    assert first.keys() == second.keys()
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], rtol=0, **{"atol": 0.0, **tolerance})
+
+
+def test_training_lowers_the_loss_and_changes_both_models(rig: Rig) -> None:
+    loop = rig.loop(max_steps=30)
+    before = weights(loop)
+    losses = [step.loss for step in run(loop)]
+    assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
+    changed = {name.split(".")[0] for name, value in weights(loop).items() if not torch.equal(value, before[name])}
+    assert changed == {"question_encoder", "generator"}
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_by_bit(rig: Rig, tmp_path: Path) -> None:
+    whole = rig.loop()
+    uninterrupted = run(whole)
+
+    class KilledError(Exception):
+        pass
+
+    first = rig.loop()
+
+    def save_then_die(step: StepMetrics) -> None:
+        if step.step == 3:
+            first.save(tmp_path)
+        if step.step == 4:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        first.run(save_then_die)
+    second = rig.loop()
+    second.restore(tmp_path)
+    resumed = run(second)
+    assert [step.loss for step in resumed] == [step.loss for step in uninterrupted[3:]]
+    assert_same(weights(second), weights(whole))
+
+
+def test_accumulated_micro_batches_equal_one_large_batch(rig: Rig) -> None:
+    large, small = rig.loop(batch_size=4), rig.loop(batch_size=2, gradient_accumulation=2)
+    for one, other in zip(run(large), run(small), strict=True):
+        assert one.loss == pytest.approx(other.loss, rel=1e-4)
+        assert one.grad_norm == pytest.approx(other.grad_norm, rel=1e-3)
+
+
+def test_the_next_batch_is_retrieved_before_the_current_step_computes(rig: Rig) -> None:
+    """When step t takes its passages, the search for step t + 1 has not begun; when it ends, it has."""
+    events: list[str] = []
+    inner = LocalSearcher(IndexReader.open(rig.index))
+
+    class Recording:
+        def submit(self, vectors_ND: object, k: int) -> Pending:
+            events.append("search")
+            return inner.submit(vectors_ND, k)  # type: ignore[arg-type] # passed on as it came
+
+    loop = rig.loop(Recording(), max_steps=3)
+    loop.run(lambda step: events.append(f"step {step.step}"))
+    assert events == ["search", "search", "step 1", "search", "step 2", "step 3"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "trained"),
+    [
+        ({"generator_lr": 0}, {"question_encoder"}),
+        ({"encoder_lr": 0}, {"generator"}),
+        ({"tune": "last", "last_layers": 1}, {"question_encoder", "generator"}),
+        ({"tune": "lora", "lora_rank": 2}, {"question_encoder", "generator"}),
+    ],
+)
+def test_settings_decide_what_is_trained(rig: Rig, settings: dict[str, object], trained: set[str]) -> None:
+    loop = rig.loop(max_steps=2, **settings)
+    frozen = {n: p.detach().clone() for n, p in loop.model.named_parameters() if not p.requires_grad}
+    assert {name.split(".")[0] for name, _ in loop.model.trainable()} == trained
+    run(loop)
+    assert all(torch.equal(p, frozen[n]) for n, p in loop.model.named_parameters() if n in frozen)
+
+
+def test_last_layers_leave_the_first_layers_alone(rig: Rig) -> None:
+    names = [name for name, _ in rig.loop(tune="last", last_layers=1).model.trainable() if name.startswith("generator")]
+    assert any(".layers.1." in name for name in names)
+    assert not any(".layers.0." in name or "embed_tokens" in name for name in names)
+
+
+def test_nothing_to_train_is_refused(rig: Rig) -> None:
+    with pytest.raises(TrainingError, match="nothing to train"):
+        rig.loop(generator_lr=0, encoder_lr=0)
+
+
+def test_a_checkpoint_of_other_trainable_weights_is_refused(rig: Rig, tmp_path: Path) -> None:
+    lora = rig.loop(tune="lora", max_steps=1)
+    lora.run(lambda _: lora.save(tmp_path))
+    with pytest.raises(CorruptArtifactError, match="other train settings"):
+        rig.loop(max_steps=1).restore(tmp_path)
+
+
+def test_fewer_passages_than_k_train_too(rig: Rig) -> None:
+    """Where the index is too small, the missing passages are closed-book prompts with the score of a zero vector."""
+    reader = IndexReader.open(rig.index)
+
+    class OnlyOne:
+        def submit(self, vectors_ND: object, k: int) -> Pending:
+            found = reader.search(vectors_ND, k)  # type: ignore[arg-type] # passed on as it came
+            found.rows_NK[:, 1:] = -1
+            found.vectors_NKD[:, 1:] = 0
+            return Done(SearchResult(found.rows_NK, found.scores_NK, found.vectors_NKD, [h[:1] for h in found.hits]))
+
+    assert all(math.isfinite(step.loss) for step in run(rig.loop(OnlyOne(), max_steps=2)))
+
+
+@pytest.mark.parametrize("tune", ["full", "lora"])
+def test_a_saved_model_answers_as_the_trained_one(rig: Rig, tmp_path: Path, tune: str) -> None:
+    loop = rig.loop(tune=tune, max_steps=2)
+    run(loop)
+    generator = loop.model.generator.eval()
+    prompts = generator.prompt_encoder(instruction="x", max_prompt_tokens=50)
+    batch = generator.answer_batch([prompts.ids("who?", None)], [prompts.answer_ids("red", 8)])
+    with torch.no_grad():
+        expected = generator(batch)
+        loop.model.save(tmp_path)
+        torch.testing.assert_close(GeneratorModel.load(tmp_path / "generator", device="cpu")(batch), expected)
