@@ -91,8 +91,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
             path.replace(old)
         temporary.replace(path)
         _flush(path.parent)
-    finally:
         shutil.rmtree(old, ignore_errors=True)
+    finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
         else:

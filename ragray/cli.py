@@ -52,10 +52,7 @@ Address = Annotated[
     str | None, typer.Option(help="Ray cluster to join, for instance auto or ray://HOST:10001.", show_default=False)
 ]
 Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[section.key=value]...", help="Settings; `ragray config show` lists them.", show_default=False
-    ),
+    list[str] | None, typer.Argument(metavar="[section.key=value]...", help="`ragray config show` lists them.")
 ]
 Out = Annotated[Path, typer.Option(help="Folder to write; run again after a crash to go on.", show_default=False)]
 IndexArgument = Annotated[Path, typer.Argument(help="Folder that `ragray index build` wrote.", show_default=False)]

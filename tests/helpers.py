@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from ragray.artifact import fingerprint, publish
 from ragray.config import EncoderConfig, IndexConfig
 from ragray.corpus.table import PASSAGE_FOLDER, SCHEMA_VERSION, Corpus, ShardWriter, passages_to_table
-from ragray.embed.encoder import HashEncoder
+from ragray.embed.encoder import load_encoder
 from ragray.embed.shards import (
     BLOCK_FOLDER,
     Embeddings,
@@ -55,9 +55,12 @@ def write_corpus(folder: Path, passages: Sequence[Passage], *, shard_rows: int =
     return folder
 
 
-def write_embeddings(folder: Path, corpus: Path, *, dim: int = 64, block_rows: int = 16) -> Path:
-    """Write finished embeddings of a corpus, made with the encoder `hash:DIM`."""
-    source, encoder = Corpus.open(corpus), HashEncoder(dim)
+def write_embeddings(
+    folder: Path, corpus: Path, *, dim: int = 64, block_rows: int = 16, config: EncoderConfig | None = None
+) -> Path:
+    """Write finished embeddings of a corpus, made with the encoder `hash:DIM` unless ``config`` names another."""
+    config = config or EncoderConfig(model=f"hash:{dim}")
+    source, encoder = Corpus.open(corpus), load_encoder(config, device="cpu")
     blocks = plan_blocks(source.shards, block_rows)
     for block in blocks:
         table = read_block(block)
@@ -67,10 +70,10 @@ def write_embeddings(folder: Path, corpus: Path, *, dim: int = 64, block_rows: i
         num_rows=source.num_passages,
         corpus=source.fingerprint,
         encoder=encoder.fingerprint,
-        config=EncoderConfig(model=f"hash:{dim}"),
+        config=config,
     )
     files = [folder / BLOCK_FOLDER / block.name for block in blocks]
-    key = fingerprint([source.fingerprint, dim])
+    key = fingerprint([source.fingerprint, config.model])
     publish(folder, kind="embeddings", fingerprint=key, facts=facts, files=files)
     return folder
 

@@ -44,9 +44,9 @@ def test_the_order_of_the_file_is_kept_and_empty_lines_do_not_count(file: Path) 
     assert [example.id for example in read_examples(file)] == ["3", "1", "2"]
 
 
-@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\u0085", "\u000b\u000c".encode("unicode_escape").decode()])
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\u0085"])
 def test_a_line_separator_inside_a_text_does_not_end_the_line(file: Path, separator: str) -> None:
-    question = json.loads(f'"two{separator}lines"')
+    question = f"two{separator}lines"
     file.write_text(json.dumps({"id": "1", "question": question, "answers": ["a"]}, ensure_ascii=False))
     assert read_examples(file)[0].question == question
 

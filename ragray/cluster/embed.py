@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -25,7 +26,7 @@ from ragray.embed.shards import (
     read_block,
     write_block,
 )
-from ragray.errors import ArtifactError
+from ragray.errors import ArtifactError, ConfigError, CorruptArtifactError, NotAnArtifactError, RagrayError
 from ragray.progress import Progress
 
 
@@ -57,14 +58,22 @@ class BlockEncoder:
             torch.set_num_threads(threads)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Embed the blocks named in the batch; return a line of counts a block."""
-        rows, seconds = [], []
+        """Embed the blocks named in the batch; return for each its rows, its seconds and what went wrong.
+
+        An error on purpose comes back as its message, to reach the user without Ray's trace.
+        """
+        rows, seconds, errors = [], [], []
         for shard, start, stop, name in zip(batch["shard"], batch["start"], batch["stop"], batch["name"], strict=True):
             started = monotonic()
-            self.embed(Block(str(shard), int(start), int(stop), str(name)))
+            error = ""
+            try:
+                self.embed(Block(str(shard), int(start), int(stop), str(name)))
+            except RagrayError as err:
+                error = str(err)
+            errors.append(error)
             rows.append(int(stop - start))
             seconds.append(monotonic() - started)
-        return {"rows": np.array(rows), "seconds": np.array(seconds)}
+        return {"rows": np.array(rows), "seconds": np.array(seconds), "error": np.array(errors)}
 
     def embed(self, block: Block) -> None:
         """Embed one block."""
@@ -80,24 +89,25 @@ def embed(corpus: Path, out: Path, config: Config, *, address: str | None = None
     Raises:
         NotAnArtifactError: ``corpus`` is not a finished corpus.
         ModelNotFoundError: the encoder's name resolves to nothing.
+        ConfigError: a vector is not finite in float16.
+        ArtifactError: ``out`` holds another artefact.
         ArtifactBusyError: another process writes to ``out``.
     """
     started = monotonic()
     source = Corpus.open(corpus)
-    encoder = encoder_fingerprint(config.embed)
-    key = artifact.fingerprint(
-        [source.fingerprint, asdict(encoder), config.embed.block_rows, config.embed.question_prefix]
-    )
+    settings = _with_absolute_model(config.embed)
+    encoder = encoder_fingerprint(settings)
+    key = artifact.fingerprint([source.fingerprint, asdict(encoder), settings.block_rows, settings.question_prefix])
     with artifact.exclusive(out):
         if artifact.is_current(out, kind="embeddings", fingerprint=key):
             return EmbedReport(source.num_passages, 0, monotonic() - started, 0.0, encoder)
         _start_over_unless(out, key)
-        blocks = plan_blocks(source.shards, config.embed.block_rows)
+        blocks = plan_blocks(source.shards, settings.block_rows)
         todo = missing_blocks(out, blocks)
         encode_seconds = 0.0
         if todo:
             with session(address), Progress("embed", total=sum(b.num_rows for b in todo), unit="passages") as progress:
-                encode_seconds = _run(todo, out, config.embed, progress)
+                encode_seconds = _run(todo, out, settings, progress)
         if still := missing_blocks(out, blocks):
             raise ArtifactError(f"{out}: {len(still)} blocks were not written, the first is {still[0].name}; run again")
         artifact.publish(
@@ -105,7 +115,7 @@ def embed(corpus: Path, out: Path, config: Config, *, address: str | None = None
             kind="embeddings",
             fingerprint=key,
             facts=embeddings_facts(
-                num_rows=source.num_passages, corpus=source.fingerprint, encoder=encoder, config=config.embed
+                num_rows=source.num_passages, corpus=source.fingerprint, encoder=encoder, config=settings
             ),
             files=[out / BLOCK_FOLDER / block.name for block in blocks],
         )
@@ -113,14 +123,36 @@ def embed(corpus: Path, out: Path, config: Config, *, address: str | None = None
     return EmbedReport(source.num_passages, computed, monotonic() - started, encode_seconds, encoder)
 
 
+def _with_absolute_model(config: EmbedConfig) -> EmbedConfig:
+    """Name a local model's folder absolutely: the actors, and later readers of the artefact, work in other folders."""
+    folder = Path(config.model).expanduser()
+    return config.model_copy(update={"model": str(folder.resolve())}) if folder.is_dir() else config
+
+
 def _start_over_unless(out: Path, key: str) -> None:
-    """Keep the blocks in ``out`` only if they were made for the same corpus, encoder and block size."""
+    """Keep the blocks in ``out`` only if they were made for the same corpus, encoder and block size, and are whole."""
+    _drop_damaged(out)
     artifact.unpublish(out)
     plan = out / "plan.key"
     if not plan.is_file() or plan.read_text(encoding="utf-8") != key:
         shutil.rmtree(out / BLOCK_FOLDER, ignore_errors=True)
         with artifact.atomic_path(plan) as path:
             path.write_text(key, encoding="utf-8")
+
+
+def _drop_damaged(out: Path) -> None:
+    """Remove the blocks that differ from an earlier run's manifest; without it nobody would ever notice them again."""
+    if not (out / artifact.MANIFEST_NAME).is_file():
+        return
+    with contextlib.suppress(CorruptArtifactError):
+        try:
+            manifest = artifact.read_manifest(out, "embeddings")
+        except NotAnArtifactError as err:
+            raise ArtifactError(f"{out}: holds an artefact that is no embeddings; choose another --out") from err
+        for entry in manifest.files:
+            path = out / entry.path
+            if path.is_file() and artifact.file_checksum(path) != entry.checksum:
+                path.unlink()
 
 
 def _run(todo: Sequence[Block], out: Path, config: EmbedConfig, progress: Progress) -> float:
@@ -138,6 +170,8 @@ def _run(todo: Sequence[Block], out: Path, config: EmbedConfig, progress: Progre
     )
     seconds = 0.0
     for row in results.iter_rows():
+        if row["error"]:
+            raise ConfigError(str(row["error"]))
         progress.advance(int(row["rows"]))
         seconds += float(row["seconds"])
     return seconds / num_actors

@@ -17,7 +17,7 @@ from ragray.cluster.session import session
 from ragray.config import Config, IndexConfig
 from ragray.corpus.table import Corpus
 from ragray.embed.shards import Embeddings
-from ragray.errors import ArtifactError, NotAnArtifactError
+from ragray.errors import ArtifactError, RagrayError
 from ragray.index.build import SegmentPlan, build_segment, measure_recall, plan_segments, train_empty_index
 from ragray.index.plan import IndexPlan, plan_index
 from ragray.index.search import IndexReader
@@ -47,7 +47,7 @@ def build_index(
         ArtifactBusyError: another process writes to ``out``.
     """
     started = monotonic()
-    vectors, passages = Embeddings.open(embeddings), Corpus.open(corpus)
+    vectors, passages = Embeddings.open(embeddings.resolve()), Corpus.open(corpus)
     if vectors.corpus != passages.fingerprint:
         raise ArtifactError(
             f"{embeddings}: was made from another corpus than {corpus}; run: ragray embed {corpus} --out {embeddings}"
@@ -57,8 +57,7 @@ def build_index(
     key = artifact.fingerprint([vectors.manifest.fingerprint, config.index.model_dump(mode="json")])
     with artifact.exclusive(out):
         current = _current(out)
-        if current and current.source == key:
-            IndexReader.open(out)
+        if current and current.source == key and _is_whole(out):
             return IndexReport(current, monotonic() - started, True, plan.reason)
         segments = plan_segments(vectors, block_rows, config.index.segment_rows, key)
         todo = [segment for segment in segments if not _is_built(out, segment, vectors.encoder.dim)]
@@ -74,8 +73,16 @@ def build_index(
 def _current(out: Path) -> Snapshot | None:
     try:
         return read_snapshot(out)
-    except NotAnArtifactError:
+    except ArtifactError:
         return None
+
+
+def _is_whole(out: Path) -> bool:
+    try:
+        IndexReader.open(out)
+    except ArtifactError:
+        return False
+    return True
 
 
 def _is_built(out: Path, segment: SegmentPlan, dim: int) -> bool:
@@ -89,7 +96,12 @@ def _is_built(out: Path, segment: SegmentPlan, dim: int) -> bool:
 
 
 def _run(todo: list[SegmentPlan], corpus: Path, out: Path, empty: faiss.Index, progress: Progress) -> None:
+    """Build segments as tasks; an error on purpose in one of them is raised here as it was there."""
     import ray
+    from ray.exceptions import RayTaskError
+
+    for litter in (out / SEGMENTS).glob(".*.tmp"):  # of tasks that were killed
+        shutil.rmtree(litter, ignore_errors=True)
 
     empty_bytes = ray.put(faiss.serialize_index(empty))
     build = ray.remote(_build)
@@ -97,7 +109,12 @@ def _run(todo: list[SegmentPlan], corpus: Path, out: Path, empty: faiss.Index, p
     waiting = {build.remote(plan, str(corpus.resolve()), folder, empty_bytes): plan for plan in todo}
     while waiting:
         [ready], _ = ray.wait(list(waiting), num_returns=1)
-        ray.get(ready)
+        try:
+            ray.get(ready)
+        except RayTaskError as err:
+            if isinstance(err.cause, RagrayError):
+                raise err.cause from err
+            raise
         progress.advance(waiting.pop(ready).num_rows)
 
 

@@ -108,7 +108,7 @@ def retriever_pool(index: Path, config: RetrieveConfig) -> Iterator[RetrieverPoo
     import ray
 
     snapshot = read_snapshot(index)
-    num_shards = min(config.num_shards, len(snapshot.segments))
+    num_shards = max(1, min(config.num_shards, len(snapshot.segments)))
     actor = ray.remote(ShardSearcher).options(
         num_cpus=config.cpus_per_actor, max_restarts=MAX_RESTARTS, max_task_retries=-1, scheduling_strategy="SPREAD"
     )

