@@ -87,9 +87,15 @@ def ingest(
     files = [source for source in sources if source not in overrides]
     if not files:
         raise InputError("ingest: no source given; name files, folders or globs before the overrides")
-    report = run_stage(files, out, load_config(config, overrides), address=address)
+    settings = load_config(config, overrides)
+    report = run_stage(files, out, settings, address=address)
     refused = ", ".join(f"{count} {reason}" for reason, count in sorted(report.refused.items())) or "none"
     _say(f"{out}: {report.passages} passages of {report.documents} documents, refused: {refused}{_took(report)}")
+    if report.damaged > settings.ingest.max_damaged:
+        raise InputError(
+            f"{report.first_damaged}; {report.damaged} unreadable record(s) are in {out}/quarantine.jsonl, all others are in the "
+            f"corpus; mend the source and run again, or accept them with ingest.max_damaged={report.damaged}"
+        )
 
 
 @app.command()
@@ -287,8 +293,6 @@ def main() -> None:
     except RagrayError as err:
         print(f"ragray: {' '.join(str(err).split())}", file=sys.stderr)
         sys.exit(err.exit_code)
-    except BrokenPipeError:
-        sys.exit(141)
 
 
 def _on_terminate(_signal: int, _frame: FrameType | None) -> None:

@@ -9,6 +9,7 @@ from typing import Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveInt, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from ragray.errors import ConfigError
 
@@ -35,6 +36,9 @@ class IngestConfig(Section):
     max_chars: int = Field(10_000_000, ge=1, description="longer documents go to quarantine")
     deduplicate: bool = Field(
         True, description="passages with the same text (case and white space aside) are kept once"
+    )
+    max_damaged: int = Field(
+        0, ge=0, description="unreadable records that `ragray ingest` accepts; with more it exits with an error"
     )
     shard_rows: int = Field(50_000, ge=1, description="passages a Parquet shard")
     num_workers: int = Field(2, ge=1, description="source files read at a time")
@@ -191,10 +195,15 @@ class Config(Section):
 
 def known_keys() -> Iterator[str]:
     """Yield every `section.key` there is."""
-    for section, field in Config.model_fields.items():
-        assert isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-        for key in field.annotation.model_fields:
+    for section in Config.model_fields:
+        for key in _fields(section):
             yield f"{section}.{key}"
+
+
+def _fields(section: str) -> dict[str, FieldInfo]:
+    model = Config.model_fields[section].annotation
+    assert isinstance(model, type) and issubclass(model, BaseModel)
+    return model.model_fields
 
 
 def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:
@@ -258,8 +267,7 @@ def _parse_override(override: str) -> tuple[str, str, JsonValue]:
         value: JsonValue = yaml.safe_load(text)
     except yaml.YAMLError:
         value = text
-    field = getattr(Config.model_fields[section].annotation, "model_fields")[key]
-    return section, key, text if field.annotation is str else value
+    return section, key, text if _fields(section)[key].annotation is str else value
 
 
 def _check_key(dotted: str, where: str) -> None:

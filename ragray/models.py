@@ -52,8 +52,8 @@ HUB_FILES = ("*.json", "*.jinja", "*.safetensors", "*.txt", "*.model")
 
 def cache_dir() -> Path:
     """Return the folder for converted weights."""
-    root = os.environ.get("RAGRAY_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "ragray"
-    return Path(root)
+    root = os.environ.get("RAGRAY_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "ragray"
+    return Path(root).expanduser()
 
 
 def resolve_model(name: str) -> Path:

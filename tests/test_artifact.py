@@ -44,6 +44,10 @@ def change_manifest(folder: Path, **values: object) -> None:
     (folder / MANIFEST_NAME).write_text(json.dumps(raw | values))
 
 
+def names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
 def corruption(folder: Path, *, full: bool = False) -> str:
     with pytest.raises(CorruptArtifactError) as caught:
         open_artifact(folder, "corpus", full=full)
@@ -77,7 +81,7 @@ def test_a_folder_without_manifest_is_refused_with_the_command_that_makes_it(cor
 
 
 def test_a_folder_that_does_not_exist_is_refused_in_other_words(tmp_path: Path) -> None:
-    with pytest.raises(NotAnArtifactError, match=r"no embeddings here \(the folder does not exist\); run: ragray embed"):
+    with pytest.raises(NotAnArtifactError, match=r"no embeddings here \(the folder does not exist\); run: ragray"):
         read_manifest(tmp_path / "nowhere", "embeddings")
 
 
@@ -146,7 +150,13 @@ def test_a_corrupt_artefact_is_not_current(corpus: Path) -> None:
 def test_a_fingerprint_ignores_the_order_of_keys_and_nothing_else() -> None:
     value = {"a": 1, "b": {"c": [1, 2], "d": "é"}}
     assert fingerprint(value) == fingerprint({"b": {"d": "é", "c": [1, 2]}, "a": 1})
-    others = [value | {"a": "1"}, value | {"a": 2}, value | {"b": {"c": [2, 1], "d": "é"}}, [value], {**value, "e": None}]
+    others = [
+        value | {"a": "1"},
+        value | {"a": 2},
+        value | {"b": {"c": [2, 1], "d": "é"}},
+        value | {"e": None},
+        [value],
+    ]
     assert len({fingerprint(other) for other in [value, *others]}) == 1 + len(others)
 
 
@@ -159,7 +169,7 @@ def test_atomic_path_moves_a_file_into_place(tmp_path: Path) -> None:
         path.write_text("whole")
         assert not target.exists()
     assert target.read_text() == "whole"
-    assert os.listdir(target.parent) == ["file"]
+    assert names(target.parent) == ["file"]
 
 
 def test_atomic_path_replaces_a_folder_by_a_whole_one(tmp_path: Path) -> None:
@@ -169,7 +179,7 @@ def test_atomic_path_replaces_a_folder_by_a_whole_one(tmp_path: Path) -> None:
             (path / "deep").mkdir(parents=True)
             (path / "deep" / generation).touch()
     assert [path.name for path in target.rglob("*")] == ["deep", "new"]
-    assert os.listdir(tmp_path) == ["folder"]
+    assert names(tmp_path) == ["folder"]
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
@@ -177,7 +187,7 @@ def test_atomic_path_leaves_nothing_of_a_file_on_an_error(tmp_path: Path, error:
     with pytest.raises(error), atomic_path(tmp_path / "file") as path:
         path.write_text("half")
         raise error
-    assert os.listdir(tmp_path) == []
+    assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
@@ -186,7 +196,7 @@ def test_atomic_path_leaves_nothing_of_a_folder_on_an_error(tmp_path: Path, erro
         (path / "deep").mkdir(parents=True)
         (path / "deep" / "file").write_text("half")
         raise error
-    assert os.listdir(tmp_path) == []
+    assert names(tmp_path) == []
 
 
 def test_atomic_path_keeps_what_was_there_on_an_error(tmp_path: Path) -> None:
@@ -243,7 +253,7 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_a_second_process_is_refused_and_told_who_is_writing(holder: subprocess.Popen[str], tmp_path: Path) -> None:
-    with pytest.raises(ArtifactBusyError, match=f"{tmp_path}: process {holder.pid} is writing here"), exclusive(tmp_path):
+    with pytest.raises(ArtifactBusyError, match=f"{tmp_path}: process {holder.pid} is writing"), exclusive(tmp_path):
         pass
 
 

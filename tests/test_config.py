@@ -188,7 +188,22 @@ def test_a_configuration_cannot_be_changed_once_it_is_loaded() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "007", "yes", "null", "a: b # c", "query: ", " led", "two\nlines\n\nmore", "wait...", "...", "---", "'\"", "é…", "[x"],
+    [
+        "",
+        "007",
+        "yes",
+        "null",
+        "a: b # c",
+        "query: ",
+        " led",
+        "a\nb\n\nc",
+        "wait...",
+        "...",
+        "---",
+        "'\"",
+        "é",
+        "[x",
+    ],
 )
 def test_to_yaml_is_read_back_as_the_same_configuration(file: Path, text: str) -> None:
     config = load_config(None, [f"generate.instruction={text}", "evaluate.recall_at=[2,9]", "train.generator_lr=1e-12"])
@@ -205,8 +220,7 @@ def test_to_yaml_writes_every_key_with_its_meaning_beside_it() -> None:
 
 def test_every_field_has_a_description() -> None:
     sections = {name: type(getattr(DEFAULTS, name)).model_fields for name in Config.model_fields}
-    bare = [f"{name}.{key}" for name, fields in sections.items() for key, field in fields.items() if not field.description]
-    assert bare == []
+    assert [name for name, fields in sections.items() if not all(field.description for field in fields.values())] == []
 
 
 def test_the_schema_is_json_that_knows_every_key_and_refuses_others() -> None:

@@ -72,7 +72,7 @@ def test_files_written_on_windows_are_read(file: Path, content: bytes) -> None:
         ('{"id": "2", "question": "q", "answers": "a"}', "field 'answers' must be a list of strings (found 'a')"),
         ('{"id": "2", "question": "q", "answers": [1]}', "field 'answers' must be a list of strings (found '[1]')"),
         ('{"id": "2", "question": "q", "answers": null}', "field 'answers' must be a list of strings (found 'None')"),
-        ('{"id": "2", "question": "q", "answers": ["a"], "gold_ids": "x"}', "field 'gold_ids' must be a list of strings"),
+        ('{"id": "2", "question": "q", "answers": ["a"], "gold_ids": "x"}', "field 'gold_ids' must be a list"),
         (GOOD.strip(), "id '1' stands on an earlier line too"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections import Counter
@@ -17,11 +18,12 @@ from ragray import artifact
 from ragray.artifact import Manifest
 from ragray.cluster.session import session
 from ragray.config import Config
+from ragray.corpus.clean import is_damage
 from ragray.corpus.merge import merge_lots
 from ragray.corpus.sources import find_sources
 from ragray.corpus.split import load_tokenizer
 from ragray.corpus.stage import Lot, Stager, plan_lots, staged, staged_refusals
-from ragray.corpus.table import SCHEMA_VERSION
+from ragray.corpus.table import QUARANTINE_NAME, SCHEMA_VERSION
 from ragray.errors import InputError, RagrayError
 from ragray.progress import Progress
 
@@ -31,13 +33,19 @@ MAX_BLOCKS = 512
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """What a corpus holds, what was refused by reason, and whether it was all there before (``reused``)."""
+    """What a corpus holds, what was refused by reason, and whether it was all there before (``reused``).
+
+    ``damaged`` counts the refused records that could not be read (broken JSON, a missing field); ``first_damaged`` says where
+    the first of them is and what is wrong with it.
+    """
 
     documents: int
     passages: int
     refused: Mapping[str, int]
     seconds: float
     reused: bool
+    damaged: int
+    first_damaged: str
 
 
 class LotStager:
@@ -76,26 +84,35 @@ def ingest(sources: Sequence[str], out: Path, config: Config, *, address: str | 
     with artifact.exclusive(out):
         found = find_sources(sources, exclude=out)
         checksums = [artifact.file_checksum(source.path) for source in found]
-        settings = config.ingest.model_dump(mode="json", exclude={"num_workers"})
+        settings = config.ingest.model_dump(mode="json", exclude={"num_workers", "max_damaged"})
         content = [(source.name, checksum) for source, checksum in zip(found, checksums, strict=True)]
         key = artifact.fingerprint([content, settings, tokenizer, SCHEMA_VERSION])
         staging = out / STAGING_FOLDER
         if artifact.is_current(out, kind="corpus", fingerprint=key):
             shutil.rmtree(staging, ignore_errors=True)
-            return _report(artifact.read_manifest(out, "corpus"), started, reused=True)
+            return _report(out, artifact.read_manifest(out, "corpus"), started, reused=True)
         lots = plan_lots(found, checksums, config.ingest, tokenizer)
         _stage(lots, staging, config, address)
         manifest = _merge(lots, staging, out, key, config)
         shutil.rmtree(staging)
-        return _report(manifest, started, reused=False)
+        return _report(out, manifest, started, reused=False)
 
 
-def _report(manifest: Manifest, started: float, *, reused: bool) -> IngestReport:
+def _report(out: Path, manifest: Manifest, started: float, *, reused: bool) -> IngestReport:
     facts = manifest.facts
     documents, passages, refused = facts["num_documents"], facts["num_passages"], facts["refused"]
     assert isinstance(documents, int) and isinstance(passages, int) and isinstance(refused, dict)
     counts = {reason: count for reason, count in refused.items() if isinstance(count, int)}
-    return IngestReport(documents, passages, counts, monotonic() - started, reused)
+    damaged = sum(count for reason, count in counts.items() if is_damage(reason))
+    first = _first_damaged(out / QUARANTINE_NAME) if damaged else ""
+    return IngestReport(documents, passages, counts, monotonic() - started, reused, damaged, first)
+
+
+def _first_damaged(quarantine: Path) -> str:
+    with quarantine.open(encoding="utf-8") as file:
+        refusals = (json.loads(line) for line in file)
+        first = next(refusal for refusal in refusals if is_damage(refusal["reason"]))
+    return f"{first['source']}:{first['line']}: {first['reason']}"
 
 
 def _stage(lots: Sequence[Lot], staging: Path, config: Config, address: str | None) -> None:

@@ -212,7 +212,7 @@ def _publish(out: Path, key: str, lines: list[dict[str, Any]], config: Config) -
 
 
 def _scores(out: Path, config: Config) -> tuple[AnswerScores, RankingScores | None]:
-    lines = [json.loads(line) for line in (out / DETAILS_FILE).read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) for line in (out / DETAILS_FILE).read_text(encoding="utf-8").rstrip("\n").split("\n")]
     examples = [Example(line["id"], line["question"], tuple(line["answers"])) for line in lines]
     answers = score({line["id"]: line["prediction"] for line in lines}, examples)
     if not any(line["sources"] for line in lines):

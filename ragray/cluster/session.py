@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,10 +56,11 @@ def session(address: str | None = None) -> Iterator[None]:
         return
     address = address or os.environ.get("RAY_ADDRESS")
     try:
-        if address:
-            ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
-        else:
-            _start_local()
+        with _stderr_closed():
+            if address:
+                ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
+            else:
+                _start_local()
     except ConnectionError as err:
         reason = str(err).splitlines()[0]
         raise RagrayError(f"no Ray cluster answers at {address} ({reason}); check --address and RAY_ADDRESS") from err
@@ -74,6 +76,7 @@ def _start_local() -> None:
     import ray
 
     ray.init(
+        address="local",  # never one that happens to run on this machine
         num_cpus=max(LOCAL_LOGICAL_CPUS, os.cpu_count() or 1),
         object_store_memory=LOCAL_OBJECT_STORE_BYTES,
         namespace=NAMESPACE,
@@ -82,6 +85,20 @@ def _start_local() -> None:
         logging_level="ERROR",
         runtime_env={"env_vars": {"PYTHONPATH": _python_path()}},
     )
+
+
+@contextlib.contextmanager
+def _stderr_closed() -> Iterator[None]:
+    """Keep what Ray's C++ core writes past Python's logging, its own log level for instance, off the terminal."""
+    sys.stderr.flush()
+    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)
 
 
 def _python_path() -> str:

@@ -249,9 +249,9 @@ def _following(out: Path, progress: Progress) -> Iterator[None]:
 
     def follow() -> None:
         while not stop.wait(1.0):
-            for line in reversed(list(read_metrics(out))):
+            line = next(reversed(list(read_metrics(out))), None)
+            if line and line["step"] > progress.done:
                 progress.advance(int(line["step"]) - progress.done, f"loss {line['loss']:.3f}")
-                break
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()

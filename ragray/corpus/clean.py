@@ -38,6 +38,15 @@ def clean_line(text: str) -> str:
     return " ".join(clean_text(text).split())
 
 
+UNWANTED = ("empty", "shorter than", "longer than", "duplicate")
+"""Beginnings of the reasons for which a sound record is left out; any other reason means that the source is damaged."""
+
+
+def is_damage(reason: str) -> bool:
+    """Say whether a record was refused because it could not be read, not because it is not wanted."""
+    return not reason.startswith(UNWANTED)
+
+
 def refuse_reason(text: str, config: IngestConfig) -> str | None:
     """Say why a text cannot be ingested, None where it can."""
     if len(text) > config.max_chars:

@@ -54,7 +54,7 @@ def _is_whole(path: Path, rows: int) -> bool:
         return False
     try:
         return int(pq.read_metadata(path).num_rows) == rows
-    except (pa.ArrowInvalid, OSError):  # pyarrow calls a damaged footer one or the other
+    except (ValueError, OSError):  # pyarrow has several names for a damaged footer
         return False
 
 

@@ -24,9 +24,10 @@ class GeneratorModel(nn.Module):
 
     def __init__(self, model: nn.Module, tokenizer: Any) -> None:
         super().__init__()
-        self.model: Any = model
+        self.model: Any
+        self.model = model
         self.tokenizer = tokenizer
-        self.is_encoder_decoder = bool(getattr(model, "config").is_encoder_decoder)
+        self.is_encoder_decoder = bool(self.model.config.is_encoder_decoder)
         self.pad_id = int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
 
     @classmethod

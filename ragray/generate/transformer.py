@@ -36,9 +36,7 @@ class TransformerGenerator:
         """Answer several prompts, ``batch_size`` together; those with equally many passages share a batch."""
         done: dict[int, Generation] = {}
         for numbers in _batches(prompts, self._config.batch_size):
-            answers: list[Decoding] = []
-            for answers in self._decode([prompts[number] for number in numbers]):
-                pass
+            *_, answers = self._decode([prompts[number] for number in numbers])
             done.update({n: self._finish(prompts[n], answer) for n, answer in zip(numbers, answers, strict=True)})
         return [done[number] for number in range(len(prompts))]
 

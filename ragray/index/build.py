@@ -1,9 +1,10 @@
-"""Building segments. In: embeddings with their corpus. Out: segment folders, and the recall of an approximate index against exact search."""
+"""Building segments. In: embeddings with their corpus. Out: segment folders, and an approximate index's recall against exact search."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import faiss
@@ -16,10 +17,13 @@ from ragray.corpus.table import Corpus
 from ragray.embed.shards import Embeddings, load_block
 from ragray.errors import CorruptArtifactError
 from ragray.index.plan import IndexPlan
+from ragray.index.search import ROUNDING
 from ragray.index.segment import write_segment
 
 RECALL_QUERIES = 200
 RECALL_K = 10
+RECALL_ROWS = 65536
+"""Rows compared with the queries at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,7 @@ def plan_segments(embeddings: Embeddings, block_rows: Sequence[int], segment_row
     bounds = [total * number // count for number in range(count + 1)]
     starts = np.cumsum([0, *block_rows])
     plans = []
-    for number, (start, stop) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for number, (start, stop) in enumerate(pairwise(bounds)):
         inside = tuple(
             (str(path), int(first), rows)
             for path, first, rows in zip(embeddings.blocks, starts, block_rows, strict=False)
@@ -108,6 +112,7 @@ class _PassageCursor:
 
     def __init__(self, corpus: Corpus, start: int) -> None:
         shards = list(corpus.shards)
+        self._folder = corpus.folder
         self._first = 0
         while shards and self._first + shards[0][1] <= start:
             self._first += shards.pop(0)[1]
@@ -115,11 +120,16 @@ class _PassageCursor:
         self._table: pa.Table | None = None
 
     def slice(self, start: int, stop: int) -> pa.Table:
+        """Return rows ``start`` to ``stop``; raises `CorruptArtifactError` if the corpus ends before."""
         parts = []
         while start < stop:
             while self._table is None or self._first + len(self._table) <= start:
                 self._first += len(self._table) if self._table is not None else 0
-                self._table = next(self._tables)
+                self._table = next(self._tables, None)
+                if self._table is None:
+                    raise CorruptArtifactError(
+                        f"{self._folder}: ends at row {self._first}, its embeddings go on; embed this corpus again"
+                    )
             part = self._table.slice(start - self._first, stop - start)
             parts.append(part)
             start += len(part)
@@ -127,21 +137,34 @@ class _PassageCursor:
 
 
 def measure_recall(approximate: faiss.Index, vectors_ND: np.ndarray, nprobe: int, seed: int) -> float:
-    """Measure recall@10 of an IVF against exact search with up to 200 of its own rows as queries; each row's own hit is left out."""
+    """Measure recall@10 of an IVF against exact search, with up to 200 of its own rows as queries.
+
+    A query's own row is left out, and every row as near as the tenth counts: which of several equal ones is found says
+    nothing about the index.
+    """
     generator = np.random.default_rng(seed)
     count = min(RECALL_QUERIES, len(vectors_ND))
-    k = min(RECALL_K + 1, len(vectors_ND))
-    queries = vectors_ND[np.sort(generator.choice(len(vectors_ND), size=count, replace=False))].astype(np.float32)
+    k = min(RECALL_K, len(vectors_ND) - 1)
+    if not k:
+        return 1.0
+    own_Q = np.sort(generator.choice(len(vectors_ND), size=count, replace=False))
+    queries_QD = vectors_ND[own_Q].astype(np.float32)
+    tenth_Q = _kth_scores(vectors_ND, own_Q, queries_QD, k)
+    _, found_QK = approximate.search(queries_QD, k + 1, params=faiss.SearchParametersIVF(nprobe=nprobe))
+    scores_QK = np.einsum("qkd,qd->qk", vectors_ND[found_QK].astype(np.float32), queries_QD)
+    as_near = scores_QK >= (tenth_Q - ROUNDING * np.square(queries_QD).sum(1))[:, None]
+    near = as_near & (found_QK >= 0) & (found_QK != own_Q[:, None])
+    return float(np.minimum(near.sum(axis=1), k).mean() / k)
+
+
+def _kth_scores(vectors_ND: np.ndarray, own_Q: np.ndarray, queries_QD: np.ndarray, k: int) -> np.ndarray:
+    """Return every query's k-th largest score over all rows but its own, read a piece at a time."""
     exact = faiss.IndexFlatIP(vectors_ND.shape[1])
-    scores, rows = [], []
-    for start in range(0, len(vectors_ND), 65536):
+    best = np.empty((len(own_Q), 0), dtype=np.float32)
+    for start in range(0, len(vectors_ND), RECALL_ROWS):
         exact.reset()
-        exact.add(vectors_ND[start : start + 65536].astype(np.float32))
-        part_scores, part_rows = exact.search(queries, k)
-        scores.append(part_scores)
-        rows.append(np.where(part_rows >= 0, part_rows + start, -1))
-    all_scores, all_rows = np.concatenate(scores, 1), np.concatenate(rows, 1)
-    truth = np.take_along_axis(all_rows, np.argsort(-all_scores, axis=1, kind="stable")[:, :k], axis=1)[:, 1:]
-    _, found = approximate.search(queries, k, params=faiss.SearchParametersIVF(nprobe=nprobe))
-    shared = [len(set(map(int, t)) & set(map(int, f))) for t, f in zip(truth, found, strict=True)]
-    return float(sum(shared) / max(truth.size, 1))
+        exact.add(vectors_ND[start : start + RECALL_ROWS].astype(np.float32))
+        scores, rows = exact.search(queries_QD, min(k + 1, exact.ntotal))
+        scores[rows + start == own_Q[:, None]] = -np.inf
+        best = np.sort(np.concatenate([best, scores], axis=1), axis=1)[:, -k:]
+    return best[:, 0]

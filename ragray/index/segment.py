@@ -11,13 +11,19 @@ import numpy as np
 import pyarrow as pa
 
 from ragray.artifact import Manifest, atomic_path, fingerprint, open_artifact, publish
-from ragray.corpus.table import passage_from_row
+from ragray.corpus.table import PASSAGE_SCHEMA, passage_from_row
 from ragray.errors import CorruptArtifactError
 from ragray.types import Passage
 
 FAISS_FILE = "index.faiss"
 VECTORS_FILE = "vectors.npy"
 PASSAGES_FILE = "passages.arrow"
+
+PAIRS = pa.list_(pa.struct([pa.field("key", pa.string(), nullable=False), pa.field("value", pa.string())]))
+SEGMENT_SCHEMA = PASSAGE_SCHEMA.set(
+    PASSAGE_SCHEMA.get_field_index("metadata"), pa.field("metadata", PAIRS, nullable=False)
+)
+"""`PASSAGE_SCHEMA` with metadata as pairs: the `datasets` library cannot open a file with an Arrow map in it."""
 
 
 def write_segment(
@@ -35,8 +41,8 @@ def write_segment(
         writer: pa.RecordBatchStreamWriter | None = None
         with pa.OSFile(str(temporary / PASSAGES_FILE), "wb") as sink:
             for passages, block in blocks:
-                writer = writer or pa.ipc.new_stream(sink, passages.schema)
-                writer.write_table(passages.combine_chunks())
+                writer = writer or pa.ipc.new_stream(sink, SEGMENT_SCHEMA)
+                writer.write_table(passages.combine_chunks().cast(SEGMENT_SCHEMA))
                 vectors_ND[row : row + len(block)] = block
                 empty_index.add(np.ascontiguousarray(block, dtype=np.float32))
                 row += len(block)
@@ -92,8 +98,10 @@ class Segment:
 
     def passage(self, row: int) -> Passage:
         """Return the passage of a row."""
-        return self.read([row])[0]
+        (found,) = self.passages.slice(row, 1).to_pylist()
+        pairs = [(pair["key"], pair["value"]) for pair in found["metadata"]]
+        return passage_from_row({**found, "metadata": pairs})
 
     def read(self, rows: Sequence[int]) -> list[Passage]:
-        """Return the passages of some rows."""
-        return [passage_from_row(row) for row in self.passages.take(pa.array(rows, type=pa.int64())).to_pylist()]
+        """Return the passages of some rows, a slice each: Arrow's `take` would first copy all passages into memory."""
+        return [self.passage(row) for row in rows]

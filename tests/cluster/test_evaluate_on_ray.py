@@ -72,7 +72,9 @@ def test_other_settings_are_evaluated_anew(report: Path, hash_index: Path, examp
     assert not evaluate(examples, report, other, index=hash_index).reused
 
 
-def test_a_report_without_manifest_is_made_again(ray_session: None, hash_index: Path, examples: Path, tmp_path: Path) -> None:
+def test_a_report_without_manifest_is_made_again(
+    ray_session: None, hash_index: Path, examples: Path, tmp_path: Path
+) -> None:
     evaluate(examples, tmp_path, CONFIG, index=hash_index)
     unpublish(tmp_path)
     assert not evaluate(examples, tmp_path, CONFIG, index=hash_index).reused

@@ -58,7 +58,7 @@ def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command = [
         str(BIN / "ray"), "start", "--head", "--block", f"--port={free_port()}", "--dashboard-host=127.0.0.1",
         f"--dashboard-port={port}", "--num-cpus=8", "--object-store-memory=150000000",
-        "--ray-client-server-port=0", "--disable-usage-stats", "--min-worker-port=0", "--max-worker-port=0",
+        f"--ray-client-server-port={free_port()}", "--disable-usage-stats", "--min-worker-port=0", "--max-worker-port=0",
     ]  # fmt: skip
     with log.open("w") as output:
         head = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
@@ -124,3 +124,5 @@ def serve_and_ask(dashboard: str, data: Path, tmp_path: Path) -> None:
     assert found["hits"][0]["id"] == first.id
     answer = json.loads(get(f"http://127.0.0.1:{port}/v1/answer", {"question": first.text}))
     assert answer["citations"][0]["id"]
+    shutdown = urllib.request.Request(f"{dashboard}/api/serve/applications/", method="DELETE")
+    urllib.request.urlopen(shutdown, timeout=60).close()

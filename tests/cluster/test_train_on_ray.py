@@ -48,7 +48,11 @@ def config(settings: list[str], *more: str) -> Config:
 
 @pytest.fixture(scope="module")
 def one_worker(
-    ray_session: None, tiny_encoder_index: Path, examples: Path, settings: list[str], tmp_path_factory: pytest.TempPathFactory
+    ray_session: None,
+    tiny_encoder_index: Path,
+    examples: Path,
+    settings: list[str],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """A run of one worker with batches of four: what the others are compared with."""
     out = tmp_path_factory.mktemp("runs") / "one"
@@ -85,7 +89,7 @@ def test_a_finished_run_is_not_computed_again_and_other_settings_are_refused(
     before = (one_worker / "metrics.jsonl").stat().st_mtime_ns
     assert train(tiny_encoder_index, examples, one_worker, config(settings, "train.batch_size=4")).reused
     assert (one_worker / "metrics.jsonl").stat().st_mtime_ns == before
-    with pytest.raises(TrainingError, match="other settings.*--restart"):
+    with pytest.raises(TrainingError, match=r"other settings.*--restart"):
         train(tiny_encoder_index, examples, one_worker, config(settings, "train.batch_size=2"))
     assert Run.open(one_worker)
 
@@ -95,24 +99,38 @@ def test_two_workers_equal_one_with_the_doubled_batch_even_when_one_is_killed(
 ) -> None:
     """Data-parallel gradients average to those of the whole batch; the replayed steps come out as they had been."""
     out = tmp_path / "two"
-    victim = threading.Thread(target=kill_a_worker, args=(out,))
-    victim.start()
+    killer = Killer(out)
     train(tiny_encoder_index, examples, out, config(settings, "train.batch_size=2", "train.num_workers=2"))
-    victim.join()
+    assert killer.done()
     assert losses(out) == pytest.approx(losses(one_worker), rel=1e-3)
     assert_same_weights(out, one_worker, tolerance=2e-3)
     assert (out / KEY_FILE).is_file()
     assert not (out / ".train").exists()
 
 
-def kill_a_worker(out: Path) -> None:
-    """Kill one training worker once the run has written a checkpoint."""
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline:
-        if any(line["step"] >= 3 for line in read_metrics(out)):
-            os.kill(worker_pids()[-1], signal.SIGKILL)
-            return
-        time.sleep(0.02)
+class Killer(threading.Thread):
+    """Kills one training worker once the run has logged its third step, which is after its first checkpoint."""
+
+    def __init__(self, out: Path) -> None:
+        super().__init__(daemon=True)
+        self._out = out
+        self._killed: int | None = None
+        self.start()
+
+    def run(self) -> None:
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline:
+            if any(line["step"] >= 3 for line in read_metrics(self._out)):
+                pid = worker_pids()[-1]
+                os.kill(pid, signal.SIGKILL)
+                self._killed = pid
+                return
+            time.sleep(0.02)
+
+    def done(self) -> bool:
+        """Say whether a worker was killed."""
+        self.join(timeout=10)
+        return self._killed is not None
 
 
 def worker_pids() -> list[int]:
@@ -148,11 +166,10 @@ def test_an_interrupted_run_goes_on_and_equals_an_uninterrupted_one(
     """The first attempt may not fail at all, and its only worker dies; the same command then goes on and ends alike."""
     out = tmp_path / "again"
     alone = config(settings, "train.batch_size=4", "train.max_failures=0")
-    victim = threading.Thread(target=kill_a_worker, args=(out,))
-    victim.start()
+    killer = Killer(out)
     with pytest.raises(TrainingError, match="run the same command"):
         train(tiny_encoder_index, examples, out, alone)
-    victim.join()
+    assert killer.done()
     assert not (out / "manifest.json").exists()
     train(tiny_encoder_index, examples, out, alone)
     assert_same_weights(out, one_worker, tolerance=0)

@@ -38,7 +38,9 @@ def next_log_probs(model: GeneratorModel, prompt: list[int], written: list[int])
     return out.logits[0, -1].log_softmax(-1)
 
 
-def slow_decode(model: GeneratorModel, prompts: list[list[int]], prior: torch.Tensor, steps: int, sequence: bool) -> Decoding:
+def slow_decode(
+    model: GeneratorModel, prompts: list[list[int]], prior: torch.Tensor, steps: int, sequence: bool
+) -> Decoding:
     """Write the mixture from its formula: weights p(z | x), times the probability of what z has written so far."""
     joint = prior.clone()
     answer = Decoding()
@@ -60,9 +62,7 @@ def slow_decode(model: GeneratorModel, prompts: list[list[int]], prior: torch.Te
 def test_batched_cached_decoding_equals_the_mixture_computed_slowly(model: GeneratorModel, sequence: bool) -> None:
     prior = torch.log_softmax(torch.tensor([[2.0, 1.0, 0.0], [0.0, 0.5, 0.2]]), -1)
     prompts = [rows(model, question) for question in QUESTIONS]
-    fast: list[Decoding] = []
-    for fast in decode(model, prompts, prior, max_new_tokens=8, update_posterior=sequence):
-        pass
+    *_, fast = decode(model, prompts, prior, max_new_tokens=8, update_posterior=sequence)
     for number, answer in enumerate(fast):
         slow = slow_decode(model, prompts[number], prior[number], 8, sequence)
         assert answer.token_ids == slow.token_ids
@@ -74,9 +74,7 @@ def test_the_log_probability_is_that_of_the_whole_answer_under_the_sequence_mixt
     """Chain rule: the steps' probabilities multiply to sum_z p(z|x) prod_i p(y_i | x, z, y_<i)."""
     prior = torch.log_softmax(torch.tensor([[1.0, 0.0, 0.5]]), -1)
     prompts = rows(model, QUESTIONS[0])
-    answer = Decoding()
-    for [answer] in decode(model, [prompts], prior, max_new_tokens=6, update_posterior=True):
-        pass
+    *_, [answer] = decode(model, [prompts], prior, max_new_tokens=6, update_posterior=True)
     written = answer.token_ids if not answer.finished else [*answer.token_ids, 2]
     total = torch.stack(
         [

@@ -17,7 +17,15 @@ from ragray.train.model import RagModel
 from ragray.types import Example
 
 EXAMPLES = [Example(str(n), f"what is the colour of number {n}?", ("red" if n % 2 else "blue",)) for n in range(12)]
-SETTINGS = {"epochs": 10, "batch_size": 2, "k": 2, "max_steps": 6, "generator_lr": 1e-2, "encoder_lr": 1e-3, "temperature": 0.5}
+SETTINGS = {
+    "epochs": 10,
+    "batch_size": 2,
+    "k": 2,
+    "max_steps": 6,
+    "generator_lr": 1e-2,
+    "encoder_lr": 1e-3,
+    "temperature": 0.5,
+}
 
 
 class Rig:

@@ -1,0 +1,168 @@
+"""Building an index on a real cluster: whole, in parts, again, after damage; what does not belong together is refused."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ragray import artifact
+from ragray.cluster import index as cluster_index
+from ragray.cluster.index import build_index
+from ragray.config import Config, load_config
+from ragray.corpus.table import Corpus
+from ragray.embed.encoder import HashEncoder
+from ragray.embed.shards import passage_text
+from ragray.errors import ArtifactError, CorruptArtifactError
+from ragray.index.search import IndexReader
+from ragray.index.segment import FAISS_FILE
+from ragray.index.snapshot import CURRENT, SEGMENTS, SNAPSHOTS, publish_snapshot, read_snapshot
+from ragray.types import Passage
+from tests.helpers import index_of, some_passages, write_corpus, write_embeddings
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+PASSAGES = some_passages(100)
+QUESTIONS = HashEncoder(64).encode([passage_text(passage) for passage in PASSAGES])
+
+
+def config(*overrides: str) -> Config:
+    return load_config(None, ["index.segment_rows=30", *overrides])
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus"), PASSAGES, shard_rows=40)
+
+
+@pytest.fixture(scope="module")
+def embeddings(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
+    return write_embeddings(tmp_path_factory.mktemp("embeddings"), corpus, block_rows=7)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, embeddings: Path, corpus: Path, ray_session: None) -> Path:
+    folder = tmp_path_factory.mktemp("index")
+    assert not build_index(embeddings, corpus, folder, config()).reused
+    return folder
+
+
+@pytest.fixture
+def out(finished: Path, tmp_path: Path) -> Path:
+    """A copy of a finished index, to be spoilt."""
+    return Path(shutil.copytree(finished, tmp_path / "index"))
+
+
+@pytest.fixture
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every attempt to use a cluster fail."""
+    monkeypatch.setattr(cluster_index, "session", None)
+
+
+def segments(folder: Path) -> list[Path]:
+    return sorted((folder / SEGMENTS).iterdir())
+
+
+def times(paths: list[Path]) -> dict[Path, int]:
+    return {file: file.stat().st_mtime_ns for path in paths for file in path.iterdir()}
+
+
+def assert_whole(folder: Path) -> None:
+    found = IndexReader.open(folder).search(QUESTIONS, 1)
+    assert [hits[0].passage for hits in found.hits] == PASSAGES
+    assert found.rows_NK[:, 0].tolist() == list(range(100))
+
+
+def test_segments_are_built_as_tasks_and_found_as_one_index(finished: Path, tmp_path: Path) -> None:
+    assert_whole(finished)
+    one = IndexReader.open(index_of(tmp_path, PASSAGES)).search(QUESTIONS, 5)
+    four = IndexReader.open(finished).search(QUESTIONS, 5)
+    assert four.hits == one.hits
+    assert four.scores_NK.tobytes() == one.scores_NK.tobytes()
+
+
+def test_the_snapshot_says_what_the_index_is_made_of(finished: Path) -> None:
+    snapshot = read_snapshot(finished)
+    assert [segment.num_rows for segment in snapshot.segments] == [25, 25, 25, 25]
+    assert (snapshot.parent, snapshot.factory, snapshot.nprobe, snapshot.recall_at_10) == (None, "Flat", 0, None)
+    assert (snapshot.encoder, snapshot.dim) == (HashEncoder(64).fingerprint, 64)
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_second_run_has_nothing_to_do(out: Path, embeddings: Path, corpus: Path) -> None:
+    before = times(segments(out))
+    report = build_index(embeddings, corpus, out, config())
+    assert report.reused
+    assert report.snapshot == read_snapshot(out)
+    assert len(list((out / SNAPSHOTS).iterdir())) == 1
+    assert times(segments(out)) == before
+
+
+def test_an_interrupted_build_is_resumed_and_builds_only_the_missing_segments(
+    out: Path, embeddings: Path, corpus: Path
+) -> None:
+    shutil.rmtree(out / SNAPSHOTS)
+    (out / CURRENT).unlink()
+    first, second, third, fourth = segments(out)
+    shutil.rmtree(second)
+    artifact.unpublish(third)
+    shutil.copytree(fourth, out / SEGMENTS / f".{second.name}.0a1b2c3d.tmp")
+    before = times([first, fourth])
+    report = build_index(embeddings, corpus, out, config())
+    assert not report.reused
+    assert segments(out) == [first, second, third, fourth]
+    assert times([first, fourth]) == before
+    assert_whole(out)
+
+
+def test_a_damaged_segment_of_the_current_snapshot_is_built_again(out: Path, embeddings: Path, corpus: Path) -> None:
+    first, second, *others = segments(out)
+    path = second / FAISS_FILE
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    before, parent = times([first, *others]), read_snapshot(out).name
+    report = build_index(embeddings, corpus, out, config())
+    assert (report.reused, report.snapshot.parent) == (False, parent)
+    assert times([first, *others]) == before
+    assert_whole(out)
+
+
+@pytest.mark.usefixtures("without_ray")
+@pytest.mark.parametrize("content", [b"{", b'{"name": "x"}'])
+def test_an_unreadable_snapshot_is_replaced_by_a_new_one(
+    out: Path, embeddings: Path, corpus: Path, content: bytes
+) -> None:
+    (out / SNAPSHOTS / f"{read_snapshot(out).name}.json").write_bytes(content)
+    assert not build_index(embeddings, corpus, out, config()).reused
+    assert_whole(out)
+
+
+def test_ivf_records_its_recall_and_paths_may_be_relative(
+    tmp_path: Path, embeddings: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(embeddings, tmp_path / "embeddings")
+    shutil.copytree(corpus, tmp_path / "corpus")
+    monkeypatch.chdir(tmp_path)
+    settings = config("index.type=ivf", "index.nlist=4", "index.nprobe=1")
+    snapshot = build_index(Path("embeddings"), Path("corpus"), Path("index"), settings).snapshot
+    assert (snapshot.factory, snapshot.nprobe) == ("IVF4,Flat", 1)
+    assert snapshot.recall_at_10 is not None
+    assert 0 < snapshot.recall_at_10 < 1
+    publish_snapshot(tmp_path / "index", snapshot.model_copy(update={"name": "000002-all", "nprobe": 4}))
+    assert_whole(tmp_path / "index")
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_embeddings_of_another_corpus_are_refused(tmp_path: Path, embeddings: Path) -> None:
+    other = write_corpus(tmp_path / "corpus", some_passages(99))
+    with pytest.raises(ArtifactError, match=r"made from another corpus than .* run: ragray embed"):
+        build_index(embeddings, other, tmp_path / "index", config())
+
+
+def test_an_error_in_a_task_reaches_the_user_as_one_line(tmp_path: Path, embeddings: Path, corpus: Path) -> None:
+    changed = [Passage("other", "text") if row == 60 else passage for row, passage in enumerate(PASSAGES)]
+    folder = write_corpus(tmp_path / "corpus", changed, shard_rows=40)
+    manifest = artifact.read_manifest(folder, "corpus")
+    claimed = Corpus.open(corpus).fingerprint
+    artifact.publish(folder, kind="corpus", fingerprint=claimed, facts=manifest.facts, files=manifest.files)
+    with pytest.raises(CorruptArtifactError, match=r"^\S+: row \d embeds passage 'p60', the corpus has 'other'.*$"):
+        build_index(embeddings, folder, tmp_path / "index", config("index.segment_rows=50"))
+    assert not (tmp_path / "index" / CURRENT).exists()

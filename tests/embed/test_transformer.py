@@ -1,0 +1,111 @@
+"""Real vectors are those of sentence-transformers, whatever else is in the batch; batches are planned by plain arithmetic."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ragray.config import EmbedConfig, EncoderConfig
+from ragray.embed.encoder import encoder_fingerprint
+from ragray.embed.transformer import TransformerEncoder, plan_batches
+from ragray.models import resolve_model
+
+TEXTS = [
+    "The river Seine flows through Paris.",
+    "the river seine flows through paris.",
+    "Which river flows through Paris?",
+    "Cats sleep most of the day.",
+    "A",
+    "",
+    "Zürich liegt an der Limmat — größte Stadt der Schweiz.",
+    "東京は日本の首都です。",
+    "1789, 3.14159 and 42% of $1,000",
+    "one two three " * 40,
+    "a passage longer than the model reads " * 60,
+    "Title\nA passage under its title.",
+]
+
+
+@pytest.fixture(scope="module")
+def minilm() -> TransformerEncoder:
+    return TransformerEncoder.load(EmbedConfig(batch_tokens=512), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def vectors(minilm: TransformerEncoder) -> np.ndarray:
+    return minilm.encode(TEXTS)
+
+
+def test_vectors_equal_those_of_sentence_transformers(vectors: np.ndarray) -> None:
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    model = sentence_transformers.SentenceTransformer(str(resolve_model("all-minilm-l6-v2")), device="cpu")
+    expected = model.encode(TEXTS, batch_size=4, normalize_embeddings=True)
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
+
+
+def test_a_vector_does_not_depend_on_what_else_is_encoded(minilm: TransformerEncoder, vectors: np.ndarray) -> None:
+    alone = np.concatenate([minilm.encode([text]) for text in TEXTS])
+    np.testing.assert_allclose(alone, vectors, atol=1e-6)
+    np.testing.assert_allclose(minilm.encode(TEXTS[::-1])[::-1], vectors, atol=1e-6)
+
+
+def test_vectors_have_length_one_and_the_dimension_of_the_fingerprint(
+    minilm: TransformerEncoder, vectors: np.ndarray
+) -> None:
+    assert vectors.shape == (len(TEXTS), minilm.fingerprint.dim)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+
+
+def test_encoding_nothing_gives_no_rows(minilm: TransformerEncoder) -> None:
+    assert minilm.encode([]).shape == (0, 384)
+
+
+def test_the_fingerprint_is_known_without_loading_the_weights(minilm: TransformerEncoder) -> None:
+    assert encoder_fingerprint(EmbedConfig()) == minilm.fingerprint
+
+
+def test_encoding_leaves_a_module_in_training_as_it_was(minilm: TransformerEncoder) -> None:
+    minilm.module.train()
+    minilm.encode(["text"])
+    assert minilm.module.training
+    minilm.module.eval()
+
+
+def test_prefixes_are_put_before_passages_and_questions(tiny_encoder: Path) -> None:
+    plain = TransformerEncoder.load(EncoderConfig(model=str(tiny_encoder)), device="cpu")
+    prefixed = TransformerEncoder.load(
+        EncoderConfig(model=str(tiny_encoder), passage_prefix="p: ", question_prefix="q: "), device="cpu"
+    )
+    np.testing.assert_array_equal(prefixed.encode(["text"]), plain.encode(["p: text"]))
+    np.testing.assert_array_equal(prefixed.encode_questions(["text"]), plain.encode(["q: text"]))
+
+
+def test_pooling_is_the_first_token_or_the_mean_as_asked(tiny_encoder: Path) -> None:
+    config = EncoderConfig(model=str(tiny_encoder), pooling="cls", normalize=False)
+    encoder = TransformerEncoder.load(config, device="cpu")
+    ids, mask = encoder.question_tensors(["some text", "more"])
+    states = encoder.module.model(input_ids=ids, attention_mask=mask).last_hidden_state.detach().numpy()
+    np.testing.assert_allclose(encoder.encode_questions(["some text", "more"]), states[:, 0], atol=1e-6)
+    mean = TransformerEncoder.load(config.model_copy(update={"pooling": "mean"}), device="cpu")
+    lengths = mask.sum(1).tolist()
+    expected = np.stack([states[row, :length].mean(0) for row, length in enumerate(lengths)])
+    np.testing.assert_allclose(mean.encode_questions(["some text", "more"]), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("budget", [1, 64, 300, 100_000])
+def test_a_plan_holds_every_row_once_longest_first_within_the_budget(budget: int) -> None:
+    lengths = random.Random(budget).choices(range(300), k=100)
+    batches = plan_batches(lengths, budget)
+    rows = [row for batch in batches for row in batch]
+    assert sorted(rows) == list(range(100))
+    assert [lengths[row] for row in rows] == sorted(lengths, reverse=True)
+    assert all(len(batch) == 1 or len(batch) * lengths[batch[0]] <= budget for batch in batches)
+
+
+def test_a_batch_is_filled_as_far_as_the_budget_allows() -> None:
+    assert plan_batches([5, 10, 5, 10, 5], 20) == [[1, 3], [0, 2, 4]]
+
+
+def test_no_rows_are_no_batches() -> None:
+    assert plan_batches([], 100) == []

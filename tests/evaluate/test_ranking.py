@@ -1,0 +1,61 @@
+"""Retrieval scores: the rank of the first gold passage, and what is averaged over it."""
+
+import random
+
+import pytest
+
+from ragray.evaluate.ranking import RankingScores, gold_rank, ranking_scores
+from ragray.types import Hit, Passage
+
+HITS = [Hit(Passage(f"p{n}", "text", document_id=f"d{n}"), -float(n)) for n in range(1, 5)]
+
+
+@pytest.mark.parametrize(
+    ("gold_ids", "rank"),
+    [
+        (("p1",), 1),
+        (("p3",), 3),
+        (("d2",), 2),
+        (("p4", "d2", "p3"), 2),
+        (("p9", "p4"), 4),
+        (("p9",), None),
+        (("p",), None),
+        ((), None),
+    ],
+)
+def test_the_first_hit_whose_passage_or_document_is_gold_decides(gold_ids: tuple[str, ...], rank: int | None) -> None:
+    assert gold_rank(HITS, gold_ids) == rank
+
+
+def test_without_hits_there_is_no_rank() -> None:
+    assert gold_rank([], ["p1"]) is None
+
+
+def test_recall_and_mrr_of_four_questions_computed_by_hand() -> None:
+    scores = ranking_scores([1, 2, None, 4], (1, 2, 3, 20))
+    assert scores == RankingScores(
+        {1: 25, 2: 50, 3: 50, 20: 75}, pytest.approx(100 * (1 + 1 / 2 + 0 + 1 / 4) / 4), num_questions=4
+    )
+
+
+def test_all_found_first_is_a_hundred_percent_and_none_found_is_zero() -> None:
+    assert ranking_scores([1, 1], (1, 5)) == RankingScores({1: 100, 5: 100}, 100, 2)
+    assert ranking_scores([None, None], (1, 5)) == RankingScores({1: 0, 5: 0}, 0, 2)
+
+
+def test_no_questions_score_zero() -> None:
+    assert ranking_scores([], (1,)) == RankingScores({1: 0}, 0, 0)
+
+
+def test_recall_grows_with_k_and_mrr_lies_between_recall_at_one_and_recall_at_all() -> None:
+    chance = random.Random(0)
+    for _ in range(50):
+        ranks = [chance.choice([None, *range(1, 30)]) for _ in range(chance.randint(1, 20))]
+        scores = ranking_scores(ranks, range(1, 30))
+        recall = list(scores.recall.values())
+        assert recall == sorted(recall)
+        assert recall[0] - 1e-9 <= scores.mrr <= recall[-1] + 1e-9
+
+
+def test_the_order_of_the_questions_does_not_matter() -> None:
+    assert ranking_scores([3, None, 1], (1, 3)) == ranking_scores([1, 3, None], (1, 3))

@@ -1,0 +1,203 @@
+"""The command line: what its help teaches, what it prints, and the one line that bad input gets."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+from typer.testing import CliRunner
+
+from ragray.cli import app
+from ragray.config import Config, load_config
+
+GOOD = '{"id": "1", "question": "Who wrote Hamlet?", "answers": ["William Shakespeare"]}\n'
+
+
+def printed(*args: str) -> str:
+    """Run a command in this process and return what it prints."""
+    result = CliRunner().invoke(app, args, catch_exceptions=False)
+    assert result.exit_code == 0
+    return result.output
+
+
+def complaint(*args: object, code: int) -> str:
+    """Run a command that must fail in a process of its own; return its one line."""
+    command = [sys.executable, "-m", "ragray.cli", *map(str, args)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (result.returncode, result.stdout) == (code, "")
+    [line] = result.stderr.splitlines()
+    return line
+
+
+# Help.
+
+
+def commands(group: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield every command with the words that call it, groups included."""
+    group = group or typer.main.get_command(app)
+    yield path, group
+    for name, command in getattr(group, "commands", {}).items():
+        yield from commands(command, (*path, name))
+
+
+COMMANDS = dict(commands())
+LEAVES = {path: command for path, command in COMMANDS.items() if not hasattr(command, "commands")}
+TEACHES: dict[str, str] = {
+    "ingest": "documents | corpus of passages | quarantine.jsonl | jsonl(.gz), Parquet, CSV | --out",
+    "embed": "passage of a corpus | vector | ragray ingest | --out | crash",
+    "index build": "segments | snapshot | ragray embed | ragray ingest | --out",
+    "search": "passages nearest to a text | ragray index build | --json",
+    "ask": "answer | sources | ragray index build | ragray train | --json",
+    "train": 'question encoder and generator | {"id", "question", "answers", "gold_ids"} | --out | --restart | crash',
+    "evaluate": "exact match | F1 | recall@k | MRR | --closed-book | ragray train | --out",
+    "score": 'predictions | JSON object of id to text | {"id", "answers"} | exact_match and f1',
+    "serve": "HTTP | Ctrl-C | /v1/answer | /v1/search | /healthz | ragray train",
+    "quickstart": "every stage | sample | --out",
+    "config show": "YAML | meaning | section.key=value",
+    "config schema": "JSON schema",
+}
+
+
+def test_every_command_is_listed_here() -> None:
+    assert {" ".join(path) for path in LEAVES} == set(TEACHES)
+
+
+@pytest.mark.parametrize("command", TEACHES)
+def test_help_says_what_goes_in_and_what_comes_out(command: str) -> None:
+    text = " ".join(printed(*command.split(), "--help").split())
+    assert [word for word in TEACHES[command].split(" | ") if word not in text] == []
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=" ".join)
+def test_every_argument_and_option_has_a_help_text(path: tuple[str, ...]) -> None:
+    assert [parameter.name for parameter in LEAVES[path].params if not parameter.help] == []
+
+
+def test_the_main_help_shows_the_stages_in_order_with_flags_that_exist() -> None:
+    lines = [line.split() for line in printed("--help").splitlines() if line.strip().startswith("ragray ")]
+    assert [line[1] for line in lines] == ["ingest", "embed", "index", "train", "evaluate", "serve"]
+    for line in lines:
+        path = tuple(line[1:3]) if line[1] == "index" else (line[1],)
+        known = {flag for parameter in LEAVES[path].params for flag in parameter.opts}
+        assert {word for word in line if word.startswith("--")} <= known
+
+
+@pytest.mark.parametrize("path", [path for path in COMMANDS if path not in LEAVES], ids=" ".join)
+def test_a_group_without_command_shows_its_help(path: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, path)
+    assert result.exit_code == 2
+    assert all(name in result.output for name in COMMANDS[path].commands)
+
+
+# Configuration.
+
+
+def test_config_show_prints_what_config_reads_back(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(printed("config", "show", "train.epochs=3", "generate.instruction=Say: yes # or no"))
+    assert load_config(file) == load_config(None, ["train.epochs=3", "generate.instruction=Say: yes # or no"])
+    assert printed("config", "show", "--config", str(file)) == file.read_text()
+
+
+def test_config_show_prints_every_section_with_the_meaning_of_each_key() -> None:
+    text = printed("config", "show")
+    assert list(yaml.safe_load(text)) == list(Config.model_fields)
+    assert all("  # " in line for line in text.splitlines() if line.startswith("  "))
+
+
+def test_config_schema_prints_json() -> None:
+    assert json.loads(printed("config", "schema")) == Config.model_json_schema()
+
+
+# Scoring: a command from end to end.
+
+
+def test_score_prints_exact_match_and_f1_as_json(tmp_path: Path) -> None:
+    (tmp_path / "examples.jsonl").write_text(
+        '{"id": "1", "answers": ["Paris"]}\n{"id": "2", "answers": ["the Bard", "x"]}\n'
+    )
+    (tmp_path / "predictions.json").write_text('{"1": "Paris, France", "2": "Bard."}')
+    command = ["score", str(tmp_path / "predictions.json"), str(tmp_path / "examples.jsonl")]
+    assert json.loads(printed(*command)) == {
+        "exact_match": 50,
+        "f1": pytest.approx(100 * (2 / 3 + 1) / 2),
+        "accuracy": 100,
+        "num_examples": 2,
+        "num_predictions": 2,
+        "num_missing": 0,
+    }
+
+
+# Bad input: exactly one line, saying what, where and what to do.
+
+
+@pytest.fixture
+def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to run in, with good and bad files."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
+    (tmp_path / "broken.jsonl").write_text(GOOD + '{"id": "2", "question": "q", "answers": "a"}\n')
+    (tmp_path / "empty.jsonl").touch()
+    (tmp_path / "good.jsonl").write_text(GOOD)
+    (tmp_path / "predictions.json").write_text('{"9": "x"}')
+    (tmp_path / "unfinished").mkdir()
+    return tmp_path
+
+
+def test_a_broken_line_of_examples_is_named_with_file_line_and_field(inputs: Path) -> None:
+    line = complaint("score", "predictions.json", "broken.jsonl", code=3)
+    assert line == "ragray: broken.jsonl:2: field 'answers' must be a list of strings (found 'a')"
+
+
+def test_an_empty_file_of_examples_is_answered_with_an_example(inputs: Path) -> None:
+    line = complaint("evaluate", "--closed-book", "--examples", "empty.jsonl", "--out", "report", code=3)
+    assert line.startswith('ragray: empty.jsonl: is empty; expected lines such as {"id": "1", ')
+    assert not (inputs / "report" / "manifest.json").exists()
+
+
+def test_predictions_of_other_examples_are_answered_with_an_id_that_was_expected(inputs: Path) -> None:
+    line = complaint("score", "predictions.json", "good.jsonl", code=3)
+    assert line.startswith("ragray: none of the 1 predictions has the id of any of the 1 examples")
+
+
+@pytest.mark.parametrize(
+    ("command", "maker"),
+    [
+        ("embed unfinished --out e", "ragray ingest SOURCE..."),
+        ("index build unfinished --corpus unfinished --out i", "ragray embed CORPUS"),
+        ("search unfinished text", "ragray index build EMBEDDINGS --corpus CORPUS"),
+    ],
+)
+def test_a_folder_without_manifest_is_answered_with_the_command_that_makes_it(
+    inputs: Path, command: str, maker: str
+) -> None:
+    line = complaint(*command.split(), code=4)
+    assert re.fullmatch(rf"ragray: (.*/)?unfinished: .*; run: {re.escape(maker)} --out (.*/)?unfinished", line)
+
+
+def test_an_unknown_key_of_a_configuration_file_is_answered_with_the_nearest(inputs: Path) -> None:
+    (inputs / "mine.yaml").write_text("train:\n  epoch: 3\n")
+    line = complaint("config", "show", "--config", "mine.yaml", code=2)
+    assert line.startswith("ragray: mine.yaml: unknown key 'train.epoch', did you mean 'train.epochs'?")
+
+
+def test_a_missing_model_is_answered_with_those_that_are_here(inputs: Path) -> None:
+    line = complaint("ingest", "good.jsonl", "--out", "corpus", "embed.model=nope", code=6)
+    assert line.startswith("ragray: no model 'nope'; installed here: ")
+    assert "local folder" in line
+
+
+def test_a_reader_that_goes_away_is_answered_with_silence_but_not_with_success() -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    command = [sys.executable, "-m", "ragray.cli", "config", "schema"]
+    result = subprocess.run(command, stdout=write_end, stderr=subprocess.PIPE, text=True, timeout=120)
+    os.close(write_end)
+    assert (result.returncode, result.stderr) == (1, "")
