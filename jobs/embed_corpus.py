@@ -21,4 +21,4 @@ if __name__ == "__main__":
     config = ragray.load_config(args.config, args.overrides)
     with ragray.session():
         print(ragray.ingest(args.source, args.out / "corpus", config))
-        print(ragray.embed(args.out / "corpus", args.out / "embeddings", config))
+        print(ragray.embed_corpus(args.out / "corpus", args.out / "embeddings", config))

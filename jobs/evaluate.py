@@ -2,7 +2,8 @@
 
     ray job submit --working-dir . -- python jobs/evaluate.py --data /shared/rag --examples test.jsonl
 
-Reads DATA/index and DATA/run, writes DATA/report; --base measures the model before training, --closed-book without passages.
+Reads DATA/index and DATA/run, writes DATA/report. --base measures the model before training (DATA/report-base), --closed-book
+an answer without passages (DATA/report-closed-book).
 """
 
 import argparse
@@ -23,7 +24,10 @@ parser.add_argument("overrides", nargs="*", metavar="section.key=value")
 if __name__ == "__main__":
     args = parser.parse_args()
     config = ragray.load_config(args.config, args.overrides)
-    run = None if args.base else args.data / "run"
+    run = None if args.base or args.closed_book else args.data / "run"
     index = None if args.closed_book else args.data / "index"
-    out = args.data / "report"
-    print(ragray.evaluate(args.examples, out, config, index=index, run=run, closed_book=args.closed_book))
+    name = "report-closed-book" if args.closed_book else "report-base" if args.base else "report"
+    report = ragray.evaluate_rag(
+        args.examples, args.data / name, config, index=index, run=run, closed_book=args.closed_book
+    )
+    print(report)

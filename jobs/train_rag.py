@@ -19,4 +19,4 @@ parser.add_argument("overrides", nargs="*", metavar="section.key=value")
 if __name__ == "__main__":
     args = parser.parse_args()
     config = ragray.load_config(args.config, args.overrides)
-    print(ragray.train(args.data / "index", args.examples, args.data / "run", config))
+    print(ragray.train_rag(args.data / "index", args.examples, args.data / "run", config))

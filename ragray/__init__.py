@@ -6,8 +6,6 @@ The public names are resolved on first use, so that ``import ragray`` loads neit
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -29,8 +27,8 @@ _PUBLIC = {
     "Retriever": "ragray.retrieve.retriever",
     "Run": "ragray.run",
     "build_index": "ragray.cluster.index",
-    "embed": "ragray.cluster.embed",
-    "evaluate": "ragray.cluster.evaluate",
+    "embed_corpus": "ragray.cluster.embed",
+    "evaluate_rag": "ragray.cluster.evaluate",
     "ingest": "ragray.cluster.corpus",
     "load_config": "ragray.config",
     "load_encoder": "ragray.embed.encoder",
@@ -38,18 +36,18 @@ _PUBLIC = {
     "load_retriever": "ragray.retrieve.load",
     "score": "ragray.evaluate.answers",
     "session": "ragray.cluster.session",
-    "train": "ragray.cluster.train",
+    "train_rag": "ragray.cluster.train",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]
 
 if TYPE_CHECKING:
     from ragray.cluster.corpus import ingest as ingest
-    from ragray.cluster.embed import embed as embed
-    from ragray.cluster.evaluate import evaluate as evaluate
+    from ragray.cluster.embed import embed_corpus as embed_corpus
+    from ragray.cluster.evaluate import evaluate_rag as evaluate_rag
     from ragray.cluster.index import build_index as build_index
     from ragray.cluster.session import session as session
-    from ragray.cluster.train import train as train
+    from ragray.cluster.train import train_rag as train_rag
     from ragray.config import Config as Config
     from ragray.config import load_config as load_config
     from ragray.embed.encoder import Encoder as Encoder
@@ -79,17 +77,3 @@ def __getattr__(name: str) -> Any:
     value = getattr(importlib.import_module(_PUBLIC[name]), name)
     globals()[name] = value
     return value
-
-
-class _Package(ModuleType):
-    """Lets `ragray.embed` be the function: importing the folder of that name would put the folder in its place.
-
-    Its modules are reached with ``from ragray.embed.encoder import ...``.
-    """
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _PUBLIC and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -107,7 +107,7 @@ def embed(
     address: Address = None,
 ) -> None:
     """Turn every passage of a corpus into a vector; finished blocks survive any crash."""
-    from ragray.cluster.embed import embed as run_stage
+    from ragray.cluster.embed import embed_corpus as run_stage
 
     report = run_stage(corpus, out, load_config(config, overrides or []), address=address)
     rate = report.num_computed / max(report.seconds, 1e-9)
@@ -199,7 +199,7 @@ def train(
     address: Address = None,
 ) -> None:
     """Fine-tune question encoder and generator together (RAG-Sequence); run again after a crash to go on."""
-    from ragray.cluster.train import train as run_stage
+    from ragray.cluster.train import train_rag as run_stage
 
     more = [f"train.num_workers={workers}"] if workers else []
     settings = load_config(config, [*(overrides or []), *more])
@@ -222,7 +222,7 @@ def evaluate(
 ) -> None:
     """Answer examples and score the answers: exact match and F1 (SQuAD), accuracy, recall@k, MRR."""
     from ragray.cluster.evaluate import REPORT_FILE
-    from ragray.cluster.evaluate import evaluate as run_stage
+    from ragray.cluster.evaluate import evaluate_rag as run_stage
 
     settings = load_config(config, overrides or [])
     run_stage(examples, out, settings, index=index, run=run, closed_book=closed_book, address=address)

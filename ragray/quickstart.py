@@ -17,12 +17,12 @@ from rich.table import Table
 from ragray import sample
 from ragray.artifact import write_json
 from ragray.cluster.corpus import ingest
-from ragray.cluster.embed import EmbedReport, embed
-from ragray.cluster.evaluate import EvaluationReport, evaluate
+from ragray.cluster.embed import EmbedReport, embed_corpus
+from ragray.cluster.evaluate import EvaluationReport, evaluate_rag
 from ragray.cluster.index import build_index
 from ragray.cluster.serve import require_free_port, running
 from ragray.cluster.session import session
-from ragray.cluster.train import train
+from ragray.cluster.train import train_rag
 from ragray.config import Config, load_config
 from ragray.models import resolve_model
 
@@ -60,7 +60,7 @@ def _stages(out: Path, config: Config, clock: _Clock) -> Measured:
     clock.lap("models", reused=False)
     made = ingest([str(sample.CORPUS)], corpus, config)
     clock.lap("ingest", reused=made.reused)
-    embedded = embed(corpus, embeddings, config)
+    embedded = embed_corpus(corpus, embeddings, config)
     clock.lap(
         "embed", reused=embedded.reused, passages_per_s=embedded.num_computed / max(embedded.encode_seconds, 1e-9)
     )
@@ -68,8 +68,8 @@ def _stages(out: Path, config: Config, clock: _Clock) -> Measured:
     reports = {}
     for name, closed, trained in (("closed book", True, False), ("retrieval", False, False), ("trained", False, True)):
         if trained:
-            clock.lap("train", reused=train(index, sample.TRAIN, run, config).reused)
-        reports[name] = evaluate(
+            clock.lap("train", reused=train_rag(index, sample.TRAIN, run, config).reused)
+        reports[name] = evaluate_rag(
             sample.TEST,
             out / "reports" / name.replace(" ", "-"),
             config,

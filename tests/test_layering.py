@@ -10,7 +10,7 @@ import pytest
 import ragray
 
 ROOT = Path(ragray.__file__).parent
-MAX_LINES = 320
+MAX_LINES = 330
 
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())

@@ -75,7 +75,7 @@ class BlockEncoder:
             seconds.append(monotonic() - started)
         return {"rows": np.array(rows), "seconds": np.array(seconds), "error": np.array(errors)}
 
-    def embed(self, block: Block) -> None:
+    def embed_corpus(self, block: Block) -> None:
         """Embed one block."""
         table = read_block(block)
         pairs = zip(table["title"].to_pylist(), table["text"].to_pylist(), strict=True)
@@ -83,7 +83,7 @@ class BlockEncoder:
         write_block(self._folder, block, table["id"], vectors_ND)
 
 
-def embed(corpus: Path, out: Path, config: Config, *, address: str | None = None) -> EmbedReport:
+def embed_corpus(corpus: Path, out: Path, config: Config, *, address: str | None = None) -> EmbedReport:
     """Embed every passage of a corpus; run again after a crash, it computes only the blocks that are missing.
 
     Raises:

@@ -106,7 +106,7 @@ class AnswerWorker:
         ]
 
 
-def evaluate(
+def evaluate_rag(
     examples: Path,
     out: Path,
     config: Config,

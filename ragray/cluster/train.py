@@ -56,7 +56,7 @@ class WorkerSetup:
     config: Config
 
 
-def train(
+def train_rag(
     index: Path, examples: Path, out: Path, config: Config, *, address: str | None = None, restart: bool = False
 ) -> TrainReport:
     """Fine-tune question encoder and generator with RAG-Sequence on the current snapshot of an index.

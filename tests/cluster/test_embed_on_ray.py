@@ -13,7 +13,7 @@ import pytest
 from transformers import AutoModel, AutoTokenizer
 
 from ragray.cluster import embed as cluster_embed
-from ragray.cluster.embed import embed
+from ragray.cluster.embed import embed_corpus
 from ragray.config import Config, load_config
 from ragray.corpus.table import Corpus
 from ragray.embed.encoder import HashEncoder
@@ -38,7 +38,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, corpus: Path, ray_session: None) -> Path:
     folder = tmp_path_factory.mktemp("embeddings")
-    assert embed(corpus, folder, config("embed.num_workers=2")).num_computed == 100
+    assert embed_corpus(corpus, folder, config("embed.num_workers=2")).num_computed == 100
     return folder
 
 
@@ -73,7 +73,7 @@ def test_a_second_run_computes_nothing_and_needs_no_cluster(
 ) -> None:
     before = state(out)
     monkeypatch.setattr(cluster_embed, "session", None)
-    report = embed(corpus, out, config("embed.num_workers=3", "embed.batch_tokens=64"))
+    report = embed_corpus(corpus, out, config("embed.num_workers=3", "embed.batch_tokens=64"))
     assert (report.num_passages, report.num_computed, report.reused) == (100, 0, True)
     assert state(out) == before
 
@@ -83,7 +83,7 @@ def test_an_interrupted_run_is_resumed_and_computes_only_the_missing_blocks(out:
     lost = sorted(before)[1], sorted(before)[-1]
     for path in (out / BLOCK_FOLDER / lost[0], out / BLOCK_FOLDER / lost[1], out / "manifest.json"):
         path.unlink()
-    report = embed(corpus, out, config())
+    report = embed_corpus(corpus, out, config())
     after = state(out)
     assert report.num_computed == sum(len(load_block(out / BLOCK_FOLDER / name)[0]) for name in lost)
     assert {name: entry for name, entry in after.items() if name not in lost} == {
@@ -99,12 +99,12 @@ def test_a_damaged_block_of_a_finished_run_is_computed_again(out: Path, corpus: 
     content[len(content) // 2] ^= 0x40
     path.write_bytes(content)
     assert pq.read_metadata(path).num_rows == 8
-    assert embed(corpus, out, config()).num_computed == 8
+    assert embed_corpus(corpus, out, config()).num_computed == 8
     np.testing.assert_array_equal(vectors_of(out), hashed(64))
 
 
 def test_another_encoder_starts_over_and_leaves_no_block_of_the_first(out: Path, corpus: Path) -> None:
-    report = embed(corpus, out, config("embed.model=hash:32", "embed.block_rows=30"))
+    report = embed_corpus(corpus, out, config("embed.model=hash:32", "embed.block_rows=30"))
     assert report.num_computed == 100
     np.testing.assert_array_equal(vectors_of(out), hashed(32))
     assert sorted(state(out)) == [path.name for path in Embeddings.open(out).blocks]
@@ -112,7 +112,7 @@ def test_another_encoder_starts_over_and_leaves_no_block_of_the_first(out: Path,
 
 def test_another_corpus_starts_over(out: Path, tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "corpus", PASSAGES[50:], shard_rows=40)
-    assert embed(corpus, out, config()).num_computed == 50
+    assert embed_corpus(corpus, out, config()).num_computed == 50
     np.testing.assert_array_equal(vectors_of(out), hashed(64)[50:])
 
 
@@ -144,7 +144,7 @@ def test_an_actor_that_is_killed_at_work_loses_nothing(tmp_path: Path, corpus: P
 
     killer = threading.Thread(target=kill_at_work, daemon=True)
     killer.start()
-    embed(corpus, out, config("embed.block_rows=1"))
+    embed_corpus(corpus, out, config("embed.block_rows=1"))
     killer.join(timeout=10)
     assert 3 <= killed[0] < 100
     np.testing.assert_array_equal(vectors_of(out), hashed(64))
@@ -156,7 +156,7 @@ def test_paths_may_be_relative_to_where_the_command_is_run(
     shutil.copytree(tiny_encoder, tmp_path / "encoder")
     write_corpus(tmp_path / "corpus", PASSAGES[:10])
     monkeypatch.chdir(tmp_path)
-    embed(Path("corpus"), Path("embeddings"), config("embed.model=encoder"))
+    embed_corpus(Path("corpus"), Path("embeddings"), config("embed.model=encoder"))
     embeddings = Embeddings.open(Path("embeddings"))
     assert (embeddings.num_rows, embeddings.encoder.dim) == (10, 16)
     assert embeddings.encoder_config.model == str(tmp_path / "encoder")
@@ -171,12 +171,12 @@ def test_a_vector_that_cannot_be_stored_is_an_error_that_names_its_passage(
     AutoTokenizer.from_pretrained(tiny_encoder).save_pretrained(tmp_path / "loud")
     loud = config(f"embed.model={tmp_path / 'loud'}", "embed.normalize=false")
     with pytest.raises(ConfigError, match=r"^block-\S+: passage 'p\d+' .* set embed\.normalize=true"):
-        embed(corpus, tmp_path / "embeddings", loud)
+        embed_corpus(corpus, tmp_path / "embeddings", loud)
     assert not (tmp_path / "embeddings" / "manifest.json").exists()
 
 
 def test_the_folder_of_another_artefact_is_not_overwritten(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "corpus", PASSAGES)
     with pytest.raises(ArtifactError, match="choose another --out"):
-        embed(corpus, corpus, config())
+        embed_corpus(corpus, corpus, config())
     assert Corpus.open(corpus).num_passages == 100

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ragray.artifact import unpublish
-from ragray.cluster.evaluate import DETAILS_FILE, PREDICTIONS_FILE, evaluate, spread
+from ragray.cluster.evaluate import DETAILS_FILE, PREDICTIONS_FILE, evaluate_rag, spread
 from ragray.config import load_config
 from ragray.errors import ConfigError
 from ragray.evaluate.answers import score
@@ -32,12 +32,12 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def report(ray_session: None, hash_index: Path, examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("reports") / "open"
-    evaluate(examples, out, CONFIG, index=hash_index)
+    evaluate_rag(examples, out, CONFIG, index=hash_index)
     return out
 
 
 def test_every_question_is_answered_once_and_scored(report: Path, hash_index: Path, examples: Path) -> None:
-    again = evaluate(examples, report, CONFIG, index=hash_index)
+    again = evaluate_rag(examples, report, CONFIG, index=hash_index)
     assert again.reused
     assert again.answers.exact_match == 50.0
     assert again.ranking is not None
@@ -48,7 +48,7 @@ def test_every_question_is_answered_once_and_scored(report: Path, hash_index: Pa
 
 
 def test_a_closed_book_has_no_ranking_and_no_sources(ray_session: None, examples: Path, tmp_path: Path) -> None:
-    found = evaluate(examples, tmp_path, CONFIG, index=None, closed_book=True)
+    found = evaluate_rag(examples, tmp_path, CONFIG, index=None, closed_book=True)
     assert found.ranking is None
     assert found.answers.exact_match == 0.0
     assert all(not json.loads(line)["sources"] for line in (tmp_path / DETAILS_FILE).read_text().splitlines())
@@ -62,27 +62,27 @@ def test_answers_of_a_killed_run_are_kept(report: Path, hash_index: Path, exampl
     parts.mkdir(parents=True)
     planted = [{**line, "prediction": "planted"} for line in lines[4:8]]
     (parts / "part-00000004.json").write_text(json.dumps(planted), encoding="utf-8")
-    evaluate(examples, tmp_path, CONFIG, index=hash_index)
+    evaluate_rag(examples, tmp_path, CONFIG, index=hash_index)
     predictions = json.loads((tmp_path / PREDICTIONS_FILE).read_text())
     assert [name for name, text in predictions.items() if text == "planted"] == ["q4", "q5", "q6", "q7"]
 
 
 def test_other_settings_are_evaluated_anew(report: Path, hash_index: Path, examples: Path) -> None:
     other = load_config(None, ["generate.model=first-sentence", "retrieve.k=1"])
-    assert not evaluate(examples, report, other, index=hash_index).reused
+    assert not evaluate_rag(examples, report, other, index=hash_index).reused
 
 
 def test_a_report_without_manifest_is_made_again(
     ray_session: None, hash_index: Path, examples: Path, tmp_path: Path
 ) -> None:
-    evaluate(examples, tmp_path, CONFIG, index=hash_index)
+    evaluate_rag(examples, tmp_path, CONFIG, index=hash_index)
     unpublish(tmp_path)
-    assert not evaluate(examples, tmp_path, CONFIG, index=hash_index).reused
+    assert not evaluate_rag(examples, tmp_path, CONFIG, index=hash_index).reused
 
 
 def test_an_index_or_closed_book_must_be_named(examples: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--closed-book"):
-        evaluate(examples, tmp_path, CONFIG, index=None)
+        evaluate_rag(examples, tmp_path, CONFIG, index=None)
 
 
 def test_a_limit_is_spread_over_the_file() -> None:

@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from ragray.cluster.train import KEY_FILE, train
+from ragray.cluster.train import KEY_FILE, train_rag
 from ragray.config import Config, load_config
 from ragray.errors import TrainingError
 from ragray.generate.load import load_generator
@@ -56,7 +56,7 @@ def one_worker(
 ) -> Path:
     """A run of one worker with batches of four: what the others are compared with."""
     out = tmp_path_factory.mktemp("runs") / "one"
-    train(tiny_encoder_index, examples, out, config(settings, "train.batch_size=4"))
+    train_rag(tiny_encoder_index, examples, out, config(settings, "train.batch_size=4"))
     return out
 
 
@@ -87,10 +87,10 @@ def test_a_finished_run_is_not_computed_again_and_other_settings_are_refused(
     one_worker: Path, tiny_encoder_index: Path, examples: Path, settings: list[str]
 ) -> None:
     before = (one_worker / "metrics.jsonl").stat().st_mtime_ns
-    assert train(tiny_encoder_index, examples, one_worker, config(settings, "train.batch_size=4")).reused
+    assert train_rag(tiny_encoder_index, examples, one_worker, config(settings, "train.batch_size=4")).reused
     assert (one_worker / "metrics.jsonl").stat().st_mtime_ns == before
     with pytest.raises(TrainingError, match=r"other settings.*--restart"):
-        train(tiny_encoder_index, examples, one_worker, config(settings, "train.batch_size=2"))
+        train_rag(tiny_encoder_index, examples, one_worker, config(settings, "train.batch_size=2"))
     assert Run.open(one_worker)
 
 
@@ -100,7 +100,7 @@ def test_two_workers_equal_one_with_the_doubled_batch_even_when_one_is_killed(
     """Data-parallel gradients average to those of the whole batch; the replayed steps come out as they had been."""
     out = tmp_path / "two"
     killer = Killer(out)
-    train(tiny_encoder_index, examples, out, config(settings, "train.batch_size=2", "train.num_workers=2"))
+    train_rag(tiny_encoder_index, examples, out, config(settings, "train.batch_size=2", "train.num_workers=2"))
     assert killer.done()
     assert losses(out) == pytest.approx(losses(one_worker), rel=1e-3)
     assert_same_weights(out, one_worker, tolerance=2e-3)
@@ -168,9 +168,9 @@ def test_an_interrupted_run_goes_on_and_equals_an_uninterrupted_one(
     alone = config(settings, "train.batch_size=4", "train.max_failures=0")
     killer = Killer(out)
     with pytest.raises(TrainingError, match="run the same command"):
-        train(tiny_encoder_index, examples, out, alone)
+        train_rag(tiny_encoder_index, examples, out, alone)
     assert killer.done()
     assert not (out / "manifest.json").exists()
-    train(tiny_encoder_index, examples, out, alone)
+    train_rag(tiny_encoder_index, examples, out, alone)
     assert_same_weights(out, one_worker, tolerance=0)
     assert losses(out) == losses(one_worker)

@@ -33,7 +33,9 @@ def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
     signal.signal(signal.SIGTERM, handler)
 
 
-def test_a_broken_line_is_named_and_everything_else_is_kept(ray_session: None, command: Command, tmp_path: Path) -> None:
+def test_a_broken_line_is_named_and_everything_else_is_kept(
+    ray_session: None, command: Command, tmp_path: Path
+) -> None:
     source, out = tmp_path / "docs.jsonl", tmp_path / "corpus"
     lines = [json.dumps({"id": p.id, "text": p.text}) for p in some_passages(5)]
     lines[2] = '{"id": "broken", "text": '

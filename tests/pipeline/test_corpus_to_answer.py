@@ -36,10 +36,10 @@ def test_a_corpus_becomes_an_answer_over_http(
     )  # fmt: skip
     corpus, embeddings, index, run = (tmp_path / name for name in ("corpus", "embeddings", "index", "run"))
     assert ragray.ingest([str(sources)], corpus, config).documents == 40
-    assert ragray.embed(corpus, embeddings, config).num_computed == 40
+    assert ragray.embed_corpus(corpus, embeddings, config).num_computed == 40
     snapshot = ragray.build_index(embeddings, corpus, index, config).snapshot
-    assert ragray.train(index, TRAIN, run, config).num_steps == 2
-    report = ragray.evaluate(TEST, tmp_path / "report", config, index=index, run=run)
+    assert ragray.train_rag(index, TRAIN, run, config).num_steps == 2
+    report = ragray.evaluate_rag(TEST, tmp_path / "report", config, index=index, run=run)
     assert report.answers.num_examples == 6
     assert report.ranking is not None
 
