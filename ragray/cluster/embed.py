@@ -75,7 +75,7 @@ class BlockEncoder:
             seconds.append(monotonic() - started)
         return {"rows": np.array(rows), "seconds": np.array(seconds), "error": np.array(errors)}
 
-    def embed_corpus(self, block: Block) -> None:
+    def embed(self, block: Block) -> None:
         """Embed one block."""
         table = read_block(block)
         pairs = zip(table["title"].to_pylist(), table["text"].to_pylist(), strict=True)
