@@ -43,7 +43,7 @@ def session(address: str | None = None) -> Iterator[None]:
     """Connect to Ray for the length of the block.
 
     Joins the connection that this process has, else the cluster at ``address`` or ``RAY_ADDRESS``, else starts one on this
-    machine, on loopback, that ends with the block. A cluster that was joined is left as it was.
+    machine that ends with the block. A cluster that was joined is left as it was.
 
     Raises:
         RagrayError: no cluster answers at the address.

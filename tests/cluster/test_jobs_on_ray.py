@@ -76,7 +76,11 @@ def submit(dashboard: str, script: str, *arguments: str) -> str:
         str(BIN / "ray"), "job", "submit", "--address", dashboard, "--working-dir", str(ROOT), "--",
         sys.executable, f"jobs/{script}", *arguments,
     ]  # fmt: skip
-    done = subprocess.run(command, env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True, timeout=JOB_S)
+    for _ in range(10):  # the node's job agent starts after the dashboard
+        done = subprocess.run(command, env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True, timeout=JOB_S)
+        if "No available agent" not in done.stderr:
+            break
+        time.sleep(3)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 
