@@ -168,7 +168,7 @@ class TrainLoop:
         return total, float(norm)
 
     def _set_rate(self) -> float:
-        factor = self.schedule.rate(self.step)
+        """Set every group's learning rate for this step; return the largest."""
         for group in self.optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * factor
-        return factor
+            group["lr"] = group["peak_lr"] * self.schedule.rate(self.step)
+        return max(float(group["lr"]) for group in self.optimizer.param_groups)

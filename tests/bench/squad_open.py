@@ -32,7 +32,7 @@ TRAIN_SETTINGS = [
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--data", type=Path, default=Path("../shared/data/squad-open"))
 parser.add_argument("--work", type=Path, default=Path("work/squad-open"))
-parser.add_argument("--train-steps", type=int, default=60, help="optimizer steps of four questions")
+parser.add_argument("--train-steps", type=int, default=48, help="optimizer steps of four questions")
 
 
 def make_subset(data: Path, work: Path) -> None:

@@ -126,7 +126,7 @@ def test_a_second_run_has_nothing_to_do(tmp_path: Path, monkeypatch: pytest.Monk
     before = (tmp_path / "out" / "manifest.json").read_bytes()
     monkeypatch.setattr(cluster_corpus, "session", None)
     second = ingest([str(tmp_path / "a.jsonl")], tmp_path / "out", config("ingest.num_workers=1"))
-    where = f"{tmp_path / 'a.jsonl'}:4: not JSON"
+    where = f"{tmp_path / 'a.jsonl'}:4: not valid JSON"
     assert second == IngestReport(3, 3, first.refused, second.seconds, True, damaged=1, first_damaged=where)
     assert (tmp_path / "out" / "manifest.json").read_bytes() == before
 
