@@ -4,7 +4,7 @@
 
 Uses 5,000 passages, among them the gold passages of 300 development questions, and measures recall@1/5/20 and exact match and F1
 closed-book, with retrieved passages, and with retrieved passages after fine-tuning on training questions. Run it again after an
-interruption and it goes on.
+interruption and it goes on; a stage that is done keeps the seconds it took.
 """
 
 import argparse
@@ -32,7 +32,7 @@ TRAIN_SETTINGS = [
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--data", type=Path, default=Path("../shared/data/squad-open"))
 parser.add_argument("--work", type=Path, default=Path("work/squad-open"))
-parser.add_argument("--train-steps", type=int, default=48, help="optimizer steps of four questions")
+parser.add_argument("--train-steps", type=int, default=48, help="optimizer steps of four questions; 0: no training")
 
 
 def make_subset(data: Path, work: Path) -> None:
@@ -55,13 +55,22 @@ def make_subset(data: Path, work: Path) -> None:
         (work / f"{name}.jsonl").write_text(text, encoding="utf-8")
 
 
-def ragray(*arguments: str | Path) -> tuple[str, float]:
-    """Run one command as a user does; return what it printed and its seconds."""
-    started = monotonic()
-    command = [sys.executable, "-m", "ragray.cli", *map(str, arguments)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    print(done.stdout.splitlines()[0], file=sys.stderr)
-    return done.stdout, monotonic() - started
+class Stages:
+    """Runs commands as a user does; keeps the seconds that each took when it had something to do."""
+
+    def __init__(self, work: Path) -> None:
+        self._path = work / "seconds.json"
+        self.seconds: dict[str, float] = {}
+        if self._path.is_file():
+            self.seconds = json.loads(self._path.read_text(encoding="utf-8"))
+
+    def run(self, stage: str, *arguments: str | Path) -> None:
+        done = stage in self.seconds
+        started = monotonic()
+        subprocess.run([sys.executable, "-m", "ragray.cli", *map(str, arguments)], check=True, stdout=sys.stderr)
+        if not done:
+            self.seconds[stage] = round(monotonic() - started, 1)
+            self._path.write_text(json.dumps(self.seconds), encoding="utf-8")
 
 
 def main() -> None:
@@ -72,24 +81,24 @@ def main() -> None:
     work: Path = args.work
     make_subset(args.data, work)
     corpus, embeddings, index, run = (work / name for name in ("corpus", "embeddings", "index", "run"))
-    seconds = {
-        "ingest": ragray("ingest", work / "corpus.jsonl", "--out", corpus)[1],
-        "embed": ragray("embed", corpus, "--out", embeddings)[1],
-        "index": ragray("index", "build", embeddings, "--corpus", corpus, "--out", index)[1],
-    }
+    stages = Stages(work)
+    stages.run("ingest", "ingest", work / "corpus.jsonl", "--out", corpus)
+    stages.run("embed", "embed", corpus, "--out", embeddings)
+    stages.run("index", "index", "build", embeddings, "--corpus", corpus, "--out", index)
     dev, reports = work / "dev.jsonl", work / "reports"
+    systems: dict[str, list[str | Path]] = {"closed book": ["--closed-book"], "retrieved": ["--index", index]}
+    if args.train_steps:
+        stages.run(
+            "train", "train", "--index", index, "--examples", work / "train.jsonl", "--out", run, *TRAIN_SETTINGS,
+            f"train.max_steps={args.train_steps}",
+        )  # fmt: skip
+        systems["trained"] = ["--index", index, "--run", run]
     found = {}
-    for name, options in (
-        ("closed book", ["--closed-book"]), ("retrieved", ["--index", index]), ("trained", ["--index", index, "--run", run])
-    ):  # fmt: skip
-        if name == "trained":
-            seconds["train"] = ragray(
-                "train", "--index", index, "--examples", work / "train.jsonl", "--out", run, *TRAIN_SETTINGS,
-                f"train.max_steps={args.train_steps}",
-            )[1]  # fmt: skip
+    for name, options in systems.items():
         out = reports / name.replace(" ", "-")
-        _, seconds[f"evaluate {name}"] = ragray("evaluate", "--examples", dev, "--out", out, *options, *SETTINGS)
+        stages.run(f"evaluate {name}", "evaluate", "--examples", dev, "--out", out, *options, *SETTINGS)
         found[name] = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    seconds = stages.seconds
     table(found, seconds)
     RESULTS.parent.mkdir(exist_ok=True)
     machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
