@@ -58,7 +58,9 @@ def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command = [
         str(BIN / "ray"), "start", "--head", "--block", f"--port={free_port()}", "--dashboard-host=127.0.0.1",
         f"--dashboard-port={port}", "--num-cpus=8", "--object-store-memory=150000000",
-        f"--ray-client-server-port={free_port()}", "--disable-usage-stats", "--min-worker-port=0", "--max-worker-port=0",
+        f"--ray-client-server-port={free_port()}",
+        # The agent that takes jobs would otherwise want the port of any other cluster on this machine.
+        f"--dashboard-agent-listen-port={free_port()}", "--disable-usage-stats", "--min-worker-port=0", "--max-worker-port=0",
     ]  # fmt: skip
     with log.open("w") as output:
         head = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
