@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from ragray.errors import RagrayError
 
 NAMESPACE = "ragray"
 LOCAL_OBJECT_STORE_BYTES = 256 << 20
+KNOCK_TIMEOUT_S = 10.0
 LOCAL_LOGICAL_CPUS = 8
 """A local cluster has at least so many logical CPUs: retriever actors, workers and drivers share the real ones by time."""
 
@@ -56,12 +58,14 @@ def session(address: str | None = None) -> Iterator[None]:
         return
     address = address or os.environ.get("RAY_ADDRESS")
     try:
+        if address:
+            _knock(address)
         with _stderr_closed():
             if address:
                 ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
             else:
                 _start_local()
-    except ConnectionError as err:
+    except OSError as err:
         reason = str(err).splitlines()[0]
         raise RagrayError(f"no Ray cluster answers at {address} ({reason}); check --address and RAY_ADDRESS") from err
     for name in ("ray.data", "ray.train", "ray.serve"):
@@ -70,6 +74,13 @@ def session(address: str | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise `OSError` at once where nothing listens; Ray itself would go on trying for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=KNOCK_TIMEOUT_S).close()
 
 
 def _start_local() -> None:
