@@ -20,6 +20,7 @@ from ragray.embed.encoder import HashEncoder
 from ragray.embed.shards import BLOCK_FOLDER, Embeddings, load_block, passage_text
 from ragray.errors import ArtifactError, ConfigError
 from tests.helpers import some_passages, write_corpus
+from tests.processes import actors_of_this_process
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -116,28 +117,13 @@ def test_another_corpus_starts_over(out: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(vectors_of(out), hashed(64)[50:])
 
 
-def encoder_actors() -> list[int]:
-    """Process ids of the encoder actors on the cluster that this process started."""
-    parents = {}
-    actors = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (entry / "cmdline").read_bytes()
-            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:  # it has ended meanwhile
-            continue
-        if command.startswith(b"ray::") and b"BlockEncoder" in command:
-            actors.append(int(entry.name))
-    return [pid for pid in actors if parents.get(parents[pid]) == os.getpid()]
-
-
 def test_an_actor_that_is_killed_at_work_loses_nothing(tmp_path: Path, corpus: Path) -> None:
     out, killed = tmp_path / "embeddings", []
 
     def kill_at_work() -> None:
         while not killed:
             done = len(list((out / BLOCK_FOLDER).glob("block-*")))
-            if done >= 3 and (pids := encoder_actors()):
+            if done >= 3 and (pids := actors_of_this_process("BlockEncoder")):
                 os.kill(pids[0], signal.SIGKILL)
                 killed.append(done)
             time.sleep(0.01)

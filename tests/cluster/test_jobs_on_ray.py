@@ -1,7 +1,9 @@
 """The entry points in jobs/ under `ray job submit`, and serve_configs/laptop.yaml under `serve deploy`, on a head node on loopback."""
 
+import contextlib
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -13,10 +15,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ray.job_submission import JobStatus, JobSubmissionClient
 
 from ragray.cluster.session import ENVIRONMENT
 from ragray.run import Run
 from tests.helpers import some_passages
+from tests.processes import descendants
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -68,12 +72,30 @@ def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         wait_for(f"http://127.0.0.1:{port}/api/version", START_S)
         yield f"http://127.0.0.1:{port}"
     finally:
+        started = descendants(head.pid)
         head.send_signal(signal.SIGTERM)
-        head.wait(timeout=60)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            head.wait(timeout=3)
+        for pid in [head.pid, *started]:  # Serve's own processes outlive the head node by half a minute
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        head.wait(timeout=30)
+
+
+def run_job(client: JobSubmissionClient, script: str, *arguments: str | Path) -> None:
+    """Submit a job from Python and wait for its end."""
+    job = client.submit_job(
+        entrypoint=shlex.join([sys.executable, f"jobs/{script}", *map(str, arguments)]),
+        runtime_env={"working_dir": str(ROOT)},
+    )
+    deadline = time.monotonic() + JOB_S
+    while not client.get_job_status(job).is_terminal() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert client.get_job_status(job) == JobStatus.SUCCEEDED, client.get_job_logs(job)[-3000:]
 
 
 def submit(dashboard: str, script: str, *arguments: str) -> str:
-    """Submit a job as a user does and return what it printed."""
+    """Submit a job as a user does, on the command line, and return what it printed."""
     command = [
         str(BIN / "ray"), "job", "submit", "--address", dashboard, "--working-dir", str(ROOT), "--",
         sys.executable, f"jobs/{script}", *arguments,
@@ -96,15 +118,14 @@ def test_jobs_go_from_sources_to_a_service(dashboard: str, tiny_decoder: Path, t
     generator = [f"generate.model={tiny_decoder}", "generate.max_new_tokens=4"]
 
     submit(dashboard, "embed_corpus.py", "--source", str(source), "--out", str(data), "embed.model=hash:64")
-    submit(dashboard, "build_index.py", "--data", str(data))
-    submit(
-        dashboard, "train_rag.py", "--data", str(data), "--examples", str(examples), *generator,
+    client = JobSubmissionClient(dashboard)
+    run_job(client, "build_index.py", "--data", data)
+    run_job(
+        client, "train_rag.py", "--data", data, "--examples", examples, *generator,
         "train.max_steps=2", "train.cpus_per_worker=0.5", "train.num_workers=1",
     )  # fmt: skip
     assert Run.open(data / "run").facts.num_steps == 2
-    submit(
-        dashboard, "evaluate.py", "--data", str(data), "--examples", str(examples), *generator, "evaluate.num_workers=1"
-    )
+    run_job(client, "evaluate.py", "--data", data, "--examples", examples, *generator, "evaluate.num_workers=1")
     report = json.loads((data / "report" / "report.json").read_text(encoding="utf-8"))
     assert report["retrieval"]["recall"]["1"] == 100.0
 

@@ -18,6 +18,7 @@ from ragray.generate.load import load_generator
 from ragray.retrieve.load import load_retriever
 from ragray.run import Run
 from ragray.train.metrics import read_metrics
+from tests.processes import actors_of_this_process
 
 NUM_STEPS = 6
 
@@ -121,7 +122,7 @@ class Killer(threading.Thread):
         deadline = time.monotonic() + 240
         while time.monotonic() < deadline:
             if any(line["step"] >= 3 for line in read_metrics(self._out)):
-                pid = worker_pids()[-1]
+                pid = actors_of_this_process("RayTrainWorker")[-1]
                 os.kill(pid, signal.SIGKILL)
                 self._killed = pid
                 return
@@ -131,33 +132,6 @@ class Killer(threading.Thread):
         """Say whether a worker was killed."""
         self.join(timeout=10)
         return self._killed is not None
-
-
-def worker_pids() -> list[int]:
-    """Training workers of this test's cluster, by the title that Ray gives them."""
-    return [
-        int(path.name)
-        for path in Path("/proc").glob("[0-9]*")
-        if b"RayTrainWorker" in _read(path / "cmdline") and _descends(int(path.name), os.getpid())
-    ]
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
-
-
-def _descends(pid: int, ancestor: int) -> bool:
-    while pid > 1:
-        if pid == ancestor:
-            return True
-        stat = _read(Path(f"/proc/{pid}/stat"))
-        if not stat:
-            return False
-        pid = int(stat.rsplit(b")", 1)[1].split()[1])
-    return False
 
 
 def test_an_interrupted_run_goes_on_and_equals_an_uninterrupted_one(

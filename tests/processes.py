@@ -1,0 +1,28 @@
+"""Processes that a test started, found by descent, so that no other cluster on the machine is ever touched."""
+
+import os
+from pathlib import Path
+
+
+def descendants(ancestor: int, title: bytes = b"") -> list[int]:
+    """Process ids below ``ancestor`` whose command line holds ``title`` (Ray writes what an actor is there)."""
+    children: dict[int, list[int]] = {}
+    titles: dict[int, bytes] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            titles[int(entry.name)] = (entry / "cmdline").read_bytes()
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:  # it has ended meanwhile
+            continue
+        children.setdefault(parent, []).append(int(entry.name))
+    found, waiting = [], [ancestor]
+    while waiting:
+        below = children.get(waiting.pop(), [])
+        found += [pid for pid in below if title in titles[pid]]
+        waiting += below
+    return sorted(found)
+
+
+def actors_of_this_process(title: str) -> list[int]:
+    """Process ids of the Ray actors or tasks with this title, on the cluster that this process started."""
+    return descendants(os.getpid(), title.encode())
