@@ -1,4 +1,7 @@
-"""The entry points in jobs/ under `ray job submit`, and serve_configs/laptop.yaml under `serve deploy`, on a head node on loopback."""
+"""The whole thread, sources to HTTP answer, on a head node on loopback.
+
+The entry points in jobs/ run under `ray job submit`, serve_configs/laptop.yaml under `serve deploy`.
+"""
 
 import contextlib
 import json
@@ -18,6 +21,7 @@ import yaml
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from ragray.cluster.session import ENVIRONMENT
+from ragray.index.snapshot import current_name
 from ragray.run import Run
 from tests.helpers import some_passages
 from tests.processes import descendants
@@ -150,6 +154,8 @@ def serve_and_ask(dashboard: str, data: Path, tmp_path: Path) -> None:
     found = json.loads(get(f"http://127.0.0.1:{port}/v1/search", {"query": first.text, "k": 1}))
     assert found["hits"][0]["id"] == first.id
     answer = json.loads(get(f"http://127.0.0.1:{port}/v1/answer", {"question": first.text}))
-    assert answer["citations"][0]["id"]
+    assert answer["snapshot"] == current_name(data / "index")
+    assert first.id in [citation["id"] for citation in answer["citations"]]
+    assert sum(citation["weight"] for citation in answer["citations"]) == pytest.approx(1, abs=1e-3)
     shutdown = urllib.request.Request(f"{dashboard}/api/serve/applications/", method="DELETE")
     urllib.request.urlopen(shutdown, timeout=60).close()

@@ -1,0 +1,36 @@
+"""The README's example and the bundled sample. (The thread with training and HTTP: tests/cluster/test_jobs_on_ray.py.)"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ragray.examples import read_examples
+from ragray.sample import CORPUS, TEST, TRAIN
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_readme_example_runs(ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    code = readme.partition("```python\n")[2].partition("```")[0]
+    assert len([line for line in code.splitlines() if line]) == 8
+    exec(code, {"out": tmp_path})
+    assert "Paris" in capsys.readouterr().out
+
+
+def test_the_sample_keeps_its_promises() -> None:
+    """At least 300 passages and 600 questions; answers stand in their passage; no passage serves training and test."""
+    articles = {row["id"]: row for row in map(json.loads, CORPUS.read_text(encoding="utf-8").splitlines())}
+    train, test = read_examples(TRAIN), read_examples(TEST)
+    assert len(articles) >= 300
+    assert len(train) + len(test) >= 600
+    gold = [{passage for example in part for passage in example.gold_ids} for part in (train, test)]
+    assert not gold[0] & gold[1]
+    assert gold[0] | gold[1] <= articles.keys()
+    for example in (*train, *test):
+        assert example.answers[0].lower() in articles[example.gold_ids[0]]["text"].lower(), example.id
+    asked = {example.question for example in test}
+    assert {"What is the capital of France?", "Who wrote the play Hamlet?"} <= asked
+    for task in ("sentiment", "summarization", "translation"):
+        assert len((CORPUS.parent / f"{task}.jsonl").read_text(encoding="utf-8").splitlines()) >= 30
