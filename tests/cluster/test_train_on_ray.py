@@ -39,7 +39,7 @@ def settings(tiny_decoder: Path) -> list[str]:
     return [
         f"generate.model={tiny_decoder}", "generate.max_new_tokens=4", f"train.max_steps={NUM_STEPS}", "train.epochs=10", "train.k=2",
         "train.generator_lr=0.01", "train.encoder_lr=0.001", "train.temperature=0.5", "train.logging_steps=1",
-        "train.checkpoint_steps=2", "train.cpus_per_worker=0.5", "train.threads_per_worker=1",
+        "train.checkpoint_steps=1", "train.cpus_per_worker=0.5", "train.threads_per_worker=1",
     ]  # fmt: skip
 
 
@@ -120,13 +120,16 @@ class Killer(threading.Thread):
 
     def run(self) -> None:
         deadline = time.monotonic() + 240
+        workers: list[int] = []
         while time.monotonic() < deadline:
-            if any(line["step"] >= 3 for line in read_metrics(self._out)):
-                pid = actors_of_this_process("RayTrainWorker")[-1]
-                os.kill(pid, signal.SIGKILL)
-                self._killed = pid
+            steps = [line["step"] for line in read_metrics(self._out)]
+            if steps and not workers:  # found before they are needed: looking for them takes longer than a step
+                workers = actors_of_this_process("RayTrainWorker")
+            if workers and steps[-1] >= 3:
+                os.kill(workers[-1], signal.SIGKILL)
+                self._killed = workers[-1]
                 return
-            time.sleep(0.02)
+            time.sleep(0.01)
 
     def done(self) -> bool:
         """Say whether a worker was killed."""
