@@ -101,7 +101,7 @@ def test_a_file_that_is_not_utf8_is_named_with_the_byte(file: Path) -> None:
 @pytest.mark.parametrize("read", [read_examples, read_predictions])
 def test_a_file_that_is_not_there_is_named(file: Path, read: type[object]) -> None:
     with pytest.raises(InputError, match=r"examples\.jsonl: cannot be read \(No such file"):
-        read(file)  # type: ignore[call-arg]
+        read(file)  # type: ignore[call-arg] # a path is all it needs here
 
 
 def test_predictions_are_read_letter_by_letter(file: Path) -> None:

@@ -282,7 +282,7 @@ def _too_long(config: IngestConfig) -> str:
 
 
 def _opened(path: Path) -> IO[bytes]:
-    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")  # type: ignore[return-value]
+    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")  # type: ignore[return-value] # reads bytes
 
 
 def _bounded_lines(stream: IO[bytes], config: IngestConfig) -> Iterator[tuple[int, bytes | None]]:

@@ -59,7 +59,7 @@ def _expand(given: str, exclude: Path | None) -> list[Source]:
         root, matches = path, list(path.rglob("*"))
     elif glob.has_magic(given):
         # As in a shell, `**` finds files too; that of pathlib finds folders only.
-        root, matches = _fixed_part(path), [Path(match) for match in glob.glob(str(path), recursive=True)]  # noqa: PTH207
+        root, matches = _fixed_part(path), [Path(match) for match in glob.glob(str(path), recursive=True)]  # noqa: PTH207 - absolute pattern
     else:
         raise InputError(f"{path}: no such file or folder; check the path")
     sources = [Source(match.absolute(), match.relative_to(root).as_posix()) for match in matches if match.is_file()]

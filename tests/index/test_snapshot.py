@@ -60,7 +60,7 @@ def test_publishing_leaves_no_other_files(tmp_path: Path) -> None:
 
 def test_a_snapshot_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        snapshot("x").dim = 9  # type: ignore[misc]
+        snapshot("x").dim = 9  # type: ignore[misc] # frozen, as is tested
 
 
 def test_names_count_up_and_sort_by_age(tmp_path: Path) -> None:
