@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import uuid
@@ -24,7 +25,16 @@ from ragray.errors import ArtifactBusyError, CorruptArtifactError, NotAnArtifact
 MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 1
 CHECKSUM_ON_OPEN_BYTES = 64 << 20
-"""Files up to this size are checksummed whenever an artefact is opened; larger ones by size alone (``full=True`` reads all)."""
+"""Files up to this size are checksummed whenever an artefact is opened; larger ones when they have changed since (`CHECKED_NAME`)."""
+
+CHECKED_NAME = ".checked.json"
+"""Which large files were seen to have the checksum of the manifest, each with inode, size and time of that moment. A cache: where it
+is absent, or cannot be written, large files are read whole when they are opened."""
+
+LONG_CHECK_BYTES = 4 << 30
+"""A check of a file of this size or more says in the log that it is under way: it takes a second a GB or so."""
+
+logger = logging.getLogger("ragray")
 
 PRODUCED_BY = {
     "corpus": "ragray ingest SOURCE... --out {folder}",
@@ -125,6 +135,7 @@ def publish(
 ) -> Manifest:
     """Write the manifest of a finished folder; from this moment the artefact exists."""
     entries = [entry if isinstance(entry, FileEntry) else file_entry(folder, entry) for entry in files]
+    read = {file for file in files if isinstance(file, Path)}
     manifest = Manifest(
         kind=kind,
         fingerprint=fingerprint,
@@ -133,6 +144,9 @@ def publish(
         files=tuple(sorted(entries, key=lambda entry: entry.path)),
     )
     write_json(folder / MANIFEST_NAME, manifest.model_dump(mode="json"))
+    large = [entry for entry in entries if entry.num_bytes > CHECKSUM_ON_OPEN_BYTES and folder / entry.path in read]
+    if large:
+        _write_checked(folder, {entry.path: _state(folder / entry.path, entry) for entry in large})
     return manifest
 
 
@@ -171,21 +185,65 @@ def read_manifest(folder: Path, kind: str) -> Manifest:
 
 
 def verify(folder: Path, manifest: Manifest, *, full: bool = False) -> None:
-    """Compare the files with the manifest: presence and size always, checksums of small files (of all with ``full``).
+    """Compare the files with the manifest: presence, size and content; with ``full``, large files are read again in any case.
 
     Raises:
         CorruptArtifactError: names the first file that is missing or differs.
     """
+    known = _read_checked(folder)
+    seen = {}
     for entry in manifest.files:
-        path = folder / entry.path
-        advice = f"restore the file or make the {manifest.kind} again"
-        if not path.is_file():
-            raise CorruptArtifactError(f"{path}: missing, but listed in {folder / MANIFEST_NAME}; {advice}")
-        size = path.stat().st_size
-        if size != entry.num_bytes:
-            raise CorruptArtifactError(f"{path}: {size} bytes, the manifest says {entry.num_bytes}; {advice}")
-        if (full or size <= CHECKSUM_ON_OPEN_BYTES) and file_checksum(path) != entry.checksum:
-            raise CorruptArtifactError(f"{path}: content differs from its checksum in the manifest; {advice}")
+        state = verify_file(folder, entry, manifest.kind, known="" if full else known.get(entry.path, ""))
+        if entry.num_bytes > CHECKSUM_ON_OPEN_BYTES:
+            seen[entry.path] = state
+    if seen and seen != known:
+        _write_checked(folder, seen)
+
+
+def verify_file(folder: Path, entry: FileEntry, kind: str, *, known: str = "") -> str:
+    """Compare one file with its entry in the manifest of an artefact; return the state in which it was seen to be right.
+
+    A large file that is still in the state ``known`` is not read again.
+
+    Raises:
+        CorruptArtifactError: it is missing or differs.
+    """
+    path = folder / entry.path
+    advice = f"restore the file or make the {kind} again"
+    if not path.is_file():
+        raise CorruptArtifactError(f"{path}: missing, but listed in {folder / MANIFEST_NAME}; {advice}")
+    state = _state(path, entry)
+    size = path.stat().st_size
+    if size != entry.num_bytes:
+        raise CorruptArtifactError(f"{path}: {size} bytes, the manifest says {entry.num_bytes}; {advice}")
+    if size > CHECKSUM_ON_OPEN_BYTES and state == known:
+        return state
+    if size >= LONG_CHECK_BYTES:
+        logger.info("%s: %.1f GiB, read once to check them", path, size / (1 << 30))
+    if file_checksum(path) != entry.checksum:
+        raise CorruptArtifactError(f"{path}: content differs from its checksum in the manifest; {advice}")
+    return state
+
+
+def _state(path: Path, entry: FileEntry) -> str:
+    """Return what changes when a file is written to or replaced, and the checksum that it should have."""
+    found = path.stat()
+    return f"{entry.checksum} {found.st_ino} {found.st_size} {found.st_mtime_ns}"
+
+
+def _read_checked(folder: Path) -> dict[str, str]:
+    try:
+        raw = json.loads((folder / CHECKED_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return raw if isinstance(raw, dict) else {}
+
+
+def _write_checked(folder: Path, states: Mapping[str, str]) -> None:
+    with contextlib.suppress(
+        OSError
+    ):  # of a read-only place, or one that is being removed: it is read again the next time
+        write_json(folder / CHECKED_NAME, states)
 
 
 def open_artifact(folder: Path, kind: str, *, full: bool = False) -> Manifest:

@@ -4,11 +4,13 @@
 
     RagrayError
     ├── ConfigError            a key or value of the configuration
+    │   └── IndexBudgetError       no index keeps the memory, the latency and the recall asked for
     ├── InputError             a source file, a line of it, a field of it
     ├── ArtifactError          a stage's output folder
     │   ├── NotAnArtifactError     no manifest: nothing there, or never finished
     │   ├── CorruptArtifactError   the manifest promises something else than the folder holds
-    │   └── ArtifactBusyError      another process is writing it
+    │   ├── ArtifactBusyError      another process is writing it
+    │   └── SnapshotConflictError  another writer moved the index on in the meantime
     ├── EncoderMismatchError   vectors of two different encoders would be mixed
     ├── ModelNotFoundError     a model name that resolves to nothing
     ├── MissingPackageError    an optional package is not installed
@@ -36,6 +38,10 @@ class ConfigError(RagrayError):
     exit_code = 2
 
 
+class IndexBudgetError(ConfigError):
+    """No index keeps the memory, the latency and the recall asked for; the message says which to raise, and to what."""
+
+
 class InputError(RagrayError):
     """Input data cannot be used; the message names file, line and field."""
 
@@ -58,6 +64,10 @@ class CorruptArtifactError(ArtifactError):
 
 class ArtifactBusyError(ArtifactError):
     """Another process is writing this folder at this moment."""
+
+
+class SnapshotConflictError(ArtifactError):
+    """The index's current snapshot is no longer the one that this change was made for; nothing was published."""
 
 
 class EncoderMismatchError(RagrayError):

@@ -32,7 +32,7 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A passage that a retriever returned, with its score (inner product for dense retrieval; larger is better)."""
+    """A passage that a retriever returned, with its score (inner product, BM25 or fused, by the mode of retrieval; larger is better)."""
 
     passage: Passage
     score: float

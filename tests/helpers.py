@@ -20,9 +20,10 @@ from ragray.embed.shards import (
     read_block,
     write_block,
 )
-from ragray.index.build import build_segment, plan_segments, train_empty_index
+from ragray.index.build import build_segment, plan_segments, sample_rows, train_empty_index
 from ragray.index.plan import plan_index
-from ragray.index.snapshot import SEGMENTS, SegmentRef, Snapshot, publish_snapshot
+from ragray.index.snapshot import SEGMENTS, SegmentRef, Snapshot, find_current, publish_snapshot
+from ragray.index.tombstones import with_tombstones
 from ragray.types import Passage
 
 WORDS = tuple(f"{first}{second}" for first in "bdfgklmnprst" for second in ("a", "e", "i", "o", "u", "ar", "en", "il"))
@@ -92,19 +93,21 @@ def write_index(
     name: str = "000001-test",
     deleted: Collection[int] = (),
 ) -> Path:
-    """Write an index whose snapshot hides the global rows ``deleted``, and make it the current one."""
+    """Write an index whose snapshot hides the global rows ``deleted``, and make it the current one; BM25 only if ``config`` says so."""
     config = config or IndexConfig()
+    lexical = config.lexical if "lexical" in config.model_fields_set else "none"
     vectors = Embeddings.open(embeddings)
-    plan = plan_index(min(vectors.num_rows, config.segment_rows), config)
-    empty = faiss.serialize_index(train_empty_index(plan, vectors, config))
-    segments = plan_segments(vectors, block_rows(vectors), config.segment_rows, name)
+    plan = plan_index(vectors.num_rows, vectors.encoder.dim, config)
+    empty = faiss.serialize_index(train_empty_index(plan, sample_rows(vectors, config.train_rows, 0), config))
+    segments = plan_segments(vectors, Corpus.open(corpus), config.segment_rows, name)
     for segment in segments:
-        build_segment(segment, corpus, folder / SEGMENTS / segment.name, faiss.deserialize_index(empty))
+        target = folder / SEGMENTS / segment.name
+        build_segment(segment, target, faiss.deserialize_index(empty), lexical=lexical)
     refs = [
-        SegmentRef(
-            name=segment.name,
-            num_rows=segment.num_rows,
-            deleted=tuple(row - segment.start for row in sorted(deleted) if segment.start <= row < segment.stop),
+        with_tombstones(
+            folder,
+            SegmentRef(name=segment.name, num_rows=segment.num_rows),
+            [row - segment.start for row in sorted(deleted) if segment.start <= row < segment.stop],
         )
         for segment in segments
     ]
@@ -119,9 +122,12 @@ def write_index(
         dim=vectors.encoder.dim,
         factory=plan.factory,
         nprobe=plan.nprobe,
+        ef_search=plan.ef_search,
+        over_retrieve=plan.over_retrieve,
+        lexical=lexical,
         recall_at_10=None,
     )
-    publish_snapshot(folder, snapshot)
+    publish_snapshot(folder, snapshot, expected=find_current(folder))
     return folder
 
 

@@ -17,13 +17,15 @@ from pydantic import JsonValue
 from ragray import artifact
 from ragray.artifact import Manifest
 from ragray.cluster.session import session
-from ragray.config import Config
-from ragray.corpus.clean import is_damage
+from ragray.config import Config, IngestConfig
+from ragray.corpus.clean import check_languages, is_damage
+from ragray.corpus.find import find_sources
 from ragray.corpus.merge import merge_lots
-from ragray.corpus.sources import find_sources
-from ragray.corpus.split import load_tokenizer
-from ragray.corpus.stage import Lot, Stager, plan_lots, staged, staged_refusals
+from ragray.corpus.near import Signer
+from ragray.corpus.parts import cut_source
+from ragray.corpus.stage import READER_VERSION, Lot, Stager, plan_lots, staged, staged_refusals
 from ragray.corpus.table import QUARANTINE_NAME, SCHEMA_VERSION
+from ragray.corpus.tokens import load_tokenizer
 from ragray.errors import InputError, RagrayError
 from ragray.progress import Progress
 
@@ -53,8 +55,10 @@ class LotStager:
 
     def __init__(self, config: Config, folder: str, lots: Sequence[Lot]) -> None:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        self._stager = Stager(config, Path(folder))
+        self._config = config
+        self._folder = Path(folder)
         self._lots = lots
+        self._stager: Stager | None = None
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Stage the lots of the batch; return how many files and passages each held, and what went wrong."""
@@ -65,28 +69,32 @@ class LotStager:
     def stage(self, lot: Lot) -> tuple[int, int, str]:
         """Stage one lot; an error on purpose comes back as its message, to reach the user without Ray's trace."""
         try:
+            self._stager = self._stager or Stager(self._config, self._folder)
             return len(lot.sources), self._stager.stage(lot).num_passages, ""
         except RagrayError as err:
             return 0, 0, str(err)
 
 
 def ingest(sources: Sequence[str], out: Path, config: Config, *, address: str | None = None) -> IngestReport:
-    """Turn sources (files, folders, globs) into a corpus; where nothing changed since the last time, nothing is done.
+    """Turn sources (files, folders, globs, URIs) into a corpus; where nothing changed since the last time, nothing is done.
 
     Raises:
         InputError: a source cannot be used, or no passage is left.
+        ConfigError: a language is not known.
+        MissingPackageError: a package that the sources or the configuration need is not installed.
         ModelNotFoundError: the encoder, whose tokenizer measures the passages, cannot be found.
         ArtifactBusyError: another process writes to ``out``.
     """
     started = monotonic()
     out = out.absolute()
+    _check_packages(config.ingest)
     tokenizer = load_tokenizer(config.embed).identity
     with artifact.exclusive(out):
-        found = find_sources(sources, exclude=out)
-        checksums = [artifact.file_checksum(source.path) for source in found]
+        cut = [part for source in find_sources(sources, exclude=out) for part in cut_source(source)]
+        found, checksums = [source for source, _ in cut], [checksum for _, checksum in cut]
         settings = config.ingest.model_dump(mode="json", exclude={"num_workers", "max_damaged"})
         content = [(source.name, checksum) for source, checksum in zip(found, checksums, strict=True)]
-        key = artifact.fingerprint([content, settings, tokenizer, SCHEMA_VERSION])
+        key = artifact.fingerprint([content, settings, tokenizer, SCHEMA_VERSION, READER_VERSION])
         staging = out / STAGING_FOLDER
         if artifact.is_current(out, kind="corpus", fingerprint=key):
             shutil.rmtree(staging, ignore_errors=True)
@@ -96,6 +104,13 @@ def ingest(sources: Sequence[str], out: Path, config: Config, *, address: str | 
         manifest = _merge(lots, staging, out, key, config)
         shutil.rmtree(staging)
         return _report(out, manifest, started, reused=False)
+
+
+def _check_packages(config: IngestConfig) -> None:
+    """Find out before anything is read that a package or a language is missing."""
+    check_languages(config)
+    if config.near_duplicates:
+        Signer()
 
 
 def _report(out: Path, manifest: Manifest, started: float, *, reused: bool) -> IngestReport:

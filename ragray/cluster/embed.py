@@ -3,42 +3,56 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import monotonic
 
 import numpy as np
+from pydantic import TypeAdapter
 
-from ragray import artifact
+from ragray import artifact, errors
 from ragray.cluster.session import session
 from ragray.config import Config, EmbedConfig
-from ragray.corpus.table import Corpus
-from ragray.embed.encoder import EncoderFingerprint, encoder_fingerprint, load_encoder
+from ragray.corpus.table import QUARANTINE_NAME, Corpus
+from ragray.embed.attempts import ATTEMPT_FOLDER
+from ragray.embed.encoder import EncoderFingerprint, encoder_fingerprint
 from ragray.embed.shards import (
     BLOCK_FOLDER,
     Block,
     embeddings_facts,
-    encoder_text,
+    encoder_of,
     missing_blocks,
     plan_blocks,
-    read_block,
-    write_block,
+    read_layout,
 )
+from ragray.embed.worker import BlockWorker
 from ragray.errors import ArtifactError, ConfigError, CorruptArtifactError, NotAnArtifactError, RagrayError
 from ragray.progress import Progress
+
+PLAN_NAME = "plan.json"
+MAX_TASKS = 4096
+"""Blocks are handed out in so many tasks at most, each of several neighbouring blocks if there are more."""
+
+logger = logging.getLogger("ragray")
 
 
 @dataclass(frozen=True, slots=True)
 class EmbedReport:
-    """What a run of `embed` did: passages in the artefact, passages computed by this very run, and its seconds."""
+    """What a run of `embed` did: passages in the artefact and refused ones, passages that this very run computed, its seconds.
+
+    ``encode_seconds`` is what an actor spent on its blocks, loading the model not included, on average.
+    """
 
     num_passages: int
     num_computed: int
     seconds: float
     encode_seconds: float
     fingerprint: EncoderFingerprint
+    num_quarantined: int = 0
 
     @property
     def reused(self) -> bool:
@@ -47,112 +61,149 @@ class EmbedReport:
 
 
 class BlockEncoder:
-    """The work of one actor: reads a block's passages, encodes them, writes the block's file."""
+    """One actor: a `BlockWorker` that speaks in batches of Ray Data, a row a block.
+
+    An error on purpose comes back as its kind and message, to reach the user without Ray's trace.
+    """
 
     def __init__(self, config: EmbedConfig, folder: str, threads: int) -> None:
-        self._encoder = load_encoder(config)
-        self._folder = Path(folder)
-        if not config.model.startswith("hash:"):
-            import torch
-
-            torch.set_num_threads(threads)
+        self._failure: RagrayError | None = None
+        try:
+            self.worker = BlockWorker(config, Path(folder), threads=threads)
+        except RagrayError as err:
+            self._failure = err
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Embed the blocks named in the batch; return for each its rows, its seconds and what went wrong.
-
-        An error on purpose comes back as its message, to reach the user without Ray's trace.
-        """
-        rows, seconds, errors = [], [], []
-        for shard, start, stop, name in zip(batch["shard"], batch["start"], batch["stop"], batch["name"], strict=True):
+        """Embed the blocks named in the batch; return for each its rows, its seconds and what went wrong."""
+        blocks = [Block(*fields) for fields in zip(*(batch[key].tolist() for key in BLOCK_FIELDS), strict=True)]
+        seconds, failures = [], []
+        for block in blocks:
             started = monotonic()
-            error = ""
-            try:
-                self.embed(Block(str(shard), int(start), int(stop), str(name)))
-            except RagrayError as err:
-                error = str(err)
-            errors.append(error)
-            rows.append(int(stop - start))
+            failures.append(self._embed(block))
             seconds.append(monotonic() - started)
-        return {"rows": np.array(rows), "seconds": np.array(seconds), "error": np.array(errors)}
+        return {
+            "rows": np.array([block.num_rows for block in blocks]),
+            "seconds": np.array(seconds),
+            "kind": np.array([type(failure).__name__ if failure else "" for failure in failures]),
+            "error": np.array([str(failure or "") for failure in failures]),
+        }
 
-    def embed(self, block: Block) -> None:
-        """Embed one block."""
-        table = read_block(block)
-        pairs = zip(table["title"].to_pylist(), table["text"].to_pylist(), strict=True)
-        vectors_ND = self._encoder.encode([encoder_text(title or "", text) for title, text in pairs])
-        write_block(self._folder, block, table["id"], vectors_ND)
+    def _embed(self, block: Block) -> RagrayError | None:
+        if self._failure:
+            return self._failure
+        try:
+            self.worker.embed(block)
+        except RagrayError as err:
+            return err
+        except OSError as err:
+            return ArtifactError(f"{block.name}: cannot be read or written ({err}); mend that and run again")
+        return None
+
+
+BLOCK_FIELDS = ("shard", "start", "stop", "name")
 
 
 def embed_corpus(corpus: Path, out: Path, config: Config, *, address: str | None = None) -> EmbedReport:
     """Embed every passage of a corpus; run again after a crash, it computes only the blocks that are missing.
 
+    Passages that cannot be embedded are left out and listed in ``quarantine.jsonl``.
+
     Raises:
         NotAnArtifactError: ``corpus`` is not a finished corpus.
         ModelNotFoundError: the encoder's name resolves to nothing.
-        ConfigError: a vector is not finite in float16.
+        ConfigError: the encoder is at fault: it encodes no plain text, or it refuses too many passages to blame them.
+        EncoderMismatchError: ``out`` holds vectors of another encoder.
         ArtifactError: ``out`` holds another artefact.
         ArtifactBusyError: another process writes to ``out``.
     """
     started = monotonic()
     source = Corpus.open(corpus)
-    settings = _with_absolute_model(config.embed)
+    settings = _checked(config.embed)
     encoder = encoder_fingerprint(settings)
-    key = artifact.fingerprint([source.fingerprint, asdict(encoder), settings.block_rows, settings.question_prefix])
+    plan = _plan_key(source, encoder, settings)
+    key = artifact.fingerprint([plan, encoder.model, settings.question_prefix])
     with artifact.exclusive(out):
         if artifact.is_current(out, kind="embeddings", fingerprint=key):
-            return EmbedReport(source.num_passages, 0, monotonic() - started, 0.0, encoder)
-        _start_over_unless(out, key)
-        blocks = plan_blocks(source.shards, settings.block_rows)
+            refused = artifact.read_manifest(out, "embeddings").facts["num_quarantined"]
+            assert isinstance(refused, int)
+            return EmbedReport(source.num_passages - refused, 0, monotonic() - started, 0.0, encoder, refused)
+        blocks = plan_blocks(source.shards, settings.block_rows, plan)
+        _prepare(out, encoder, blocks)
         todo = missing_blocks(out, blocks)
-        encode_seconds = 0.0
-        if todo:
-            with session(address), Progress("embed", total=sum(b.num_rows for b in todo), unit="passages") as progress:
-                encode_seconds = _run(todo, out, settings, progress)
-        if still := missing_blocks(out, blocks):
-            raise ArtifactError(f"{out}: {len(still)} blocks were not written, the first is {still[0].name}; run again")
-        artifact.publish(
-            out,
-            kind="embeddings",
-            fingerprint=key,
-            facts=embeddings_facts(
-                num_rows=source.num_passages, corpus=source.fingerprint, encoder=encoder, config=settings
-            ),
-            files=[out / BLOCK_FOLDER / block.name for block in blocks],
-        )
+        encode_seconds = _embed_missing(todo, out, settings, address) if todo else 0.0
+        refused = _finish(out, blocks, source, encoder, settings, key)
     computed = sum(block.num_rows for block in todo)
-    return EmbedReport(source.num_passages, computed, monotonic() - started, encode_seconds, encoder)
+    return EmbedReport(source.num_passages - refused, computed, monotonic() - started, encode_seconds, encoder, refused)
 
 
-def _with_absolute_model(config: EmbedConfig) -> EmbedConfig:
-    """Name a local model's folder absolutely: the actors, and later readers of the artefact, work in other folders."""
+def _checked(config: EmbedConfig) -> EmbedConfig:
+    """Name a local model's folder absolutely (actors, and later readers, work in other folders); refuse what has no effect."""
+    if config.engine == "openvino" and config.gpus_per_worker:
+        raise ConfigError("embed.engine=openvino runs on the CPU; set embed.gpus_per_worker=0, or embed.engine=torch")
+    if config.dtype in ("bfloat16", "float16") and not config.gpus_per_worker:
+        logger.warning("embed.dtype=%s: on most CPUs this is several times slower than float32", config.dtype)
     folder = Path(config.model).expanduser()
     return config.model_copy(update={"model": str(folder.resolve())}) if folder.is_dir() else config
 
 
-def _start_over_unless(out: Path, key: str) -> None:
-    """Keep the blocks in ``out`` only if they were made for the same corpus, encoder and block size, and are whole."""
+def _plan_key(source: Corpus, encoder: EncoderFingerprint, config: EmbedConfig) -> str:
+    """Hash what decides a block's content: passages, encoder, where blocks begin; neither workers nor batches nor engine."""
+    shards = [rows for _, rows in source.shards]
+    return artifact.fingerprint([source.fingerprint, shards, asdict(replace(encoder, model="")), config.block_rows])
+
+
+def _prepare(out: Path, encoder: EncoderFingerprint, blocks: Sequence[Block]) -> None:
+    """Leave in ``out`` the whole blocks of this very plan and nothing else.
+
+    Raises:
+        EncoderMismatchError: it holds vectors of another encoder.
+        ArtifactError: it holds another artefact.
+    """
+    found = _encoder_in(out)
+    if found:
+        advice = "choose another --out, or delete that folder"
+        found.require(encoder, here=str(out), there="this run", advice=advice)
+    artifact.write_json(out / PLAN_NAME, {"encoder": asdict(encoder)})
     _drop_damaged(out)
     artifact.unpublish(out)
-    plan = out / "plan.key"
-    if not plan.is_file() or plan.read_text(encoding="utf-8") != key:
-        shutil.rmtree(out / BLOCK_FOLDER, ignore_errors=True)
-        with artifact.atomic_path(plan) as path:
-            path.write_text(key, encoding="utf-8")
+    planned = {block.name for block in blocks}
+    for path in (out / BLOCK_FOLDER).glob("*"):
+        if path.name not in planned:  # of another plan, or half written by a process that was killed
+            path.unlink(missing_ok=True)
+
+
+def _encoder_in(out: Path) -> EncoderFingerprint | None:
+    """Return the encoder of the vectors in a folder, finished or not; nothing if the folder does not say."""
+    with contextlib.suppress(CorruptArtifactError, KeyError, ValueError):
+        if (out / artifact.MANIFEST_NAME).is_file():
+            try:
+                return encoder_of(artifact.read_manifest(out, "embeddings"))
+            except NotAnArtifactError as err:
+                raise ArtifactError(f"{out}: holds an artefact that is no embeddings; choose another --out") from err
+    with contextlib.suppress(OSError, KeyError, ValueError, TypeError):
+        plan = json.loads((out / PLAN_NAME).read_text(encoding="utf-8"))
+        return TypeAdapter(EncoderFingerprint).validate_python(plan["encoder"])
+    return None
 
 
 def _drop_damaged(out: Path) -> None:
     """Remove the blocks that differ from an earlier run's manifest; without it nobody would ever notice them again."""
-    if not (out / artifact.MANIFEST_NAME).is_file():
-        return
-    with contextlib.suppress(CorruptArtifactError):
-        try:
-            manifest = artifact.read_manifest(out, "embeddings")
-        except NotAnArtifactError as err:
-            raise ArtifactError(f"{out}: holds an artefact that is no embeddings; choose another --out") from err
-        for entry in manifest.files:
+    with contextlib.suppress(CorruptArtifactError, NotAnArtifactError):
+        for entry in artifact.read_manifest(out, "embeddings").files:
             path = out / entry.path
             if path.is_file() and artifact.file_checksum(path) != entry.checksum:
                 path.unlink()
+
+
+def _embed_missing(todo: Sequence[Block], out: Path, config: EmbedConfig, address: str | None) -> float:
+    """Embed blocks on a cluster; forget who died over what if it ends in an error that the user is to mend."""
+    total = sum(block.num_rows for block in todo)
+    try:
+        with session(address), Progress("embed", total=total, unit="passages") as progress:
+            return _run(todo, out, config, progress)
+    except (RagrayError, KeyboardInterrupt):
+        shutil.rmtree(out / ATTEMPT_FOLDER, ignore_errors=True)
+        raise
 
 
 def _run(todo: Sequence[Block], out: Path, config: EmbedConfig, progress: Progress) -> float:
@@ -160,7 +211,8 @@ def _run(todo: Sequence[Block], out: Path, config: EmbedConfig, progress: Progre
     import ray.data
 
     num_actors = min(config.num_workers, len(todo))
-    results = ray.data.from_items([asdict(block) for block in todo], override_num_blocks=len(todo)).map_batches(
+    items = ray.data.from_items([asdict(block) for block in todo], override_num_blocks=min(len(todo), MAX_TASKS))
+    results = items.map_batches(
         BlockEncoder,
         fn_constructor_args=(config, str(out.resolve()), max(1, int(config.cpus_per_worker))),
         batch_size=1,
@@ -171,7 +223,56 @@ def _run(todo: Sequence[Block], out: Path, config: EmbedConfig, progress: Progre
     seconds = 0.0
     for row in results.iter_rows():
         if row["error"]:
-            raise ConfigError(str(row["error"]))
+            raise getattr(errors, str(row["kind"]))(str(row["error"]))
         progress.advance(int(row["rows"]))
         seconds += float(row["seconds"])
     return seconds / num_actors
+
+
+def _finish(
+    out: Path,
+    blocks: Sequence[Block],
+    source: Corpus,
+    encoder: EncoderFingerprint,
+    config: EmbedConfig,
+    key: str,
+) -> int:
+    """Check that every passage is either embedded or in quarantine, and publish; return how many are in quarantine.
+
+    Raises:
+        ArtifactError: a passage is neither.
+        ConfigError: all of them are in quarantine.
+    """
+    if still := missing_blocks(out, blocks):
+        raise ArtifactError(f"{out}: {len(still)} blocks were not written, the first is {still[0].name}; run again")
+    embedded = refused = 0
+    with artifact.atomic_path(out / QUARANTINE_NAME) as path, path.open("w", encoding="utf-8") as lines:
+        for block in blocks:
+            layout = read_layout(out / BLOCK_FOLDER / block.name)
+            embedded += layout.num_rows
+            refused += len(layout.refused)
+            for row in layout.refused:
+                entry = {
+                    "id": row.id,
+                    "reason": row.reason,
+                    "shard": Path(block.shard).name,
+                    "row": block.start + row.row,
+                }
+                lines.write(json.dumps(entry, ensure_ascii=False) + "\n")
+    if embedded != source.num_passages - refused:
+        raise ArtifactError(
+            f"{out}: {embedded} passages embedded and {refused} refused, {source.num_passages} expected; run again"
+        )
+    if refused and not embedded:
+        raise ConfigError(f"{out}: all {refused} passages were refused, see {QUARANTINE_NAME} there for the reasons")
+    facts = embeddings_facts(
+        num_rows=embedded,
+        num_quarantined=refused,
+        corpus=source.fingerprint,
+        encoder=encoder,
+        config=config,
+    )
+    shutil.rmtree(out / ATTEMPT_FOLDER, ignore_errors=True)
+    files = [out / QUARANTINE_NAME, *(out / BLOCK_FOLDER / block.name for block in blocks)]
+    artifact.publish(out, kind="embeddings", fingerprint=key, facts=facts, files=files)
+    return refused

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 
 import faiss
 import numpy as np
-import pyarrow.parquet as pq
 
 from ragray import artifact
 from ragray.cluster.session import session
@@ -18,12 +16,26 @@ from ragray.config import Config, IndexConfig
 from ragray.corpus.table import Corpus
 from ragray.embed.shards import Embeddings
 from ragray.errors import ArtifactError, RagrayError
-from ragray.index.build import SegmentPlan, build_segment, measure_recall, plan_segments, train_empty_index
+from ragray.index.build import SegmentPlan, build_segment, plan_segments, sample_rows, train_empty_index
 from ragray.index.plan import IndexPlan, plan_index
 from ragray.index.search import IndexReader
 from ragray.index.segment import Segment
-from ragray.index.snapshot import SEGMENTS, SegmentRef, Snapshot, next_name, publish_snapshot, read_snapshot
+from ragray.index.snapshot import (
+    SEGMENTS,
+    SegmentRef,
+    Snapshot,
+    find_current,
+    next_name,
+    now,
+    publish_snapshot,
+    read_snapshot,
+    require_file_system,
+)
+from ragray.index.tune import tuned_snapshot
 from ragray.progress import Progress
+
+TRAINED = "trained"
+"""Folder of an index that keeps trained lists and codes until the segments that need them are built."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,35 +51,60 @@ class IndexReport:
 def build_index(
     embeddings: Path, corpus: Path, out: Path, config: Config, *, address: str | None = None
 ) -> IndexReport:
-    """Build the segments that are missing, check them, publish a snapshot of them and let `CURRENT` name it.
+    """Build the segments that are missing, tune the search, publish a snapshot and let `CURRENT` name it.
 
     Raises:
         NotAnArtifactError: embeddings or corpus are not finished.
-        ArtifactError: the embeddings were made from another corpus.
+        ArtifactError: the embeddings were made from another corpus, or hold no vector.
         ArtifactBusyError: another process writes to ``out``.
+        IndexBudgetError: memory, latency and recall asked for do not go together; the segments are kept for the next try.
     """
     started = monotonic()
-    vectors, passages = Embeddings.open(embeddings.resolve()), Corpus.open(corpus)
-    if vectors.corpus != passages.fingerprint:
-        raise ArtifactError(
-            f"{embeddings}: was made from another corpus than {corpus}; run: ragray embed {corpus} --out {embeddings}"
-        )
-    block_rows = [int(pq.read_metadata(path).num_rows) for path in vectors.blocks]
-    plan = plan_index(min(sum(block_rows), config.index.segment_rows), config.index)
+    vectors, passages = Embeddings.open(embeddings.resolve()), Corpus.open(corpus.resolve())
+    _require_match(vectors, passages)
+    plan = plan_index(vectors.num_rows, vectors.encoder.dim, config.index)
     key = artifact.fingerprint([vectors.manifest.fingerprint, config.index.model_dump(mode="json")])
+    require_file_system(out)
     with artifact.exclusive(out):
+        expected = find_current(out)
         current = _current(out)
         if current and current.source == key and _is_whole(out):
             return IndexReport(current, monotonic() - started, True, plan.reason)
-        segments = plan_segments(vectors, block_rows, config.index.segment_rows, key)
+        segments = plan_segments(
+            vectors, passages, config.index.segment_rows, _segment_key(vectors, plan, config.index)
+        )
         todo = [segment for segment in segments if not _is_built(out, segment, vectors.encoder.dim)]
         if todo:
-            empty = train_empty_index(plan, vectors, config.index)
+            empty = _trained(out, vectors, plan, config.index)
             with session(address), Progress("index", total=sum(s.num_rows for s in todo), unit="passages") as progress:
-                _run(todo, corpus, out, empty, progress)
-        snapshot = _snapshot(out, key, current, segments, vectors, plan, config.index)
-        publish_snapshot(out, snapshot)
+                _run(todo, out, empty, config.index.lexical, progress)
+        snapshot = tuned_snapshot(
+            out, _snapshot(out, key, current, segments, vectors, plan, config.index), config.index
+        )
+        publish_snapshot(out, snapshot, expected=expected)
+        shutil.rmtree(out / TRAINED, ignore_errors=True)
         return IndexReport(snapshot, monotonic() - started, False, plan.reason)
+
+
+def _require_match(vectors: Embeddings, corpus: Corpus) -> None:
+    if vectors.corpus != corpus.fingerprint:
+        raise ArtifactError(
+            f"{vectors.folder}: was made from another corpus than {corpus.folder}; "
+            f"run: ragray embed {corpus.folder} --out {vectors.folder}"
+        )
+    if not vectors.num_rows:
+        raise ArtifactError(
+            f"{vectors.folder}: holds no vector, {vectors.num_quarantined} passages are in its quarantine; "
+            f"mend them, then run: ragray embed {corpus.folder} --out {vectors.folder}"
+        )
+
+
+def _segment_key(vectors: Embeddings, plan: IndexPlan, config: IndexConfig) -> str:
+    """Name what a segment's content depends on: another latency or recall asked for builds none anew."""
+    sample = [plan.train_rows, config.seed] if plan.nlist else []
+    return artifact.fingerprint(
+        [vectors.manifest.fingerprint, plan.factory, config.segment_rows, config.lexical, *sample]
+    )
 
 
 def _current(out: Path) -> Snapshot | None:
@@ -95,7 +132,17 @@ def _is_built(out: Path, segment: SegmentPlan, dim: int) -> bool:
     return True
 
 
-def _run(todo: list[SegmentPlan], corpus: Path, out: Path, empty: faiss.Index, progress: Progress) -> None:
+def _trained(out: Path, vectors: Embeddings, plan: IndexPlan, config: IndexConfig) -> np.ndarray:
+    """Return the empty index, serialised; one that an interrupted run trained is taken up."""
+    path = out / TRAINED / f"{_segment_key(vectors, plan, config)}.faiss"
+    if not path.is_file():
+        empty = train_empty_index(plan, sample_rows(vectors, plan.train_rows, config.seed), config)
+        with artifact.atomic_path(path) as temporary:
+            faiss.write_index(empty, str(temporary))
+    return np.fromfile(path, dtype=np.uint8)
+
+
+def _run(todo: list[SegmentPlan], out: Path, empty: np.ndarray, lexical: str, progress: Progress) -> None:
     """Build segments as tasks; an error on purpose in one of them is raised here as it was there."""
     import ray
     from ray.exceptions import RayTaskError
@@ -103,10 +150,9 @@ def _run(todo: list[SegmentPlan], corpus: Path, out: Path, empty: faiss.Index, p
     for litter in (out / SEGMENTS).glob(".*.tmp"):  # of tasks that were killed
         shutil.rmtree(litter, ignore_errors=True)
 
-    empty_bytes = ray.put(faiss.serialize_index(empty))
+    empty_bytes = ray.put(empty)
     build = ray.remote(_build)
-    folder = str(out.resolve())
-    waiting = {build.remote(plan, str(corpus.resolve()), folder, empty_bytes): plan for plan in todo}
+    waiting = {build.remote(plan, str(out.resolve()), empty_bytes, lexical): plan for plan in todo}
     while waiting:
         [ready], _ = ray.wait(list(waiting), num_returns=1)
         try:
@@ -118,9 +164,9 @@ def _run(todo: list[SegmentPlan], corpus: Path, out: Path, empty: faiss.Index, p
         progress.advance(waiting.pop(ready).num_rows)
 
 
-def _build(plan: SegmentPlan, corpus: str, out: str, empty_bytes: np.ndarray) -> None:
+def _build(plan: SegmentPlan, out: str, empty_bytes: np.ndarray, lexical: str) -> None:
     empty = faiss.deserialize_index(empty_bytes.copy())
-    build_segment(plan, Path(corpus), Path(out) / SEGMENTS / plan.name, empty)
+    build_segment(plan, Path(out) / SEGMENTS / plan.name, empty, lexical=lexical)
 
 
 def _snapshot(
@@ -132,22 +178,19 @@ def _snapshot(
     plan: IndexPlan,
     config: IndexConfig,
 ) -> Snapshot:
-    dim = vectors.encoder.dim
-    recall = None
-    for number, segment in enumerate(segments):
-        opened = Segment.open(out / SEGMENTS / segment.name, num_rows=segment.num_rows, dim=dim)
-        if number == 0 and not plan.exact:
-            recall = measure_recall(opened.index, opened.vectors_ND, plan.nprobe, config.seed)
     return Snapshot(
         name=next_name(out, key),
         parent=parent.name if parent else None,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        created_at=now(),
         source=key,
         segments=tuple(SegmentRef(name=segment.name, num_rows=segment.num_rows) for segment in segments),
         encoder=vectors.encoder,
         encoder_config=vectors.encoder_config,
-        dim=dim,
+        dim=vectors.encoder.dim,
         factory=plan.factory,
         nprobe=plan.nprobe,
-        recall_at_10=recall,
+        ef_search=plan.ef_search,
+        over_retrieve=plan.over_retrieve,
+        lexical=config.lexical,
+        recall_at_10=None,
     )

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+from functools import cache
+from typing import TYPE_CHECKING
 
 from ftfy import TextFixerConfig, fix_text
 
 from ragray.config import IngestConfig
+from ragray.errors import ConfigError, MissingPackageError
+
+if TYPE_CHECKING:
+    from py3langid.langid import LanguageIdentifier
 
 REPAIR = TextFixerConfig(unescape_html=False, uncurl_quotes=False, explain=False)
 """Broken characters only: entities and quotation marks are the author's, and plain ASCII skips this step."""
@@ -14,6 +21,9 @@ REPAIR = TextFixerConfig(unescape_html=False, uncurl_quotes=False, explain=False
 _LINE_BREAK = re.compile("\r\n|[\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\ufeff]")
 _PARAGRAPH_BREAK = re.compile(r"\n\s*\n")
+_SYMBOL = re.compile(r"[^\w\s]|_")
+LANGUAGE_CHARS = 10_000
+"""So much of a document decides on its language."""
 
 
 def clean_text(text: str) -> str:
@@ -38,7 +48,7 @@ def clean_line(text: str) -> str:
     return " ".join(clean_text(text).split())
 
 
-UNWANTED = ("empty", "shorter than", "longer than", "duplicate")
+UNWANTED = ("empty", "shorter than", "longer than", "symbols", "language", "duplicate", "near duplicate")
 """Beginnings of the reasons for which a sound record is left out; any other reason means that the source is damaged."""
 
 
@@ -55,4 +65,48 @@ def refuse_reason(text: str, config: IngestConfig) -> str | None:
         return "empty"
     if len(text) < config.min_chars:
         return f"shorter than min_chars={config.min_chars}"
+    if config.max_symbol_ratio < 1 and symbol_ratio(text) > config.max_symbol_ratio:
+        return f"symbols over max_symbol_ratio={config.max_symbol_ratio}"
+    if config.languages and (found := language_of(text)) not in config.languages:
+        return f"language {found}"
     return None
+
+
+def symbol_ratio(text: str) -> float:
+    """Return the share of the visible characters that are neither letters (with their marks) nor digits."""
+    symbols = sum(unicodedata.category(found)[0] != "M" for found in _SYMBOL.findall(text))
+    return symbols / max(1, sum(map(len, text.split())))
+
+
+def language_of(text: str) -> str:
+    """Return the ISO 639-1 code of the language that the beginning of a text is probably in.
+
+    Raises:
+        MissingPackageError: py3langid is not installed.
+    """
+    return str(_identifier().classify(text[:LANGUAGE_CHARS])[0])
+
+
+def check_languages(config: IngestConfig) -> None:
+    """Check that the languages asked for are ones that can be told apart.
+
+    Raises:
+        ConfigError: names the code that is not known.
+        MissingPackageError: py3langid is not installed.
+    """
+    if config.languages:
+        known = _identifier().labels
+        for code in config.languages:
+            if code not in known:
+                raise ConfigError(
+                    f"ingest.languages: '{code}' is no language code that py3langid knows ({' '.join(sorted(known))})"
+                )
+
+
+@cache
+def _identifier() -> LanguageIdentifier:
+    try:
+        from py3langid.langid import MODEL_FILE, LanguageIdentifier
+    except ImportError as err:
+        raise MissingPackageError("ingest.languages needs py3langid; run: pip install py3langid") from err
+    return LanguageIdentifier.from_model_file(MODEL_FILE)

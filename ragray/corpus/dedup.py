@@ -1,8 +1,20 @@
-"""Finding duplicates. In: titles and texts, or ids. Out: 128-bit keys, and whether one was seen before. Pure."""
+"""Finding duplicates. In: titles and texts, or ids. Out: 128-bit keys, and whether one was seen before, in bounded memory."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from urllib.parse import quote
+
+from ragray.errors import ArtifactError
+
+KEYS_IN_MEMORY = 100_000
+CACHE_BYTES = 16 << 20
+"""Pages of a table that sqlite keeps in memory."""
 
 
 def content_hash(title: str, text: str) -> str:
@@ -16,20 +28,75 @@ def id_key(identity: str) -> bytes:
     return hashlib.blake2b(identity.encode(), digest_size=16).digest()
 
 
-class SeenKeys:
-    """Remembers 128-bit keys, about 100 bytes of memory each."""
+@contextlib.contextmanager
+def scratch_tables(path: Path, schema: str) -> Iterator[sqlite3.Connection]:
+    """Open tables that live as long as the block, on disk and not in memory: nothing in them outlasts a crash.
 
-    def __init__(self) -> None:
-        self._keys: set[bytes] = set()
+    Raises:
+        ArtifactError: the disk is full, or cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    try:
+        # Without locks, which file systems on a network may not have: nobody else knows of the file.
+        tables = sqlite3.connect(f"file:{quote(str(path))}?nolock=1", uri=True, isolation_level=None)
+        with contextlib.closing(tables):
+            for setting in ("journal_mode=OFF", "synchronous=OFF", f"cache_size=-{CACHE_BYTES >> 10}"):
+                tables.execute(f"PRAGMA {setting}")
+            tables.executescript(f"{schema}; BEGIN;")
+            yield tables
+    except sqlite3.Error as err:
+        raise ArtifactError(f"{path}: cannot be written ({err}); free some space there and run again") from err
+    finally:
+        path.unlink(missing_ok=True)
+
+
+class SeenKeys:
+    """Remembers 128-bit keys: some in memory, about 100 bytes each, and when these are too many all of them on disk.
+
+    Use as a context manager.
+    """
+
+    def __init__(self, path: Path, keys_in_memory: int = KEYS_IN_MEMORY) -> None:
+        self._path = path
+        self._keys_in_memory = keys_in_memory
+        self._new: set[bytes] = set()
+        self._num_stored = 0
+        self._open = contextlib.ExitStack()
+        self._tables: sqlite3.Connection | None = None
+
+    def __enter__(self) -> SeenKeys:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.__exit__(kind, err, trace)
 
     def __contains__(self, key: bytes) -> bool:
-        return key in self._keys
+        if key in self._new:
+            return True
+        if self._tables is None:
+            return False
+        return self._tables.execute("SELECT 1 FROM keys WHERE key = ?", (key,)).fetchone() is not None
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return self._num_stored + len(self._new)
 
     def add(self, key: bytes) -> bool:
         """Remember a key; say whether it is new."""
-        before = len(self._keys)
-        self._keys.add(key)
-        return len(self._keys) > before
+        if key in self:
+            return False
+        self._new.add(key)
+        if len(self._new) >= self._keys_in_memory:
+            self._store()
+        return True
+
+    def _store(self) -> None:
+        """Move the keys from memory to disk, in order: neighbours share a page."""
+        if self._tables is None:
+            schema = "CREATE TABLE keys (key BLOB PRIMARY KEY) WITHOUT ROWID"
+            self._tables = self._open.enter_context(scratch_tables(self._path, schema))
+        self._tables.executemany("INSERT INTO keys VALUES (?)", ((key,) for key in sorted(self._new)))
+        self._num_stored += len(self._new)
+        self._new.clear()

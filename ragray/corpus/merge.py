@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
 import pyarrow as pa
 
 from ragray.artifact import atomic_path
 from ragray.config import IngestConfig
 from ragray.corpus.dedup import SeenKeys, id_key
-from ragray.corpus.read import Refusal, excerpt
+from ragray.corpus.near import NearDuplicates
+from ragray.corpus.record import Refusal, excerpt
 from ragray.corpus.stage import Lot, refusal_line, staged_refusals, staged_tables
 from ragray.corpus.table import PASSAGE_FOLDER, PASSAGE_SCHEMA, QUARANTINE_NAME, ShardWriter
 
 DUPLICATE_CONTENT = "duplicate content"
 DUPLICATE_ID = "duplicate id"
+NEAR_DUPLICATE = "near duplicate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +39,17 @@ def merge_lots(
 ) -> Merged:
     """Stream staged lots into shards and quarantine; ``advance`` hears of every so many passages read.
 
-    What an earlier run left in the folder of the shards is removed.
+    What an earlier run left in the folder of the shards is removed. Memory does not grow with the passages: what was
+    seen stands in scratch files in ``staging``.
+
+    Raises:
+        ArtifactError: the disk is full.
+        MissingPackageError: near duplicates are to be found and datasketch is not installed.
     """
-    duplicates = Duplicates(by_content=config.deduplicate)
     refused: Counter[str] = Counter()
     quarantine = out / QUARANTINE_NAME
     with (
+        Duplicates(staging, config) as duplicates,
         ShardWriter(out / PASSAGE_FOLDER, config.shard_rows) as shards,
         atomic_path(quarantine) as temporary,
         temporary.open("w", encoding="utf-8") as stream,
@@ -60,44 +69,73 @@ def _merge_lot(
 ) -> Iterator[Refusal]:
     yield from staged_refusals(staging, lot)
     for table in staged_tables(staging, lot):
-        reasons = duplicates.reasons(table)
-        shards.write(table.select(PASSAGE_SCHEMA.names).filter(pa.array([reason is None for reason in reasons])))
-        rows = table.filter(pa.array([reason is not None for reason in reasons])).to_pylist()
-        for row, reason in zip(rows, filter(None, reasons), strict=True):
-            yield Refusal(row["source"], row["line"], row["document_id"], reason, excerpt(row["text"]))
+        found = duplicates.find(table)
+        shards.write(table.select(PASSAGE_SCHEMA.names).filter(pa.array([one is None for one in found])))
+        rows = table.filter(pa.array([one is not None for one in found])).to_pylist()
+        for row, one in zip(rows, filter(None, found), strict=True):
+            text = f"near {one.original}: {row['text']}" if one.original else row["text"]
+            yield Refusal(row["source"], row["line"], row["document_id"], one.reason, excerpt(text))
         advance(len(table))
 
 
-class Duplicates:
-    """Finds passages whose content (if wanted) or whose id an earlier one has; the first one stays.
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """Why a passage is left out, and which one it nearly repeats if that is the reason."""
 
-    A document whose id belongs to an earlier document is refused whole: its passages would be taken for that one's.
+    reason: str
+    original: str = ""
+
+
+class Duplicates:
+    """Finds passages whose content (if wanted) or whose id an earlier one has, or that nearly repeat one; the first one stays.
+
+    A document whose id belongs to an earlier document is refused whole: its passages would be taken for that one's. Use
+    as a context manager; what was seen stands in files in ``scratch`` that end with it.
     """
 
-    def __init__(self, *, by_content: bool) -> None:
+    def __init__(self, scratch: Path, config: IngestConfig) -> None:
         self.num_documents = 0
-        self._by_content = by_content
-        self._contents = SeenKeys()
-        self._ids = SeenKeys()
+        self._by_content = config.deduplicate
         self._document: tuple[str, int] | None = None
         self._document_is_new: bool | None = None
+        self._open = contextlib.ExitStack()
+        self._contents = self._open.enter_context(SeenKeys(scratch / "contents.sqlite"))
+        self._ids = self._open.enter_context(SeenKeys(scratch / "ids.sqlite"))
+        self._near: NearDuplicates | None = None
+        if config.near_duplicates:
+            near = NearDuplicates(scratch / "near.sqlite", config.near_duplicates)
+            self._near = self._open.enter_context(near)
 
-    def reasons(self, table: pa.Table) -> list[str | None]:
+    def __enter__(self) -> Duplicates:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.__exit__(kind, err, trace)
+
+    def find(self, table: pa.Table) -> list[Duplicate | None]:
         """Say for each staged passage why it is left out, None where it is not; tables come in order."""
-        names = ("source", "line", "document_id", "id", "content_hash")
-        return [self._reason(*row) for row in zip(*(table[name].to_pylist() for name in names), strict=True)]
+        names = ("source", "line", "document_id", "id", "content_hash", "signature")
+        return [self._find(*row) for row in zip(*(table[name].to_pylist() for name in names), strict=True)]
 
-    def _reason(self, source: str, line: int, document_id: str, identity: str, content: str) -> str | None:
+    def _find(
+        self, source: str, line: int, document_id: str, identity: str, content: str, signature: bytes | None
+    ) -> Duplicate | None:
         if self._document != (source, line):
             self._document, self._document_is_new = (source, line), None
         key = bytes.fromhex(content)
         if self._by_content and key in self._contents:
-            return DUPLICATE_CONTENT
+            return Duplicate(DUPLICATE_CONTENT)
+        if self._near and signature and (original := self._near.find(signature)):
+            return Duplicate(NEAR_DUPLICATE, original)
         if self._document_is_new is None:
             self._document_is_new = self._ids.add(id_key(document_id))
             self.num_documents += self._document_is_new
         if not self._document_is_new or (identity != document_id and not self._ids.add(id_key(identity))):
-            return DUPLICATE_ID
+            return Duplicate(DUPLICATE_ID)
         if self._by_content:
             self._contents.add(key)
+        if self._near and signature:
+            self._near.add(signature, identity)
         return None

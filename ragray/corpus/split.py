@@ -1,8 +1,9 @@
 """Splitting documents. In: a clean document. Out: passages of at most ``max_tokens`` tokens that overlap a little.
 
-A piece ends with a paragraph, else a sentence, else a word, and is a literal part of the document's text. Its end alone
-decides where the next one begins: an edit leaves the pieces before it as they were, and those behind the next end that
-old and new text share.
+A piece ends before a heading, else with a paragraph, a sentence, or a word, and is a literal part of the document's text;
+a heading (a paragraph that begins with `#`, as in markdown) stays with the text below it. The end of a piece alone decides
+where the next one begins: an edit leaves the pieces before it as they were, and those behind the next end that old and
+new text share.
 """
 
 from __future__ import annotations
@@ -12,27 +13,25 @@ import re
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
-from pathlib import Path
-from typing import Protocol
 
-from tokenizers import Tokenizer as RustTokenizer
-
-from ragray.artifact import file_checksum
-from ragray.config import EncoderConfig, IngestConfig
-from ragray.errors import ModelNotFoundError
-from ragray.models import resolve_model
+from ragray.config import IngestConfig
+from ragray.corpus.tokens import Tokenizer
 from ragray.types import Document, Passage
 
-WORD, SENTENCE, PARAGRAPH = 0, 1, 2
+WORD, SENTENCE, PARAGRAPH, SECTION = range(4)
+"""What a word may be the last one of; a section ends where a heading follows."""
 MAX_CHARS_PER_TOKEN = 16
 """A token counts for so many characters at most, so that data which the encoder does not know stays short too."""
 MAX_WORD_CHARS = 100
 """Longer words (data, or a script without white space) may be cut; WordPiece makes one [UNK] of them."""
+MAX_HEADING_CHARS = 200
+"""A longer paragraph is none, whatever it begins with."""
+SECTION_SHARE = 0.25
+"""A piece ends with a section that fills so much of it: less than a paragraph must, as what follows is about something else."""
 WORDS_PER_BATCH = 2048
-MAX_KNOWN_WORDS = 100_000
 CONTEXT_TOKENS = 8
 """Within so many tokens of a limit the sum of words is not trusted: byte-pair vocabularies mind where a line starts."""
 
@@ -44,80 +43,8 @@ _CLOSERS = "\"'”’»)]"
 _ENDERS = frozenset(".!?…" + _CLOSERS)
 _WORD = re.compile(rf"([^\s{_CJK_STOPS}]+[{_CJK_STOPS}]*|[{_CJK_STOPS}]+)(\s*)")
 _SENTENCE_END = re.compile(rf"[.!?…][{re.escape(_CLOSERS)}]*$")
+_HEADING = re.compile(rf"#{{1,6}} [^\n]{{1,{MAX_HEADING_CHARS}}}(?:\n\n|\Z)")
 _ABBREVIATION = re.compile(rf"[{re.escape(_OPENERS)}]*([A-Z]|Mr|Mrs|Ms|Dr|Prof|St|No|Fig|Eq|vs|cf|[a-z]\.[a-z])\.$")
-
-
-class Tokenizer(Protocol):
-    """Counts tokens as the encoder does, without its special tokens."""
-
-    @property
-    def identity(self) -> str:
-        """What decides the counts."""
-
-    def count(self, text: str) -> int:
-        """Count the tokens of a text."""
-
-    def count_words(self, words: Sequence[str]) -> list[int]:
-        """Count the tokens of each of some words, which hold no white space."""
-
-
-class FileTokenizer:
-    """The tokenizer of a model folder, from its ``tokenizer.json``; the truncation and padding stored there are off."""
-
-    def __init__(self, folder: Path) -> None:
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise ModelNotFoundError(f"{folder}: holds no tokenizer.json; save the model's fast tokenizer there")
-        self.identity = file_checksum(path)
-        self._tokenizer = RustTokenizer.from_file(str(path))
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        self._known: dict[str, int] = {}
-
-    def count(self, text: str) -> int:
-        """Count the tokens of a text."""
-        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
-
-    def count_words(self, words: Sequence[str]) -> list[int]:
-        """Count the tokens of each of some words; a word is tokenized once and then remembered."""
-        known = self._known
-        new = [word for word in dict.fromkeys(words) if word not in known]
-        if len(known) + len(new) > MAX_KNOWN_WORDS:
-            known.clear()
-            new = list(dict.fromkeys(words))
-        if new:
-            offsets = self._tokenizer.encode(" ".join(new), add_special_tokens=False).offsets
-            token_ends = [end for _, end in offsets]
-            word_end = token = 0
-            for word in new:
-                word_end += len(word)
-                until = bisect_right(token_ends, word_end, token)
-                known[word] = until - token
-                word_end, token = word_end + 1, until
-        return [known[word] for word in words]
-
-
-class WordTokenizer:
-    """Counts words between white space: goes with the encoder ``hash:N``, which has no other tokens."""
-
-    identity = "words"
-
-    def count(self, text: str) -> int:
-        """Count the words of a text."""
-        return len(text.split())
-
-    def count_words(self, words: Sequence[str]) -> list[int]:
-        """Count one for each word."""
-        return [1] * len(words)
-
-
-def load_tokenizer(config: EncoderConfig) -> Tokenizer:
-    """Load the tokenizer that belongs to a configured encoder.
-
-    Raises:
-        ModelNotFoundError: the encoder's name resolves to nothing, or to a folder without tokenizer.json.
-    """
-    return WordTokenizer() if config.model.startswith("hash:") else FileTokenizer(resolve_model(config.model))
 
 
 def split_document(document: Document, tokenizer: Tokenizer, config: IngestConfig) -> Iterator[Passage]:
@@ -201,14 +128,18 @@ class _Splitter:
         return first, self._best_end(new, stop)
 
     def _best_end(self, new: int, stop: int) -> int:
-        """Move an end back to the last paragraph that leaves the piece half full, else to a sentence."""
+        """Move an end back to the last section, else paragraph, that leaves the piece full enough, else to a sentence."""
         words = self._words
         if stop == len(words):
             return stop
-        half = (words.totals[new] + words.totals[stop]) / 2
-        paragraph, sentence = words.last_break(PARAGRAPH, new, stop), words.last_break(SENTENCE, new, stop)
+        num_tokens = words.totals[stop] - words.totals[new]
+        half = words.totals[new] + num_tokens / 2
+        section, paragraph = words.last_break(SECTION, new, stop), words.last_break(PARAGRAPH, new, stop)
+        if section and words.totals[section] >= words.totals[new] + num_tokens * SECTION_SHARE:
+            return section
         if paragraph and words.totals[paragraph] >= half:
             return paragraph
+        sentence = words.last_break(SENTENCE, new, stop)
         if sentence and (words.totals[sentence] >= half or self._sentence_fits(sentence)):
             return sentence
         return max(stop, new + 1)
@@ -218,8 +149,13 @@ class _Splitter:
         return end > 0
 
     def _overlap_start(self, first: int, stop: int) -> int:
-        """Find where the next piece begins: at the sentences, else the words, that the overlap has room for."""
+        """Find where the next piece begins: at the sentences, else the words, that the overlap has room for.
+
+        A new section begins with its heading.
+        """
         totals = self._words.totals
+        if self._words.breaks[stop - 1] == SECTION:
+            return stop
         low = max(first + 1, bisect_left(totals, totals[stop] - self._overlap, first, stop))
         return self._words.first_break(low - 1, stop - 1) or min(low, stop)
 
@@ -266,12 +202,12 @@ class _Words:
         return bisect_right(self.totals, self.totals[first] + num_tokens, first) - 1
 
     def last_break(self, strength: int, first: int, stop: int) -> int:
-        """Return the last end, in (first, stop], of a sentence (or of a paragraph), 0 where there is none."""
-        return 1 + max(self.breaks.rfind(level, first, stop) for level in range(strength, PARAGRAPH + 1))
+        """Return the last end, in (first, stop], of a sentence (or of more than that), 0 where there is none."""
+        return 1 + max(self.breaks.rfind(level, first, stop) for level in range(strength, SECTION + 1))
 
     def first_break(self, first: int, stop: int) -> int:
         """Return the first end, in (first, stop], of a sentence, 0 where there is none."""
-        found = (self.breaks.find(level, first, stop) for level in (SENTENCE, PARAGRAPH))
+        found = (self.breaks.find(level, first, stop) for level in (SENTENCE, PARAGRAPH, SECTION))
         return min((1 + index for index in found if index >= 0), default=0)
 
 
@@ -288,10 +224,21 @@ def _spans(text: str, match: re.Match[str]) -> Iterator[tuple[int, int, int]]:
 
 def _break_behind(text: str, match: re.Match[str]) -> int:
     word, gap = match.groups()
-    if "\n\n" in gap or match.end() == len(text):
+    if match.end() == len(text):
         return PARAGRAPH
+    if "\n\n" in gap:
+        return _paragraph_break(text, match.end(1), match.end())
     if word[-1] in _CJK_STOPS:
         return SENTENCE
     if gap and word[-1] in _ENDERS and _SENTENCE_END.search(word) and not text[match.end()].islower():
         return WORD if _ABBREVIATION.match(word) else SENTENCE
     return WORD
+
+
+def _paragraph_break(text: str, end: int, following: int) -> int:
+    """Say what ends at a blank line: nothing behind a heading, a section before one, else a paragraph."""
+    start = text.rfind("\n\n", max(0, end - MAX_HEADING_CHARS), end)
+    start = start + 2 if start >= 0 else 0
+    if end - start <= MAX_HEADING_CHARS and _HEADING.match(text, start):
+        return WORD
+    return SECTION if _HEADING.match(text, following) else PARAGRAPH

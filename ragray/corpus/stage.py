@@ -12,13 +12,16 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ragray.artifact import atomic_path, file_checksum, fingerprint, write_json
+from ragray.artifact import atomic_path, fingerprint, write_json
 from ragray.config import Config, IngestConfig
 from ragray.corpus.clean import clean_line, clean_text, refuse_reason
-from ragray.corpus.read import Record, Refusal, excerpt, read_source
+from ragray.corpus.near import Signer
+from ragray.corpus.read import read_source
+from ragray.corpus.record import Record, Refusal, excerpt
 from ragray.corpus.sources import ONE_DOCUMENT_FORMATS, Source
-from ragray.corpus.split import Tokenizer, load_tokenizer, split_document
+from ragray.corpus.split import split_document
 from ragray.corpus.table import PASSAGE_SCHEMA, SCHEMA_VERSION, passages_to_table
+from ragray.corpus.tokens import Tokenizer, load_tokenizer
 from ragray.errors import InputError
 from ragray.types import Passage
 
@@ -28,12 +31,22 @@ PART_ROWS = 4096
 PART_CHARS = 16 << 20
 LOT_FILES = 256
 LOT_BYTES = 8 << 20
-STAGED_SCHEMA = PASSAGE_SCHEMA.append(pa.field("source", pa.string())).append(pa.field("line", pa.int64()))
+READER_VERSION = 2
+"""Changes whenever the same source becomes other passages than before: old corpora are made anew."""
+STAGED_SCHEMA = pa.schema(
+    [
+        *PASSAGE_SCHEMA,
+        pa.field("source", pa.string()),
+        pa.field("line", pa.int64()),
+        pa.field("signature", pa.binary()),
+    ]
+)
+"""Without a search for near duplicates the signatures are null."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lot:
-    """Files staged together, the unit of work: one, or a number of small ones that hold one document each."""
+    """Files staged together, the unit of work: one, a part of one, or a number of small ones of one document each."""
 
     key: str
     sources: tuple[Source, ...]
@@ -51,25 +64,25 @@ class Staged:
 def plan_lots(sources: Sequence[Source], checksums: Sequence[str], config: IngestConfig, tokenizer: str) -> list[Lot]:
     """Cut sources into lots, in their order; a lot's key changes with whatever changes its passages."""
     ignored = {"num_workers", "shard_rows", "deduplicate"}
-    settings = [config.model_dump(mode="json", exclude=ignored), tokenizer, SCHEMA_VERSION]
+    settings = [config.model_dump(mode="json", exclude=ignored), tokenizer, SCHEMA_VERSION, READER_VERSION]
     lots: list[Lot] = []
     for group in _groups(list(zip(sources, checksums, strict=True))):
-        content = [[str(source.path), source.name, checksum] for source, checksum in group]
+        content = [[source.label, source.name, checksum, _lines_before(source)] for source, checksum in group]
         files, sums = zip(*group, strict=True)
         lots.append(Lot(fingerprint([content, settings]), files, sums))
     return lots
+
+
+def _lines_before(source: Source) -> int:
+    return source.part.lines_before if source.part else 0
 
 
 def _groups(files: Sequence[tuple[Source, str]]) -> Iterator[list[tuple[Source, str]]]:
     group: list[tuple[Source, str]] = []
     num_bytes = 0
     for source, checksum in files:
-        size = source.path.stat().st_size
-        if group and not (
-            {source.format, group[0][0].format} <= set(ONE_DOCUMENT_FORMATS)
-            and len(group) < LOT_FILES
-            and num_bytes + size <= LOT_BYTES
-        ):
+        size = source.num_bytes() if source.format in ONE_DOCUMENT_FORMATS else LOT_BYTES
+        if group and (len(group) == LOT_FILES or num_bytes + size > LOT_BYTES):
             yield group
             group, num_bytes = [], 0
         group.append((source, checksum))
@@ -109,6 +122,7 @@ class Stager:
         self._config = config.ingest
         self._folder = folder
         self._tokenizer = load_tokenizer(config.embed)
+        self._signer = Signer() if config.ingest.near_duplicates else None
 
     def stage(self, lot: Lot) -> Staged:
         """Stage one lot; what an earlier attempt left unfinished is written anew.
@@ -117,13 +131,13 @@ class Stager:
             InputError: a file cannot be read, holds no records, or is no longer the one that was planned.
         """
         for source in lot.sources:
-            if not source.path.is_file():
+            if not source.exists():
                 raise InputError(
-                    f"{source.path}: not found where it is read; keep sources and --out on a shared file system"
+                    f"{source.label}: not found where it is read; keep sources and --out on a shared file system"
                 )
         folder = self._folder / lot.key
         shutil.rmtree(folder, ignore_errors=True)
-        parts = _Parts(folder)
+        parts = _Parts(folder, self._signer)
         refused: Counter[str] = Counter()
         with atomic_path(folder / REFUSED_NAME) as path, path.open("w", encoding="utf-8") as refusals:
             for source in lot.sources:
@@ -135,8 +149,8 @@ class Stager:
                         parts.add(source, *item)
             parts.flush()
         for source, checksum in zip(lot.sources, lot.checksums, strict=True):
-            if file_checksum(source.path) != checksum:
-                raise InputError(f"{source.path}: changed while it was read; run again once nobody writes to it")
+            if source.checksum(fresh=True) != checksum:
+                raise InputError(f"{source.label}: changed while it was read; run again once nobody writes to it")
         done = Staged(parts.num_rows, dict(refused))
         write_json(folder / DONE_NAME, asdict(done))
         return done
@@ -164,9 +178,10 @@ def _cleaned(source: Source, record: Record, config: IngestConfig) -> Record | R
 class _Parts:
     """Collects passages and writes them as parts of bounded size."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, signer: Signer | None) -> None:
         self.num_rows = 0
         self._folder = folder
+        self._signer = signer
         self._num_parts = 0
         self._num_chars = 0
         self._passages: list[Passage] = []
@@ -185,7 +200,8 @@ class _Parts:
         if not self._passages:
             return
         columns = passages_to_table(self._passages).columns
-        table = pa.table([*columns, pa.array(self._sources), pa.array(self._lines, pa.int64())], schema=STAGED_SCHEMA)
+        signatures = [self._signer.sign(passage.text) if self._signer else None for passage in self._passages]
+        table = pa.table([*columns, self._sources, self._lines, signatures], schema=STAGED_SCHEMA)
         with atomic_path(self._folder / f"part-{self._num_parts:06}.parquet") as path:
             pq.write_table(table, path, compression="lz4")
         self.num_rows += len(table)

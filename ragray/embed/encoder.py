@@ -12,11 +12,14 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ragray.config import EncoderConfig
+from ragray.config import EmbedConfig, EncoderConfig
+from ragray.embed.pooling import model_pooling, require_known_modules
 from ragray.errors import ConfigError, EncoderMismatchError
 from ragray.models import resolve_model, weights_fingerprint
 
 Vectors = npt.NDArray[np.float32]
+
+MIXED_ADVICE = "use one encoder for both, or embed and index again with the other"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +34,14 @@ class EncoderFingerprint:
     max_length: int
     passage_prefix: str
 
-    def require(self, other: EncoderFingerprint, *, here: str, there: str) -> None:
+    def require(self, other: EncoderFingerprint, *, here: str, there: str, advice: str = MIXED_ADVICE) -> None:
         """Raise `EncoderMismatchError` naming the first difference, unless the two are equal (the model's name is no difference)."""
         mine, theirs = asdict(self), asdict(other)
         for key in mine:
             if key != "model" and mine[key] != theirs[key]:
                 raise EncoderMismatchError(
                     f"{here} was made with encoder '{self.model}' ({key}={mine[key]!r}), {there} with '{other.model}' "
-                    f"({key}={theirs[key]!r}); use one encoder for both, or embed and index again with the other"
+                    f"({key}={theirs[key]!r}); {advice}"
                 )
 
 
@@ -93,41 +96,40 @@ def encoder_fingerprint(config: EncoderConfig, folder: Path | None = None) -> En
 
     Raises:
         ModelNotFoundError: the name resolves to nothing, or the folder holds no safetensors.
+        ConfigError: the model has a pooling or a module that ragray does not compute.
     """
     if config.model.startswith("hash:"):
         return load_encoder(config).fingerprint
     folder = folder or resolve_model(config.model)
+    require_known_modules(folder)
     return EncoderFingerprint(
         model=config.model,
         weights=weights_fingerprint(folder),
         dim=int(json.loads((folder / "config.json").read_text(encoding="utf-8"))["hidden_size"]),
-        pooling=_pooling(folder) if config.pooling == "auto" else config.pooling,
+        pooling=model_pooling(folder) if config.pooling == "auto" else config.pooling,
         normalize=config.normalize,
         max_length=config.max_length,
         passage_prefix=config.passage_prefix,
     )
 
 
-def _pooling(folder: Path) -> str:
-    """Read the pooling that sentence-transformers wrote beside the weights; without that file, mean."""
-    path = folder / "1_Pooling" / "config.json"
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")).get("pooling_mode_cls_token"):
-        return "cls"
-    return "mean"
-
-
-def load_encoder(config: EncoderConfig, *, device: str = "auto") -> Encoder:
-    """Load the encoder that a configuration names (torch is imported only for a real one).
+def load_encoder(config: EncoderConfig, *, device: str = "auto", threads: int = 0) -> Encoder:
+    """Load the encoder that a configuration names, with so many threads (0: as many as torch takes by itself).
 
     Raises:
         ConfigError: `hash:` is not followed by a dimension.
         ModelNotFoundError: the model's name resolves to nothing.
+        MissingPackageError: ``embed.engine`` needs a package that is not installed.
     """
     if config.model.startswith("hash:"):
         digits = config.model.removeprefix("hash:")
         if not digits.isdigit() or int(digits) < 1:
             raise ConfigError(f"embed.model={config.model!r}: expected hash:DIM, for instance hash:64")
         return HashEncoder(int(digits))
+    if isinstance(config, EmbedConfig) and config.engine == "openvino":
+        from ragray.embed.openvino import OpenVinoEncoder
+
+        return OpenVinoEncoder.compile(config, threads=threads)
     from ragray.embed.transformer import TransformerEncoder
 
-    return TransformerEncoder.load(config, device=device)
+    return TransformerEncoder.load(config, device=device, threads=threads)

@@ -1,9 +1,14 @@
-"""Embeddings on disk. In: a corpus, blocks of vectors. Out: one Parquet file a block, and a plan that says which are missing."""
+"""Embeddings on disk. In: a corpus, blocks of vectors. Out: one Parquet file a block, and a plan that says which are missing.
+
+A block's file holds its rows of the corpus in order, without those that were refused; which these are, and why, stands in the
+file's own metadata, so that a block is whole when its rows and its refused ones are as many as were planned.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +23,7 @@ from ragray.errors import ConfigError, CorruptArtifactError
 from ragray.types import Passage
 
 BLOCK_FOLDER = "blocks"
+REFUSED_KEY = b"ragray.refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +41,40 @@ class Block:
         return self.stop - self.start
 
 
-def plan_blocks(shards: Sequence[tuple[Path, int]], block_rows: int) -> list[Block]:
-    """Cut corpus shards (path, rows) into blocks, in corpus order; the names sort in that order too."""
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A passage that could not be embedded: its row, counted from the block's first, its id, and why."""
+
+    row: int
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class BlockLayout:
+    """Which of a block's planned rows its file holds: all in order, without the refused ones."""
+
+    num_rows: int
+    refused: tuple[Refused, ...] = ()
+
+    @property
+    def num_planned(self) -> int:
+        """Rows of the corpus that the block stands for."""
+        return self.num_rows + len(self.refused)
+
+    @property
+    def refused_rows(self) -> tuple[int, ...]:
+        """Rows that the file lacks, ascending, counted from the block's first."""
+        return tuple(refused.row for refused in self.refused)
+
+
+def plan_blocks(shards: Sequence[tuple[Path, int]], block_rows: int, key: str = "plan") -> list[Block]:
+    """Cut corpus shards (path, rows) into blocks, in corpus order; the names sort in that order too.
+
+    ``key`` is part of the names: a writer of an earlier plan that is still alive then writes files that nobody reads.
+    """
     return [
-        Block(str(path), start, min(start + block_rows, rows), f"block-{number:05}-{start:09}.parquet")
+        Block(str(path), start, min(start + block_rows, rows), f"block-{number:05}-{start:09}-{key}.parquet")
         for number, (path, rows) in enumerate(shards)
         for start in range(0, rows, block_rows)
     ]
@@ -46,16 +82,31 @@ def plan_blocks(shards: Sequence[tuple[Path, int]], block_rows: int) -> list[Blo
 
 def missing_blocks(folder: Path, blocks: Sequence[Block]) -> list[Block]:
     """Return the blocks whose file is not there or does not hold as many rows as it should."""
-    return [block for block in blocks if not _is_whole(folder / BLOCK_FOLDER / block.name, block.num_rows)]
+    return [block for block in blocks if not is_whole(folder, block)]
 
 
-def _is_whole(path: Path, rows: int) -> bool:
-    if not path.is_file():
-        return False
+def is_whole(folder: Path, block: Block) -> bool:
+    """Say whether the block's file is there and accounts for every row that was planned."""
+    path = folder / BLOCK_FOLDER / block.name
     try:
-        return int(pq.read_metadata(path).num_rows) == rows
-    except (ValueError, OSError):  # pyarrow has several names for a damaged footer
+        return path.is_file() and read_layout(path).num_planned == block.num_rows
+    except CorruptArtifactError:
         return False
+
+
+def read_layout(path: Path) -> BlockLayout:
+    """Read from a block file's footer which rows it holds.
+
+    Raises:
+        CorruptArtifactError: the footer cannot be read.
+    """
+    try:
+        footer = pq.read_metadata(path)
+        refused = TypeAdapter(tuple[Refused, ...]).validate_json((footer.metadata or {}).get(REFUSED_KEY, b"[]"))
+    except (ValueError, OSError) as err:  # pyarrow has several names for a damaged footer
+        reason = str(err).splitlines()[0]
+        raise CorruptArtifactError(f"{path}: is no block of embeddings ({reason}); embed this corpus again") from err
+    return BlockLayout(int(footer.num_rows), refused)
 
 
 def read_block(block: Block) -> pa.Table:
@@ -84,28 +135,39 @@ def passage_text(passage: Passage) -> str:
     return encoder_text(passage.title, passage.text)
 
 
-def write_block(folder: Path, block: Block, ids: pa.ChunkedArray, vectors_ND: Vectors) -> None:
-    """Write one finished block atomically: columns id and embedding, fixed_size_list<float16>[D].
+def not_finite(vectors_ND: Vectors) -> list[int]:
+    """Return the rows that float16 cannot hold: beyond 65504, or not a number."""
+    with np.errstate(over="ignore"):
+        rows: list[int] = np.flatnonzero(~np.isfinite(vectors_ND.astype(np.float16)).all(axis=1)).tolist()
+    return rows
+
+
+def write_block(
+    folder: Path, block: Block, ids: pa.ChunkedArray, vectors_ND: Vectors, refused: Sequence[Refused] = ()
+) -> None:
+    """Write one finished block atomically: columns id and embedding, fixed_size_list<float16>[D]; the refused in the metadata.
 
     Raises:
         ConfigError: a vector is not finite in float16.
     """
-    with np.errstate(over="ignore"):
-        halves_ND = vectors_ND.astype(np.float16)
-    if bad := np.flatnonzero(~np.isfinite(halves_ND).all(axis=1)).tolist():
+    if bad := not_finite(vectors_ND):
         raise ConfigError(
             f"{block.name}: passage '{ids[bad[0]]}' has a vector that float16 cannot hold (beyond 65504, or not a number); "
             "set embed.normalize=true, or choose another embed.model"
         )
-    values = pa.array(halves_ND.ravel(), type=pa.float16())
+    values = pa.array(vectors_ND.astype(np.float16).ravel(), type=pa.float16())
     column = pa.FixedSizeListArray.from_arrays(values, vectors_ND.shape[1])
+    table = pa.table({"id": ids, "embedding": column})
+    if refused:
+        rows = TypeAdapter(list[Refused]).dump_json(sorted(refused, key=attrgetter("row")))
+        table = table.replace_schema_metadata({REFUSED_KEY: rows})
     with atomic_path(folder / BLOCK_FOLDER / block.name) as path:
-        pq.write_table(pa.table({"id": ids, "embedding": column}), path, compression="none")
+        pq.write_table(table, path, compression="none")
 
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
-    """A finished embeddings folder, opened and verified."""
+    """A finished embeddings folder, opened and verified; ``num_rows`` are its vectors, the quarantined not among them."""
 
     folder: Path
     manifest: Manifest
@@ -113,6 +175,7 @@ class Embeddings:
     encoder_config: EncoderConfig
     num_rows: int
     corpus: str
+    num_quarantined: int = 0
 
     @classmethod
     def open(cls, folder: Path) -> Embeddings:
@@ -124,24 +187,26 @@ class Embeddings:
         """
         manifest = open_artifact(folder, "embeddings")
         facts = manifest.facts
-        encoder, settings, rows = facts["encoder"], facts["encoder_config"], facts["num_rows"]
-        if not isinstance(encoder, dict) or not isinstance(rows, int):
-            raise CorruptArtifactError(
-                f"{folder}/manifest.json: encoder or num_rows is malformed; run `ragray embed` again"
+        try:
+            return cls(
+                folder,
+                manifest,
+                encoder_of(manifest),
+                EncoderConfig.model_validate(facts["encoder_config"]),
+                TypeAdapter(int).validate_python(facts["num_rows"]),
+                str(facts["corpus"]),
+                TypeAdapter(int).validate_python(facts.get("num_quarantined", 0)),
             )
-        return cls(
-            folder,
-            manifest,
-            TypeAdapter(EncoderFingerprint).validate_python(encoder),
-            EncoderConfig.model_validate(settings),
-            rows,
-            str(facts["corpus"]),
-        )
+        except (KeyError, ValueError) as err:
+            reason = str(err).splitlines()[0]
+            raise CorruptArtifactError(
+                f"{folder}/manifest.json: a fact is malformed ({reason}); run `ragray embed` again"
+            ) from err
 
     @property
     def blocks(self) -> list[Path]:
         """Block files in corpus order."""
-        return [self.folder / entry.path for entry in self.manifest.files]
+        return [self.folder / entry.path for entry in self.manifest.files if entry.path.startswith(f"{BLOCK_FOLDER}/")]
 
     def iter_blocks(self) -> Iterator[tuple[list[str], np.ndarray]]:
         """Yield ids and vectors (rows, D) float16, block by block in corpus order."""
@@ -157,10 +222,21 @@ def load_block(path: Path) -> tuple[list[str], np.ndarray]:
     return table["id"].to_pylist(), vectors
 
 
+def encoder_of(manifest: Manifest) -> EncoderFingerprint:
+    """Return the encoder that a manifest of embeddings names; raises `KeyError` or `ValueError` where it names none."""
+    return TypeAdapter(EncoderFingerprint).validate_python(manifest.facts["encoder"])
+
+
 def embeddings_facts(
-    *, num_rows: int, corpus: str, encoder: EncoderFingerprint, config: EncoderConfig
+    *, num_rows: int, corpus: str, encoder: EncoderFingerprint, config: EncoderConfig, num_quarantined: int = 0
 ) -> dict[str, JsonValue]:
     """Facts for the manifest of an embeddings folder."""
     fields = EncoderConfig.model_fields
     settings = {key: value for key, value in config.model_dump(mode="json").items() if key in fields}
-    return {"num_rows": num_rows, "corpus": corpus, "encoder": asdict(encoder), "encoder_config": settings}
+    return {
+        "num_rows": num_rows,
+        "num_quarantined": num_quarantined,
+        "corpus": corpus,
+        "encoder": asdict(encoder),
+        "encoder_config": settings,
+    }

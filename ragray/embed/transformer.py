@@ -5,16 +5,17 @@ B texts, T tokens, D dim.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ragray.config import EncoderConfig
+from ragray.config import EmbedConfig, EncoderConfig
+from ragray.embed.batching import BatchedEncoder, Tokens
 from ragray.embed.encoder import EncoderFingerprint, Vectors, encoder_fingerprint
 from ragray.models import resolve_model
 
@@ -30,7 +31,9 @@ class PooledEncoder(nn.Module):
 
     def forward(self, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
         """Return vectors (B, D): mean over the tokens, or the first token's state."""
-        states_BTD: Tensor = self.model(input_ids=input_ids_BT, attention_mask=attention_mask_BT).last_hidden_state
+        states_BTD: Tensor = self.model(
+            input_ids=input_ids_BT, attention_mask=attention_mask_BT
+        ).last_hidden_state.float()
         if self.pooling == "cls":
             vectors_BD = states_BTD[:, 0]
         else:
@@ -39,17 +42,15 @@ class PooledEncoder(nn.Module):
         return F.normalize(vectors_BD, dim=-1) if self.normalize else vectors_BD
 
 
-class TransformerEncoder:
-    """Encodes texts with a pretrained model; batches are sorted by length and bounded in padded tokens."""
+class TransformerEncoder(BatchedEncoder):
+    """Encodes texts with a pretrained model on torch."""
 
     def __init__(
         self, module: PooledEncoder, tokenizer: Any, config: EncoderConfig, fingerprint: EncoderFingerprint
     ) -> None:
+        super().__init__(tokenizer, config, fingerprint)
         self.module = module
-        self.tokenizer = tokenizer
-        self.config = config
-        self._fingerprint = fingerprint
-        self._batch_tokens = getattr(config, "batch_tokens", 1024)
+        self._dtype = pick_dtype(config.dtype if isinstance(config, EmbedConfig) else "float32", self.device)
 
     @classmethod
     def load(
@@ -57,10 +58,11 @@ class TransformerEncoder:
         config: EncoderConfig,
         *,
         device: str = "auto",
+        threads: int = 0,
         weights: Path | None = None,
         fingerprint: EncoderFingerprint | None = None,
     ) -> TransformerEncoder:
-        """Load the model that a configuration names.
+        """Load the model that a configuration names; ``threads`` other than 0 sets those of torch in this process.
 
         With ``weights`` and ``fingerprint`` it is a fine-tuned question encoder: other weights, but the vectors live in the
         space of the passage encoder with that fingerprint.
@@ -68,27 +70,19 @@ class TransformerEncoder:
         Raises:
             ModelNotFoundError: the name resolves to nothing, or the folder holds no safetensors.
         """
-        from transformers import AutoModel, AutoTokenizer
+        from transformers import AutoTokenizer
 
+        if threads:
+            torch.set_num_threads(threads)
         folder = weights or resolve_model(config.model)
         fingerprint = fingerprint or encoder_fingerprint(config, folder)
-        model = AutoModel.from_pretrained(folder, dtype=torch.float32)
-        module = PooledEncoder(model, pooling=fingerprint.pooling, normalize=config.normalize)
-        module = module.to(pick_device(device)).eval()
+        module = load_module(folder, fingerprint).to(pick_device(device))
         return cls(module, AutoTokenizer.from_pretrained(folder), config, fingerprint)
 
     @property
-    def fingerprint(self) -> EncoderFingerprint:
-        """What decides the vectors."""
-        return self._fingerprint
-
-    def encode(self, texts: Sequence[str]) -> Vectors:
-        """Encode passages, (N,) -> (N, D) float32."""
-        return self._encode([self.config.passage_prefix + text for text in texts])
-
-    def encode_questions(self, texts: Sequence[str]) -> Vectors:
-        """Encode questions, (N,) -> (N, D) float32."""
-        return self._encode([self.config.question_prefix + text for text in texts])
+    def device(self) -> torch.device:
+        """Where the module lies."""
+        return next(self.module.parameters()).device
 
     def question_tensors(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Tokenise questions for `PooledEncoder`: ids and mask, both (B, T), on the module's device."""
@@ -99,35 +93,34 @@ class TransformerEncoder:
             max_length=self.config.max_length,
             return_tensors="pt",
         )
-        device = next(self.module.parameters()).device
-        return batch["input_ids"].to(device), batch["attention_mask"].to(device)
+        return batch["input_ids"].to(self.device), batch["attention_mask"].to(self.device)
 
-    @torch.inference_mode()
-    def _encode(self, texts: list[str]) -> Vectors:
-        vectors_ND = np.empty((len(texts), self._fingerprint.dim), dtype=np.float32)
-        if not texts:
-            return vectors_ND
-        tokens = self.tokenizer(texts, truncation=True, max_length=self.config.max_length)["input_ids"]
-        device = next(self.module.parameters()).device
+    def _encode(self, prefix: str, texts: Sequence[str]) -> Vectors:
         training = self.module.training
         self.module.eval()
-        for rows in plan_batches([len(ids) for ids in tokens], self._batch_tokens):
-            padded = self.tokenizer.pad({"input_ids": [tokens[row] for row in rows]}, return_tensors="pt").to(device)
-            vectors_ND[rows] = self.module(padded["input_ids"], padded["attention_mask"]).float().cpu().numpy()
-        self.module.train(training)
-        return vectors_ND
+        try:
+            return super()._encode(prefix, texts)
+        finally:
+            self.module.train(training)
+
+    @torch.inference_mode()
+    def _vectors(self, input_ids_BT: Tokens, attention_mask_BT: Tokens) -> Vectors:
+        device = self.device
+        reduced = contextlib.nullcontext() if self._dtype == torch.float32 else torch.autocast(device.type, self._dtype)
+        with reduced:
+            vectors_BD = self.module(
+                torch.from_numpy(input_ids_BT).to(device), torch.from_numpy(attention_mask_BT).to(device)
+            )
+        vectors: Vectors = vectors_BD.float().cpu().numpy()
+        return vectors
 
 
-def plan_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Group rows of similar length, longest first, so that rows x longest stays within ``batch_tokens`` (at least one row)."""
-    batches: list[list[int]] = []
-    longest = 0
-    for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
-        if not batches or (len(batches[-1]) + 1) * longest > batch_tokens:
-            batches.append([])
-            longest = max(lengths[row], 1)
-        batches[-1].append(row)
-    return batches
+def load_module(folder: Path, fingerprint: EncoderFingerprint) -> PooledEncoder:
+    """Load weights in float32, with the pooling that the fingerprint names."""
+    from transformers import AutoModel
+
+    model = AutoModel.from_pretrained(folder, dtype=torch.float32)
+    return PooledEncoder(model, pooling=fingerprint.pooling, normalize=fingerprint.normalize).eval()
 
 
 def pick_device(device: str) -> torch.device:
@@ -135,3 +128,12 @@ def pick_device(device: str) -> torch.device:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(device)
+
+
+def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """Resolve `auto` to bfloat16 on a GPU that computes in it, else to float32."""
+    if dtype == "auto":
+        dtype = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    resolved = getattr(torch, dtype)
+    assert isinstance(resolved, torch.dtype)
+    return resolved

@@ -1,9 +1,10 @@
-"""Retrieval scored against gold ids. In: ranked hits. Out: recall at k and mean reciprocal rank."""
+"""Retrieval scored against what is relevant. In: ranked hits or ids. Out: recall at k, mean reciprocal rank, nDCG. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import log2
 
 from ragray.types import Hit
 
@@ -31,3 +32,28 @@ def ranking_scores(ranks: Sequence[int | None], recall_at: Sequence[int]) -> Ran
     found = [rank for rank in ranks if rank is not None]
     recall = {k: 100 * sum(rank <= k for rank in found) / total for k in recall_at}
     return RankingScores(recall, 100 * sum(1 / rank for rank in found) / total, len(ranks))
+
+
+def ndcg(ranked: Sequence[str], relevance: Mapping[str, int], k: int) -> float:
+    """Return the normalised discounted cumulative gain of the first k ids, 0 to 1, as trec_eval has it.
+
+    The gain is the relevance itself, divided by log2(rank + 1); ids that are not judged, or below 1, gain nothing.
+    """
+    gains = [max(relevance.get(name, 0), 0) for name in ranked[:k]]
+    best = sorted((gain for gain in relevance.values() if gain > 0), reverse=True)[:k]
+    return _discounted(gains) / _discounted(best) if best else 0.0
+
+
+def _discounted(gains: Sequence[int]) -> float:
+    return sum(gain / log2(rank + 1) for rank, gain in enumerate(gains, start=1))
+
+
+def recall(ranked: Sequence[str], relevance: Mapping[str, int], k: int) -> float:
+    """Return which share of the relevant ids is among the first k, 0 to 1."""
+    relevant = {name for name, gain in relevance.items() if gain > 0}
+    return len(relevant.intersection(ranked[:k])) / len(relevant) if relevant else 0.0
+
+
+def reciprocal_rank(ranked: Sequence[str], relevance: Mapping[str, int], k: int) -> float:
+    """Return 1 / rank of the first relevant id, 0 if the first k hold none."""
+    return next((1 / rank for rank, name in enumerate(ranked[:k], start=1) if relevance.get(name, 0) > 0), 0.0)

@@ -1,39 +1,49 @@
-"""Building segments. In: embeddings with their corpus. Out: segment folders, and an approximate index's recall against exact search."""
+"""Building segments. In: embeddings with their corpus. Out: a trained empty index, a plan of the segments, the segments' folders."""
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import dataclass
 from pathlib import Path
 
 import faiss
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ragray.artifact import Manifest
 from ragray.config import IndexConfig
 from ragray.corpus.table import Corpus
-from ragray.embed.shards import Embeddings, load_block
+from ragray.embed.shards import Embeddings, load_block, read_layout
 from ragray.errors import CorruptArtifactError
 from ragray.index.plan import IndexPlan
-from ragray.index.search import ROUNDING
-from ragray.index.segment import write_segment
+from ragray.index.segment import FAISS_FILE, Segment, write_segment
 
-RECALL_QUERIES = 200
-RECALL_K = 10
-RECALL_ROWS = 65536
-"""Rows compared with the queries at a time."""
+SAMPLE_BLOCKS = 64
+"""Blocks that a training sample is drawn from at least; of large corpora, eight times as many as its rows would fill."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockSpan:
+    """A block of embeddings: vectors ``first`` to ``stop`` of all, made from passages ``first_passage`` to ``stop_passage``."""
+
+    path: str
+    first: int
+    stop: int
+    first_passage: int
+    stop_passage: int
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentPlan:
-    """One segment to build: rows ``start`` to ``stop`` of the corpus, in the blocks (path, first row, rows) that hold them."""
+    """One segment to build: vectors ``start`` to ``stop``, the blocks and corpus shards (path, first passage) to read for them."""
 
     name: str
     start: int
     stop: int
-    blocks: tuple[tuple[str, int, int], ...]
+    blocks: tuple[BlockSpan, ...]
+    shards: tuple[tuple[str, int], ...]
 
     @property
     def num_rows(self) -> int:
@@ -41,130 +51,161 @@ class SegmentPlan:
         return self.stop - self.start
 
 
-def plan_segments(embeddings: Embeddings, block_rows: Sequence[int], segment_rows: int, key: str) -> list[SegmentPlan]:
-    """Cut the rows of an embeddings folder into segments of equal size, at most ``segment_rows`` each, in corpus order."""
-    total = sum(block_rows)
+def plan_segments(embeddings: Embeddings, corpus: Corpus, segment_rows: int, key: str) -> list[SegmentPlan]:
+    """Cut all vectors into segments of equal size, at most ``segment_rows`` each, in corpus order.
+
+    Raises:
+        CorruptArtifactError: the blocks do not stand for as many passages as the corpus has, or hold another number of vectors
+            than their manifest says.
+    """
+    spans, total = _spans(embeddings, corpus), embeddings.num_rows
+    firsts, stops = [span.first for span in spans], [span.stop for span in spans]
+    starts = np.cumsum([0, *(rows for _, rows in corpus.shards)]).tolist()
     count = max(1, -(-total // segment_rows))
-    bounds = [total * number // count for number in range(count + 1)]
-    starts = np.cumsum([0, *block_rows])
     plans = []
-    for number, (start, stop) in enumerate(pairwise(bounds)):
-        inside = tuple(
-            (str(path), int(first), rows)
-            for path, first, rows in zip(embeddings.blocks, starts, block_rows, strict=False)
-            if first < stop and first + rows > start
+    for number in range(count):
+        start, stop = total * number // count, total * (number + 1) // count
+        inside = spans[bisect_right(stops, start) : bisect_left(firsts, stop)]
+        blocks = tuple(span for span in inside if span.first < span.stop)
+        shards = slice(bisect_right(starts, blocks[0].first_passage) - 1, bisect_left(starts, blocks[-1].stop_passage))
+        paths = [str(path) for path, _ in corpus.shards[shards]]
+        plans.append(
+            SegmentPlan(f"{key}-{number:05}", start, stop, blocks, tuple(zip(paths, starts[shards], strict=False)))
         )
-        plans.append(SegmentPlan(f"{key}-{number:05}", start, stop, inside))
     return plans
 
 
-def train_empty_index(plan: IndexPlan, embeddings: Embeddings, config: IndexConfig) -> faiss.Index:
-    """Make the empty index that every segment starts from; an IVF's quantizer is trained once, on a sample of the rows."""
-    index = faiss.index_factory(embeddings.encoder.dim, plan.factory, faiss.METRIC_INNER_PRODUCT)
-    if plan.exact:
-        return index
-    sample = _sample(embeddings, config)
-    index.cp.seed = config.seed + 1
-    index.cp.min_points_per_centroid = 1
-    index.train(sample)
+def _spans(embeddings: Embeddings, corpus: Corpus) -> list[BlockSpan]:
+    spans = []
+    row = passage = 0
+    for path in embeddings.blocks:
+        layout = read_layout(path)
+        spans.append(BlockSpan(str(path), row, row + layout.num_rows, passage, passage + layout.num_planned))
+        row += layout.num_rows
+        passage += layout.num_planned
+    if (row, passage) != (embeddings.num_rows, corpus.num_passages):
+        raise CorruptArtifactError(
+            f"{embeddings.folder}: its blocks hold {row} vectors of {passage} passages, expected {embeddings.num_rows} of "
+            f"{corpus.num_passages}, as many as {corpus.folder} has; embed this corpus again"
+        )
+    return spans
+
+
+def sample_rows(embeddings: Embeddings, rows: int, seed: int) -> np.ndarray:
+    """Draw at most ``rows`` vectors evenly from all blocks, or from evenly chosen ones where there are very many, (S, D) float32."""
+    generator = np.random.default_rng(seed)
+    blocks = embeddings.blocks
+    share = min(1.0, rows / max(embeddings.num_rows, 1))
+    count = min(len(blocks), max(SAMPLE_BLOCKS, int(np.ceil(8 * share * len(blocks)))))
+    share = min(1.0, share * len(blocks) / max(count, 1))
+    chosen = [np.empty((0, embeddings.encoder.dim), dtype=np.float16)]
+    for number in np.sort(generator.choice(len(blocks), size=count, replace=False)):
+        _, vectors = load_block(blocks[number])
+        size = int(np.ceil(len(vectors) * share))
+        chosen.append(vectors[np.sort(generator.permutation(len(vectors))[:size])])
+    sample_SD = np.concatenate(chosen)
+    keep = np.sort(generator.permutation(len(sample_SD))[:rows])
+    return sample_SD[keep].astype(np.float32)
+
+
+def train_empty_index(plan: IndexPlan, sample_SD: np.ndarray, config: IndexConfig) -> faiss.Index:
+    """Make the empty index that every segment starts from; lists and codes are trained once, on a sample (unused for exact search)."""
+    index = faiss.index_factory(sample_SD.shape[1], plan.factory, faiss.METRIC_INNER_PRODUCT)
+    if plan.nlist:
+        index.cp.seed = config.seed + 1
+        index.cp.min_points_per_centroid = 1
+        if hasattr(index, "pq"):
+            index.pq.cp.min_points_per_centroid = 1
+        index.train(np.ascontiguousarray(sample_SD, dtype=np.float32))
     return index
 
 
-def _sample(embeddings: Embeddings, config: IndexConfig) -> np.ndarray:
-    """Draw at most ``train_rows`` rows evenly from all blocks, (rows, D) float32."""
-    generator = np.random.default_rng(config.seed)
-    share = min(1.0, config.train_rows / max(embeddings.num_rows, 1))
-    chosen = []
-    for _, vectors in embeddings.iter_blocks():
-        count = max(1, round(len(vectors) * share))
-        chosen.append(vectors[np.sort(generator.choice(len(vectors), size=count, replace=False))])
-    return np.concatenate(chosen).astype(np.float32)
+def trained_like(segment: Segment) -> faiss.Index:
+    """Make an empty index with the lists and codes that a segment's index was trained with; the segment stays as it is."""
+    path = str(segment.folder / FAISS_FILE)
+    index = faiss.read_index(path, faiss.IO_FLAG_MMAP_IFC)
+    if isinstance(index, faiss.IndexHNSWFlat):
+        return faiss.IndexHNSWFlat(index.d, index.hnsw.nb_neighbors(1), faiss.METRIC_INNER_PRODUCT)
+    if not isinstance(index, faiss.IndexIVF):
+        return faiss.IndexFlatIP(index.d)
+    if isinstance(index, faiss.IndexIVFFastScan):
+        index = faiss.read_index(path)
+        index.reset()
+        return index
+    lists = faiss.ArrayInvertedLists(index.nlist, index.code_size)
+    index.replace_invlists(lists, False)
+    index.ntotal = 0
+    return faiss.deserialize_index(faiss.serialize_index(index))
 
 
-def build_segment(plan: SegmentPlan, corpus: Path, folder: Path, empty_index: faiss.Index) -> Manifest:
-    """Build one segment from its rows of the corpus and their vectors.
+def build_segment(plan: SegmentPlan, folder: Path, empty_index: faiss.Index, *, lexical: str = "none") -> Manifest:
+    """Build one segment from its passages and their vectors.
 
     Raises:
         CorruptArtifactError: the ids of corpus and embeddings differ in some row.
     """
-    rows = _joined(plan, Corpus.open(corpus))
-    return write_segment(folder, rows, num_rows=plan.num_rows, empty_index=empty_index)
+    blocks = _joined(plan)
+    return write_segment(folder, blocks, num_rows=plan.num_rows, empty_index=empty_index, lexical=lexical)
 
 
-def _joined(plan: SegmentPlan, corpus: Corpus) -> Iterator[tuple[pa.Table, np.ndarray]]:
-    passages = _PassageCursor(corpus, plan.start)
-    for path, first, rows in plan.blocks:
-        start, stop = max(plan.start, first), min(plan.stop, first + rows)
-        ids, vectors = load_block(Path(path))
-        table = passages.slice(start, stop)
-        found, expected = table["id"].to_pylist(), ids[start - first : stop - first]
-        if found != expected:
-            wrong = next(number for number, pair in enumerate(zip(found, expected, strict=True)) if pair[0] != pair[1])
-            raise CorruptArtifactError(
-                f"{path}: row {start - first + wrong} embeds passage '{expected[wrong]}', the corpus has '{found[wrong]}' there; "
-                "embed this corpus again"
-            )
-        yield table, vectors[start - first : stop - first]
+def _joined(plan: SegmentPlan) -> Iterator[tuple[pa.Table, np.ndarray]]:
+    passages = _PassageCursor(plan.shards)
+    for span in plan.blocks:
+        ids, vectors = load_block(Path(span.path))
+        layout = read_layout(Path(span.path))
+        kept = np.delete(np.arange(layout.num_planned), layout.refused_rows)
+        inside = slice(max(plan.start - span.first, 0), min(plan.stop, span.stop) - span.first)
+        rows = kept[inside]
+        table = passages.read(span.first_passage + int(rows[0]), span.first_passage + int(rows[-1]) + 1)
+        if len(table) > len(rows):
+            table = table.take(rows - rows[0])
+        _require_same(table["id"].to_pylist(), ids[inside], span, inside.start)
+        yield table, vectors[inside]
+
+
+def _require_same(found: Sequence[str], expected: Sequence[str], span: BlockSpan, first: int) -> None:
+    if found != expected:
+        wrong = next(number for number, pair in enumerate(zip(found, expected, strict=True)) if pair[0] != pair[1])
+        raise CorruptArtifactError(
+            f"{span.path}: row {first + wrong} embeds passage '{expected[wrong]}', the corpus has '{found[wrong]}' there; "
+            "embed this corpus again"
+        )
 
 
 class _PassageCursor:
-    """Reads ascending slices of a corpus, one row group in memory at a time; shards before ``start`` are not read."""
+    """Reads ascending slices of a corpus, a row group in memory at a time; row groups before the first slice are not read."""
 
-    def __init__(self, corpus: Corpus, start: int) -> None:
-        shards = list(corpus.shards)
-        self._folder = corpus.folder
-        self._first = 0
-        while shards and self._first + shards[0][1] <= start:
-            self._first += shards.pop(0)[1]
-        self._tables = replace(corpus, shards=tuple(shards)).iter_tables()
+    def __init__(self, shards: Sequence[tuple[str, int]]) -> None:
+        self._groups = _row_groups(shards)
+        self._first = self._stop = 0
         self._table: pa.Table | None = None
 
-    def slice(self, start: int, stop: int) -> pa.Table:
-        """Return rows ``start`` to ``stop``; raises `CorruptArtifactError` if the corpus ends before."""
+    def read(self, start: int, stop: int) -> pa.Table:
+        """Return passages ``start`` to ``stop``."""
         parts = []
         while start < stop:
-            while self._table is None or self._first + len(self._table) <= start:
-                self._first += len(self._table) if self._table is not None else 0
-                self._table = next(self._tables, None)
-                if self._table is None:
-                    raise CorruptArtifactError(
-                        f"{self._folder}: ends at row {self._first}, its embeddings go on; embed this corpus again"
-                    )
+            while self._stop <= start:
+                self._advance(start)
+            assert self._table is not None
             part = self._table.slice(start - self._first, stop - start)
             parts.append(part)
             start += len(part)
         return pa.concat_tables(parts)
 
-
-def measure_recall(approximate: faiss.Index, vectors_ND: np.ndarray, nprobe: int, seed: int) -> float:
-    """Measure recall@10 of an IVF against exact search, with up to 200 of its own rows as queries.
-
-    A query's own row is left out, and every row as near as the tenth counts: which of several equal ones is found says
-    nothing about the index.
-    """
-    generator = np.random.default_rng(seed)
-    count = min(RECALL_QUERIES, len(vectors_ND))
-    k = min(RECALL_K, len(vectors_ND) - 1)
-    if not k:
-        return 1.0
-    own_Q = np.sort(generator.choice(len(vectors_ND), size=count, replace=False))
-    queries_QD = vectors_ND[own_Q].astype(np.float32)
-    tenth_Q = _kth_scores(vectors_ND, own_Q, queries_QD, k)
-    _, found_QK = approximate.search(queries_QD, k + 1, params=faiss.SearchParametersIVF(nprobe=nprobe))
-    scores_QK = np.einsum("qkd,qd->qk", vectors_ND[found_QK].astype(np.float32), queries_QD)
-    as_near = scores_QK >= (tenth_Q - ROUNDING * np.square(queries_QD).sum(1))[:, None]
-    near = as_near & (found_QK >= 0) & (found_QK != own_Q[:, None])
-    return float(np.minimum(near.sum(axis=1), k).mean() / k)
+    def _advance(self, start: int) -> None:
+        file, group, self._first = next(self._groups, (None, 0, self._stop))
+        if file is None:
+            raise CorruptArtifactError(
+                f"passage {start} of the corpus is missing from its shards; ingest and embed again"
+            )
+        self._stop = self._first + file.metadata.row_group(group).num_rows
+        self._table = file.read_row_group(group) if self._stop > start else None
 
 
-def _kth_scores(vectors_ND: np.ndarray, own_Q: np.ndarray, queries_QD: np.ndarray, k: int) -> np.ndarray:
-    """Return every query's k-th largest score over all rows but its own, read a piece at a time."""
-    exact = faiss.IndexFlatIP(vectors_ND.shape[1])
-    best = np.empty((len(own_Q), 0), dtype=np.float32)
-    for start in range(0, len(vectors_ND), RECALL_ROWS):
-        exact.reset()
-        exact.add(vectors_ND[start : start + RECALL_ROWS].astype(np.float32))
-        scores, rows = exact.search(queries_QD, min(k + 1, exact.ntotal))
-        scores[rows + start == own_Q[:, None]] = -np.inf
-        best = np.sort(np.concatenate([best, scores], axis=1), axis=1)[:, -k:]
-    return best[:, 0]
+def _row_groups(shards: Sequence[tuple[str, int]]) -> Iterator[tuple[pq.ParquetFile | None, int, int]]:
+    """Yield file, number and first passage of every row group, the file open until the next."""
+    for path, first in shards:
+        with pq.ParquetFile(path) as file:
+            for group in range(file.metadata.num_row_groups):
+                yield file, group, first
+                first += file.metadata.row_group(group).num_rows

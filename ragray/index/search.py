@@ -1,54 +1,73 @@
-"""Search. In: query vectors. Out: the k best rows over all segments of one snapshot, re-scored exactly; ties go to the lower row.
+"""Search. In: query vectors or words. Out: the k best rows over all segments of one snapshot, scored exactly; ties go to the lower row.
 
-N queries, K results, D dim.
+N queries, M candidates, K results, D dim.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
+from math import ceil
 from pathlib import Path
 
 import faiss
 import numpy as np
 
 from ragray.embed.encoder import EncoderFingerprint, Vectors
-from ragray.errors import EncoderMismatchError
+from ragray.errors import ArtifactError, EncoderMismatchError, InputError
+from ragray.index.filter import parse_filter
+from ragray.index.lexical import LexicalIndex
+from ragray.index.rescore import Candidates, among, best, top
+from ragray.index.result import SearchResult
 from ragray.index.segment import Segment
-from ragray.index.snapshot import SEGMENTS, Snapshot, read_snapshot
-from ragray.types import Hit
+from ragray.index.snapshot import SEGMENTS, Snapshot, current_name, read_snapshot
+from ragray.index.tombstones import live_mask
+from ragray.types import Hit, Passage
 
-OVER_RETRIEVE = 2
-"""Candidates taken from FAISS for every result asked for; they are re-scored from the fp16 vectors, whatever the index's type."""
+SPARE = 8
+"""Candidates beyond ``over_retrieve * k``: the k-th result and what ties with it are seldom the last candidates."""
 
-ROUNDING = 1e-5
-"""How far a score of FAISS may be from ours, relative to the lengths of the two vectors: both sum in float32, in another order."""
+FEW_ROWS = 10_000
+"""Where deletions and filters leave so few rows of a segment, these are searched exactly: an index would miss most of them."""
 
-RESCORE_ROWS = 4096
-"""Vectors re-scored at a time: bounds the memory where thousands of rows tie."""
+MASKS = 16
+"""Filters whose matching rows an open reader remembers."""
+
+OPENINGS = 20
+"""Times that `IndexReader.open` follows `CURRENT` when what it named was collected before it was open."""
 
 
 @dataclass(frozen=True, slots=True)
-class SearchResult:
-    """What a search found: for query n, ``hits[n]`` with global rows ``rows_NK`` and vectors ``vectors_NKD``, best first.
+class OpenSegment:
+    """A segment of an open snapshot: its number there, its first global row, and which of its rows are live, (rows,) bool."""
 
-    Where fewer than K were found, the row is -1, the score -inf and the vector zero.
-    """
-
-    rows_NK: np.ndarray
-    scores_NK: np.ndarray
-    vectors_NKD: np.ndarray
-    hits: list[list[Hit]]
+    number: int
+    offset: int
+    segment: Segment
+    live_N: np.ndarray
 
 
 class IndexReader:
-    """An open snapshot, or some of its segments; it never changes, whatever is published meanwhile."""
+    """An open snapshot, or some of its segments; it never changes, whatever is published or collected meanwhile.
 
-    def __init__(self, snapshot: Snapshot, segments: Sequence[tuple[int, Segment, np.ndarray]], threads: int) -> None:
-        """Take ``segments`` as (offset of the first global row, segment, mask of live rows)."""
+    Every file is opened with it; vectors, passages and what FAISS can map stay on disk, shared by all processes of a machine.
+    """
+
+    def __init__(
+        self,
+        index: Path,
+        snapshot: Snapshot,
+        segments: Sequence[OpenSegment],
+        threads: int,
+        lexical: LexicalIndex | None = None,
+    ) -> None:
+        self.index = index
         self.snapshot = snapshot
-        self._segments = segments
+        self.segments = segments
         self._threads = threads
+        self._lexical = lexical
+        self._matching = lru_cache(MASKS)(partial(_matching, tuple(segments)))
 
     @classmethod
     def open(
@@ -59,106 +78,138 @@ class IndexReader:
         Raises:
             NotAnArtifactError, CorruptArtifactError: there is nothing whole to open.
         """
-        found = read_snapshot(index, snapshot)
-        offsets = np.cumsum([0, *(segment.num_rows for segment in found.segments)])
+        for _ in range(OPENINGS):
+            name = snapshot or current_name(index)
+            try:
+                return cls.of(index, read_snapshot(index, name), shard=shard, num_shards=num_shards, threads=threads)
+            except (ArtifactError, OSError) as err:
+                if snapshot or current_name(index) == name:
+                    raise
+                failure = err
+        raise failure
+
+    @classmethod
+    def of(
+        cls, index: Path, snapshot: Snapshot, *, shard: int = 0, num_shards: int = 1, threads: int = 1
+    ) -> IndexReader:
+        """Open the segments of a snapshot that was read before, or is not published yet; raises as `open` does."""
+        offsets = np.cumsum([0, *(segment.num_rows for segment in snapshot.segments)])
         opened = []
-        for number in range(shard, len(found.segments), num_shards):
-            ref = found.segments[number]
-            segment = Segment.open(index / SEGMENTS / ref.name, num_rows=ref.num_rows, dim=found.dim)
-            live = np.ones(ref.num_rows, dtype=bool)
-            live[list(ref.deleted)] = False
-            opened.append((int(offsets[number]), segment, live))
-        return cls(found, opened, threads)
+        for number in range(shard, len(snapshot.segments), num_shards):
+            ref = snapshot.segments[number]
+            segment = Segment.open(index / SEGMENTS / ref.name, num_rows=ref.num_rows, dim=snapshot.dim)
+            opened.append(OpenSegment(number, int(offsets[number]), segment, live_mask(index, ref)))
+        lexical = None if snapshot.lexical == "none" else LexicalIndex.open(index, snapshot)
+        return cls(index, snapshot, opened, threads, lexical)
 
     def require_encoder(self, encoder: EncoderFingerprint, name: str) -> None:
         """Raise `EncoderMismatchError` unless this index was made with ``encoder``."""
         self.snapshot.encoder.require(encoder, here=f"index snapshot {self.snapshot.name}", there=name)
 
-    def search(self, queries_ND: Vectors, k: int) -> SearchResult:
-        """Return the k rows with the largest inner product for every query.
+    def search(self, queries_ND: Vectors, k: int, *, where: str = "") -> SearchResult:
+        """Return the k rows with the largest inner product for every query, among those that match ``where``.
 
         Raises:
+            InputError: ``where`` is no filter expression (see `ragray.index.filter`), or a query is not finite.
             EncoderMismatchError: the queries have another dimension than the index.
         """
+        return self.result(*self.search_rows(queries_ND, k, where=where))
+
+    def search_rows(self, queries_ND: Vectors, k: int, *, where: str = "") -> tuple[np.ndarray, np.ndarray]:
+        """Search as `search` does, but read no passages: global rows (N, K) int64, -1 where none; scores (N, K) float32, -inf."""
+        self._check(queries_ND, k)
+        faiss.omp_set_num_threads(self._threads)
+        queries_ND = np.ascontiguousarray(queries_ND, dtype=np.float32)
+        parts = [(np.empty((len(queries_ND), 0), dtype=np.int64), np.empty((len(queries_ND), 0), dtype=np.float32))]
+        if len(queries_ND):
+            allowed = zip(self.segments, self.allowed(where), strict=True)
+            parts += [self._search_segment(opened, allowed_N, queries_ND, k) for opened, allowed_N in allowed]
+        if len(parts) == 2:
+            return parts[1]
+        rows_NM, scores_NM = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
+        return top(rows_NM, scores_NM, k)
+
+    def search_text(self, queries: Sequence[str], k: int, *, where: str = "") -> SearchResult:
+        """Return the k rows with the largest BM25 score for every query; rows that share no term with it are not found.
+
+        Scores are those of one index over all live rows of the snapshot, whatever segments this reader holds.
+
+        Raises:
+            InputError: the snapshot has no lexical part, or ``where`` is no filter expression.
+        """
+        if self._lexical is None:
+            self._lexical = LexicalIndex.open(self.index, self.snapshot)
+        allowed = dict(zip((opened.number for opened in self.segments), self.allowed(where), strict=True))
+        return self.result(*self._lexical.search(queries, k, allowed))
+
+    def allowed(self, where: str = "") -> Sequence[np.ndarray]:
+        """Return for each open segment which rows are live and match a filter, (rows,) bool."""
+        return self._matching(where) if where else [opened.live_N for opened in self.segments]
+
+    def result(self, rows_NK: np.ndarray, scores_NK: np.ndarray) -> SearchResult:
+        """Look up the passages and vectors of global rows that lie in this reader's segments; -1 is no row."""
+        vectors_NKD = np.zeros((*rows_NK.shape, self.snapshot.dim), dtype=np.float16)
+        passages: dict[int, Passage] = {}
+        for opened in self.segments:
+            inside_NK = (rows_NK >= opened.offset) & (rows_NK < opened.offset + len(opened.live_N))
+            if inside_NK.any():
+                rows = rows_NK[inside_NK] - opened.offset
+                vectors_NKD[inside_NK] = opened.segment.vectors_ND[rows]
+                once = np.unique(rows)
+                passages.update(zip((once + opened.offset).tolist(), opened.segment.read(once.tolist()), strict=True))
+        hits = [
+            [Hit(passages[row], score) for row, score in zip(rows, scores, strict=True) if row >= 0]
+            for rows, scores in zip(rows_NK.tolist(), scores_NK.tolist(), strict=True)
+        ]
+        return SearchResult(rows_NK, scores_NK, vectors_NKD, hits)
+
+    def _check(self, queries_ND: Vectors, k: int) -> None:
         if queries_ND.ndim != 2 or queries_ND.shape[1] != self.snapshot.dim:
             raise EncoderMismatchError(
                 f"queries of shape {queries_ND.shape}, index snapshot {self.snapshot.name} has {self.snapshot.dim} dimensions"
             )
-        faiss.omp_set_num_threads(self._threads)
-        queries_ND = np.ascontiguousarray(queries_ND, dtype=np.float32)
-        parts = [self._search_segment(queries_ND, k, *entry) for entry in self._segments]
-        return merge(parts, k) if parts else _nothing(len(queries_ND), k, self.snapshot.dim)
+        if k < 1:
+            raise InputError(f"k={k}: a search returns at least one result; ask for k >= 1")
+        wrong = np.flatnonzero(~np.isfinite(queries_ND).all(axis=1))
+        if len(wrong):
+            raise InputError(f"query {wrong[0]}: its vector holds NaN or infinity; check the encoder that made it")
 
     def _search_segment(
-        self, queries_ND: Vectors, k: int, offset: int, segment: Segment, live: np.ndarray
-    ) -> SearchResult:
-        depth = min(len(live), OVER_RETRIEVE * k + 8)
-        params = self._parameters(live)
-        scores, found = segment.index.search(queries_ND, depth, params=params)
-        scores_NK = np.full((len(queries_ND), k), -np.inf, dtype=np.float32)
-        rows_NK = np.full((len(queries_ND), k), -1, dtype=np.int64)
-        vectors_NKD = np.zeros((len(queries_ND), k, queries_ND.shape[1]), dtype=np.float16)
-        hits: list[list[Hit]] = []
-        for number, query_D in enumerate(queries_ND):
-            rows = found[number][found[number] >= 0]
-            exact = _rescore(segment.vectors_ND, rows, query_D)
-            if len(rows) == depth < len(live):
-                threshold = np.sort(exact)[-k] - _rounding(segment.vectors_ND[rows], query_D)
-                if scores[number, -1] >= threshold:  # rows that FAISS left out may tie with the k-th
-                    _, _, rows = segment.index.range_search(query_D[None], float(threshold), params=params)
-                    exact = _rescore(segment.vectors_ND, rows, query_D)
-            best = np.lexsort((rows, -exact))[:k]
-            size = len(best)
-            rows_NK[number, :size] = rows[best] + offset
-            scores_NK[number, :size] = exact[best]
-            vectors_NKD[number, :size] = segment.vectors_ND[rows[best]]
-            passages = segment.read(rows[best].tolist())
-            hits.append([Hit(p, float(s)) for p, s in zip(passages, exact[best], strict=True)])
-        return SearchResult(rows_NK, scores_NK, vectors_NKD, hits)
+        self, opened: OpenSegment, allowed_N: np.ndarray, queries_ND: Vectors, k: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        vectors_ND = np.asarray(opened.segment.vectors_ND)
+        count = int(np.count_nonzero(allowed_N))
+        depth = min(count, self.snapshot.over_retrieve * k + SPARE)
+        if count == len(allowed_N) or count > FEW_ROWS:
+            effort = np.count_nonzero(opened.live_N) / max(count, 1)
+            found = self._candidates(opened.segment.index, allowed_N, queries_ND, depth, effort)
+        else:
+            found = among(vectors_ND, np.flatnonzero(allowed_N), queries_ND, depth)
+        rows_NK, scores_NK = best(vectors_ND, found, queries_ND, k)
+        return np.where(rows_NK < 0, -1, rows_NK + opened.offset), scores_NK
 
-    def _parameters(self, live: np.ndarray) -> faiss.SearchParameters | None:
-        """Tell FAISS how many lists to search and which rows are deleted."""
-        selector = None if live.all() else faiss.IDSelectorBitmap(np.packbits(live, bitorder="little"))
-        if self.snapshot.nprobe:
-            return faiss.SearchParametersIVF(sel=selector, nprobe=self.snapshot.nprobe)
-        return faiss.SearchParameters(sel=selector) if selector else None
+    def _candidates(
+        self, index: faiss.Index, allowed_N: np.ndarray, queries_ND: Vectors, depth: int, effort: float
+    ) -> Candidates:
+        """Ask FAISS; an index that is not exhaustive looks ``effort`` times as far, as a filter thins out what it finds."""
+        every = bool(allowed_N.all())
+        selector = None if every else faiss.IDSelectorBitmap(np.packbits(allowed_N, bitorder="little"))
+        params = faiss.SearchParameters(sel=selector)
+        if isinstance(index, faiss.IndexIVF):
+            nprobe = min(index.nlist, ceil(max(1, self.snapshot.nprobe) * effort))
+            params = faiss.SearchParametersIVF(sel=selector, nprobe=nprobe)
+        elif isinstance(index, faiss.IndexHNSW):
+            params = faiss.SearchParametersHNSW(sel=selector, efSearch=ceil(max(1, self.snapshot.ef_search) * effort))
+        scores_NM, rows_NM = index.search(queries_ND, depth, params=params)
 
+        def beyond(query_D: np.ndarray, bound: float) -> np.ndarray:
+            found: np.ndarray = index.range_search(query_D[None], bound, params=params)[2]
+            return found
 
-def _rescore(vectors_ND: np.ndarray, rows: np.ndarray, query_D: np.ndarray) -> np.ndarray:
-    """Return the inner products of some rows, summed row by row: equal vectors get equal scores, wherever they lie."""
-    pieces = [rows[start : start + RESCORE_ROWS] for start in range(0, len(rows), RESCORE_ROWS)]
-    scores = [(vectors_ND[piece].astype(np.float32) * query_D).sum(axis=1) for piece in pieces]
-    return np.concatenate([np.empty(0, dtype=np.float32), *scores])
+        exact = isinstance(index, faiss.IndexFlat | faiss.IndexIVFFlat | faiss.IndexHNSWFlat)
+        return Candidates(rows_NM, scores_NM, beyond if exact and depth < np.count_nonzero(allowed_N) else None)
 
 
-def _rounding(vectors_ND: np.ndarray, query_D: np.ndarray) -> float:
-    """Bound the difference between a score of FAISS and ours; never zero, as FAISS searches for what is larger than a bound."""
-    lengths_N = np.linalg.norm(vectors_ND.astype(np.float32), axis=1)
-    return max(ROUNDING * float(lengths_N.max() * np.linalg.norm(query_D)), float(np.finfo(np.float32).tiny))
-
-
-def merge(parts: Sequence[SearchResult], k: int) -> SearchResult:
-    """Join the results of disjoint segments: exactly what one index over all their rows would have returned."""
-    if len(parts) == 1:
-        return parts[0]
-    rows_NM = np.concatenate([part.rows_NK for part in parts], axis=1)
-    scores_NM = np.concatenate([part.scores_NK for part in parts], axis=1)
-    vectors_NMD = np.concatenate([part.vectors_NKD for part in parts], axis=1)
-    order_NK = np.lexsort((rows_NM, -scores_NM), axis=1)[:, :k]
-    hits: list[list[Hit]] = []
-    for number, order in enumerate(order_NK):
-        candidates: list[Hit | None] = []
-        for part in parts:
-            candidates.extend(part.hits[number] + [None] * (part.rows_NK.shape[1] - len(part.hits[number])))
-        hits.append([hit for hit in (candidates[column] for column in order) if hit is not None])
-    take = np.arange(len(order_NK))[:, None]
-    return SearchResult(rows_NM[take, order_NK], scores_NM[take, order_NK], vectors_NMD[take, order_NK], hits)
-
-
-def _nothing(num_queries: int, k: int, dim: int) -> SearchResult:
-    return SearchResult(
-        np.full((num_queries, k), -1, dtype=np.int64),
-        np.full((num_queries, k), -np.inf, dtype=np.float32),
-        np.zeros((num_queries, k, dim), dtype=np.float16),
-        [[] for _ in range(num_queries)],
-    )
+def _matching(segments: Sequence[OpenSegment], where: str) -> Sequence[np.ndarray]:
+    condition = parse_filter(where)
+    return [opened.live_N & condition.mask(opened.segment.passages) for opened in segments]

@@ -12,7 +12,9 @@ import pyarrow as pa
 
 from ragray.artifact import Manifest, atomic_path, fingerprint, open_artifact, publish
 from ragray.corpus.table import PASSAGE_SCHEMA, passage_from_row
+from ragray.embed.shards import encoder_text
 from ragray.errors import CorruptArtifactError
+from ragray.index.lexical import LEXICAL, LexicalWriter
 from ragray.types import Passage
 
 FAISS_FILE = "index.faiss"
@@ -27,17 +29,24 @@ SEGMENT_SCHEMA = PASSAGE_SCHEMA.set(
 
 
 def write_segment(
-    folder: Path, blocks: Iterable[tuple[pa.Table, np.ndarray]], *, num_rows: int, empty_index: faiss.Index
+    folder: Path,
+    blocks: Iterable[tuple[pa.Table, np.ndarray]],
+    *,
+    num_rows: int,
+    empty_index: faiss.Index,
+    lexical: str = "none",
 ) -> Manifest:
     """Write a segment from blocks of (passages, vectors (rows, D) float16) with ``num_rows`` rows in all.
 
-    ``empty_index`` is trained if its type needs that; the vectors are added to it in row order. The folder appears whole.
+    ``empty_index`` is trained if its type needs that; the vectors are added to it in row order. ``lexical`` is the analyzer
+    of the BM25 part (`IndexConfig.lexical`). The folder appears whole.
     """
     with atomic_path(folder) as temporary:
         temporary.mkdir(parents=True)
         shape = (num_rows, empty_index.d)
         vectors_ND = np.lib.format.open_memmap(temporary / VECTORS_FILE, mode="w+", dtype=np.float16, shape=shape)
         row = 0
+        terms = LexicalWriter(lexical) if lexical != "none" else None
         writer: pa.RecordBatchStreamWriter | None = None
         with pa.OSFile(str(temporary / PASSAGES_FILE), "wb") as sink:
             for passages, block in blocks:
@@ -45,6 +54,9 @@ def write_segment(
                 writer.write_table(passages.combine_chunks().cast(SEGMENT_SCHEMA))
                 vectors_ND[row : row + len(block)] = block
                 empty_index.add(np.ascontiguousarray(block, dtype=np.float32))
+                if terms:
+                    pairs = zip(passages["title"].to_pylist(), passages["text"].to_pylist(), strict=True)
+                    terms.add([encoder_text(title, text) for title, text in pairs])
                 row += len(block)
             if writer is None or row != num_rows:
                 raise CorruptArtifactError(f"{folder}: {row} rows came where {num_rows} were announced; embed again")
@@ -53,6 +65,7 @@ def write_segment(
         del vectors_ND
         faiss.write_index(empty_index, str(temporary / FAISS_FILE))
         files = [temporary / name for name in (FAISS_FILE, VECTORS_FILE, PASSAGES_FILE)]
+        files += terms.write(temporary / LEXICAL) if terms else []
         facts = {"num_rows": num_rows, "dim": empty_index.d}
         return publish(temporary, kind="segment", fingerprint=fingerprint([folder.name]), facts=facts, files=files)
 
@@ -103,5 +116,13 @@ class Segment:
         return passage_from_row({**found, "metadata": pairs})
 
     def read(self, rows: Sequence[int]) -> list[Passage]:
-        """Return the passages of some rows, a slice each: Arrow's `take` would first copy all passages into memory."""
-        return [self.passage(row) for row in rows]
+        """Return the passages of some rows, cut out batch by batch: Arrow's `take` would first copy all passages into memory."""
+        if not rows:
+            return []
+        batches = self.passages.to_batches()
+        starts = np.cumsum([0, *(len(batch) for batch in batches)])
+        numbers = np.searchsorted(starts, rows, side="right") - 1
+        places = zip(numbers.tolist(), (np.asarray(rows) - starts[numbers]).tolist(), strict=True)
+        found = pa.concat_batches([batches[number].slice(row, 1) for number, row in places]).to_pylist()
+        pairs = [[(pair["key"], pair["value"]) for pair in row["metadata"]] for row in found]
+        return [passage_from_row({**row, "metadata": pair}) for row, pair in zip(found, pairs, strict=True)]

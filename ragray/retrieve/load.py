@@ -1,4 +1,4 @@
-"""Opens a retriever. In: an index, perhaps a run, the configuration. Out: the snapshot with the question encoder that fits it."""
+"""Opens a retriever. In: an index, perhaps a run, the configuration. Out: the snapshot with the models that its search needs."""
 
 from __future__ import annotations
 
@@ -7,18 +7,26 @@ from pathlib import Path
 from ragray.config import Config, EncoderConfig
 from ragray.embed.encoder import Encoder, load_encoder
 from ragray.index.search import IndexReader
+from ragray.retrieve.rerank import CrossEncoder
 from ragray.retrieve.retriever import LocalRetriever
 from ragray.run import Run
 
 
 def load_retriever(index: Path, run: Path | None, config: Config, *, device: str = "auto") -> LocalRetriever:
-    """Open an index with the run's question encoder, else with the encoder that the index was made with.
+    """Open an index with the run's question encoder, else with the one it was made with; `lexical` mode loads none.
 
     Raises:
         EncoderMismatchError: the run, or an encoder named in the configuration, belongs to another index.
+        InputError: the mode needs a lexical part that the snapshot lacks, or the filter cannot be read.
+        ModelNotFoundError: the encoder's or the reranker's name resolves to nothing.
     """
-    reader = IndexReader.open(index, threads=config.retrieve.threads)
-    return LocalRetriever(reader, question_encoder(reader, run, config, device=device))
+    settings = config.retrieve
+    reader = IndexReader.open(index, threads=settings.threads)
+    encoder = None if settings.mode == "lexical" else question_encoder(reader, run, config, device=device)
+    if run is not None and encoder is None:
+        reader.require_encoder(Run.open(run).facts.encoder, f"run {run}")
+    reranker = CrossEncoder.load(settings.rerank_model, device=device) if settings.rerank_model else None
+    return LocalRetriever(reader, encoder, settings, reranker)
 
 
 def question_encoder(reader: IndexReader, run: Path | None, config: Config, *, device: str = "auto") -> Encoder:

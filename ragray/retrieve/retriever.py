@@ -1,18 +1,28 @@
-"""The port `Retriever`. In: questions. Out: the k best passages of each. With the implementation that searches in this process."""
+"""The port `Retriever`. In: questions. Out: the k best passages of each. With the implementation over one open snapshot."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
+from ragray.config import RetrieveConfig
 from ragray.embed.encoder import Encoder, Vectors
+from ragray.errors import ConfigError
+from ragray.index.filter import parse_filter
+from ragray.index.lexical import require_lexical
+from ragray.index.result import SearchResult
 from ragray.index.search import IndexReader
+from ragray.index.snapshot import Snapshot
+from ragray.retrieve.fuse import fuse
+from ragray.retrieve.rerank import Reranker
 from ragray.types import Hit
+
+Mode = Literal["dense", "lexical", "hybrid"]
 
 
 class Retriever(Protocol):
-    """Finds the passages nearest to a question."""
+    """Finds the passages that fit a question best."""
 
     @property
     def snapshot(self) -> str:
@@ -22,14 +32,49 @@ class Retriever(Protocol):
         """Return for every query its k best passages, best first; fewer where the index holds fewer."""
 
 
-class LocalRetriever:
-    """Encodes questions and searches an index in this process."""
+class Searcher(Protocol):
+    """Searches one snapshot: `IndexReader` in this process, a pool of actors on Ray."""
 
-    def __init__(self, reader: IndexReader, encoder: Encoder) -> None:
-        """Raise `EncoderMismatchError` if the encoder is not the one the index was made with."""
-        reader.require_encoder(encoder.fingerprint, "the question encoder")
-        self._reader = reader
+    @property
+    def snapshot(self) -> Snapshot:
+        """The snapshot that is searched."""
+
+    def search(self, queries_ND: Vectors, k: int, /, *, where: str = "") -> SearchResult:
+        """Search by vectors."""
+
+    def search_text(self, queries: Sequence[str], k: int, /, *, where: str = "") -> SearchResult:
+        """Search by BM25."""
+
+
+class LocalRetriever:
+    """Encodes questions in this process, searches a snapshot by vectors, by BM25 or by both, and orders anew what was found."""
+
+    def __init__(
+        self,
+        searcher: Searcher,
+        encoder: Encoder | None,
+        settings: RetrieveConfig | None = None,
+        reranker: Reranker | None = None,
+    ) -> None:
+        """Prepare; without ``encoder`` only `lexical` can be searched.
+
+        Raises:
+            EncoderMismatchError: the encoder is not the one the index was made with.
+            InputError: the settings ask for a lexical part that the snapshot lacks, or for a filter that cannot be read.
+        """
+        self._settings = settings or RetrieveConfig()
+        snapshot = searcher.snapshot
+        if encoder is not None:
+            snapshot.encoder.require(
+                encoder.fingerprint, here=f"index snapshot {snapshot.name}", there="the question encoder"
+            )
+        if self._settings.mode != "dense":
+            require_lexical(snapshot)
+        if self._settings.where:
+            parse_filter(self._settings.where)
+        self._searcher = searcher
         self._encoder = encoder
+        self._reranker = reranker
 
     @classmethod
     def open(cls, index: Path, encoder: Encoder, *, threads: int = 1) -> LocalRetriever:
@@ -39,14 +84,41 @@ class LocalRetriever:
     @property
     def snapshot(self) -> str:
         """Name of the snapshot that is searched."""
-        return self._reader.snapshot.name
+        return self._searcher.snapshot.name
 
-    def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
-        """Return for every query its k best passages, best first."""
+    def search(
+        self, queries: Sequence[str], k: int, *, where: str | None = None, mode: Mode | None = None
+    ) -> list[list[Hit]]:
+        """Return for every query its k best passages, best first; ``where`` and ``mode`` stand in for those of the settings.
+
+        Raises:
+            InputError: the filter cannot be read, or the snapshot has no lexical part.
+            ConfigError: the mode is none, or needs the encoder that this retriever was made without.
+        """
         if not queries:
             return []
-        return self.search_vectors(self._encoder.encode_questions(queries), k)
+        where = self._settings.where if where is None else where
+        depth = max(k, self._settings.candidates) if self._reranker else k
+        hits = self._search(queries, depth, where, mode or self._settings.mode).hits
+        return self._reranker.rerank(queries, hits, k) if self._reranker else hits
 
     def search_vectors(self, vectors_ND: Vectors, k: int) -> list[list[Hit]]:
         """Return for every query vector its k best passages, best first."""
-        return self._reader.search(vectors_ND, k).hits
+        return self._searcher.search(vectors_ND, k, where=self._settings.where).hits
+
+    def _search(self, queries: Sequence[str], k: int, where: str, mode: Mode) -> SearchResult:
+        if mode == "dense":
+            return self._searcher.search(self._encoded(queries), k, where=where)
+        if mode == "lexical":
+            return self._searcher.search_text(queries, k, where=where)
+        if mode != "hybrid":
+            raise ConfigError(f"retrieve.mode={mode!r}: expected dense, lexical or hybrid")
+        depth = max(k, self._settings.candidates)
+        dense = self._searcher.search(self._encoded(queries), depth, where=where)
+        lexical = self._searcher.search_text(queries, depth, where=where)
+        return fuse([dense, lexical], k, rrf_k=self._settings.rrf_k)
+
+    def _encoded(self, queries: Sequence[str]) -> Vectors:
+        if self._encoder is None:
+            raise ConfigError("this retriever was made without a question encoder; only retrieve.mode=lexical works")
+        return self._encoder.encode_questions(queries)

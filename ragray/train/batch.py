@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ragray.config import GenerateConfig, TrainConfig
-from ragray.index.search import SearchResult
+from ragray.index.result import SearchResult
 from ragray.train.model import RagModel, TrainBatch
 from ragray.types import Example, Passage
 

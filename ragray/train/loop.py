@@ -17,7 +17,8 @@ from torch import nn
 
 from ragray.config import GenerateConfig, TrainConfig
 from ragray.embed.encoder import Encoder, Vectors
-from ragray.index.search import IndexReader, SearchResult
+from ragray.index.result import SearchResult
+from ragray.index.search import IndexReader
 from ragray.train.batch import Collator, Schedule
 from ragray.train.checkpoint import Progress, load_model, load_pending, save_model, save_pending
 from ragray.train.model import RagModel

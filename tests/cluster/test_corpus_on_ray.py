@@ -3,21 +3,23 @@
 import gzip
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ragray.artifact import exclusive, file_checksum
+from ragray.artifact import exclusive
 from ragray.cluster import corpus as cluster_corpus
 from ragray.cluster.corpus import STAGING_FOLDER, IngestReport, LotStager, ingest
 from ragray.config import Config, load_config
-from ragray.corpus.read import Refusal
-from ragray.corpus.sources import find_sources
-from ragray.corpus.split import load_tokenizer
+from ragray.corpus.find import find_sources
+from ragray.corpus.parts import cut_source
+from ragray.corpus.record import Refusal
 from ragray.corpus.stage import Lot, plan_lots, staged, staged_refusals
 from ragray.corpus.table import Corpus
+from ragray.corpus.tokens import load_tokenizer
 from ragray.errors import ArtifactBusyError, InputError, NotAnArtifactError
 
 # Whenever a DataContext is made, Ray 2.60 sets options of its own that it calls deprecated.
@@ -51,8 +53,7 @@ def texts(out: Path) -> dict[str, str]:
 
 
 def lots_of(source: Path, settings: Config) -> list[Lot]:
-    found = find_sources([str(source)])
-    checksums = [file_checksum(source.path) for source in found]
+    found, checksums = zip(*(part for found in find_sources([str(source)]) for part in cut_source(found)), strict=True)
     return plan_lots(found, checksums, settings.ingest, load_tokenizer(settings.embed).identity)
 
 
@@ -260,3 +261,50 @@ def test_a_lot_is_staged_anew_when_its_attempt_was_not_finished(tmp_path: Path) 
     assert LotStager(config(), str(tmp_path / "staging"), [lot]).stage(lot) == (1, 3, "")
     assert len(list(folder.glob("part-*.parquet"))) == 1
     assert [refusal.line for refusal in staged_refusals(tmp_path / "staging", lot)] == [4]
+
+
+def test_the_newer_formats_the_filters_and_the_parts_of_a_large_file_meet_in_one_corpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "in"
+    records = [*numbered(0, 30), "{broken", *numbered(100, 30)]
+    large = write_jsonl(source / "a.jsonl", records)
+    near = "The tide comes in twice a day on this coast and goes out again as often as it came to us"
+    (source / "b.tsv").write_text(f'id\ttext\ttitle\nb\t"{near}"\tB\nc\t"{near} here"\tC\n', encoding="utf-8")
+    german = "Der Mond zieht das Wasser an, und auch die Sonne tut es, nur schw\u00e4cher."
+    write_jsonl(
+        source / "c.jsonl", [{"id": "de", "contents": german}, {"id": "sym", "text": "|-|-|-|-|-|-|-|-|-|-|-|-|"}]
+    )
+    (source / "d.pdf").write_bytes(b"%PDF-1.4 no more")
+    (source / "e.html").write_text(f"<article><h1>Head</h1><p>{SENTENCE.format('e')}</p></article>", encoding="utf-8")
+    settings = config(
+        "ingest.max_tokens=40",
+        "ingest.languages=[en]",
+        "ingest.max_symbol_ratio=0.5",
+        "ingest.near_duplicates=0.8",
+        "ingest.max_damaged=2",
+    )
+    monkeypatch.setattr(cluster_corpus, "cut_source", partial(cut_source, part_bytes=1000))
+
+    report = ingest([f"file://{source}"], tmp_path / "out", settings)
+
+    corpus = Corpus.open(tmp_path / "out")
+    assert report.refused == {
+        "not valid JSON": 1,
+        "near duplicate": 1,
+        "language de": 1,
+        "symbols over max_symbol_ratio=0.5": 1,
+        "not a readable PDF": 1,
+    }
+    assert (report.damaged, report.first_damaged) == (2, f"{large}:31: not valid JSON")
+    assert [(Path(one.source).name, one.line, one.document_id) for one in quarantine(tmp_path / "out")] == [
+        ("a.jsonl", 31, ""),
+        ("b.tsv", 3, "c"),
+        ("c.jsonl", 1, "de"),
+        ("c.jsonl", 2, "sym"),
+        ("d.pdf", 1, "d.pdf"),
+    ]
+    assert quarantine(tmp_path / "out")[1].excerpt.startswith("near b: The tide")
+    ids = [passage.id for passage in corpus.iter_passages()]
+    assert ids == [*(f"d{n}" for n in (*range(30), *range(100, 130))), "b", "e.html"]
+    assert ingest([str(source)], tmp_path / "out", settings).reused

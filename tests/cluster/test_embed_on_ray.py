@@ -1,5 +1,6 @@
 """Embedding on a real cluster: the encoder's own vectors, and after a crash, damage or change only what must be computed."""
 
+import json
 import os
 import shutil
 import signal
@@ -18,7 +19,9 @@ from ragray.config import Config, load_config
 from ragray.corpus.table import Corpus
 from ragray.embed.encoder import HashEncoder
 from ragray.embed.shards import BLOCK_FOLDER, Embeddings, load_block, passage_text
-from ragray.errors import ArtifactError, ConfigError
+from ragray.errors import ArtifactError, ConfigError, EncoderMismatchError
+from ragray.types import Passage
+from tests.embed.poisonous import ENDLESS, KILLS, RAISES, PoisonousBlockEncoder
 from tests.helpers import some_passages, write_corpus
 from tests.processes import actors_of_this_process
 
@@ -104,11 +107,26 @@ def test_a_damaged_block_of_a_finished_run_is_computed_again(out: Path, corpus: 
     np.testing.assert_array_equal(vectors_of(out), hashed(64))
 
 
-def test_another_encoder_starts_over_and_leaves_no_block_of_the_first(out: Path, corpus: Path) -> None:
-    report = embed_corpus(corpus, out, config("embed.model=hash:32", "embed.block_rows=30"))
-    assert report.num_computed == 100
-    np.testing.assert_array_equal(vectors_of(out), hashed(32))
-    assert sorted(state(out)) == [path.name for path in Embeddings.open(out).blocks]
+def test_vectors_of_another_encoder_are_refused_and_the_first_ones_stay(out: Path, corpus: Path) -> None:
+    before = state(out)
+    message = r"made with encoder 'hash:64' \(dim=64\), this run with 'hash:32' \(dim=32\); choose another --out"
+    with pytest.raises(EncoderMismatchError, match=message):
+        embed_corpus(corpus, out, config("embed.model=hash:32"))
+    assert Embeddings.open(out).num_rows == 100
+    (out / "manifest.json").unlink()
+    with pytest.raises(EncoderMismatchError, match=message):
+        embed_corpus(corpus, out, config("embed.model=hash:32"))
+    assert state(out) == before
+
+
+def test_what_killed_writers_left_behind_is_removed(out: Path, corpus: Path) -> None:
+    (out / "manifest.json").unlink()
+    blocks = state(out)
+    (out / BLOCK_FOLDER / ".block-00000.parquet.abc.tmp").write_text("half")
+    (out / BLOCK_FOLDER / "block-00000-000000000-otherplan.parquet").write_text("of another plan")
+    report = embed_corpus(corpus, out, config("embed.question_prefix=query: ", "embed.num_workers=5"))
+    assert (report.num_computed, state(out)) == (0, blocks)
+    assert Embeddings.open(out).encoder_config.question_prefix == "query: "
 
 
 def test_another_corpus_starts_over(out: Path, tmp_path: Path) -> None:
@@ -148,7 +166,7 @@ def test_paths_may_be_relative_to_where_the_command_is_run(
     assert embeddings.encoder_config.model == str(tmp_path / "encoder")
 
 
-def test_a_vector_that_cannot_be_stored_is_an_error_that_names_its_passage(
+def test_an_encoder_whose_vectors_cannot_be_stored_is_an_error_that_says_how_to_mend_it(
     tmp_path: Path, tiny_encoder: Path, corpus: Path
 ) -> None:
     model = AutoModel.from_pretrained(tiny_encoder)
@@ -156,7 +174,7 @@ def test_a_vector_that_cannot_be_stored_is_an_error_that_names_its_passage(
     model.save_pretrained(tmp_path / "loud")
     AutoTokenizer.from_pretrained(tiny_encoder).save_pretrained(tmp_path / "loud")
     loud = config(f"embed.model={tmp_path / 'loud'}", "embed.normalize=false")
-    with pytest.raises(ConfigError, match=r"^block-\S+: passage 'p\d+' .* set embed\.normalize=true"):
+    with pytest.raises(ConfigError, match=r"^embed\.model=.*loud gives a plain text .* set embed\.normalize=true"):
         embed_corpus(corpus, tmp_path / "embeddings", loud)
     assert not (tmp_path / "embeddings" / "manifest.json").exists()
 
@@ -166,3 +184,31 @@ def test_the_folder_of_another_artefact_is_not_overwritten(tmp_path: Path) -> No
     with pytest.raises(ArtifactError, match="choose another --out"):
         embed_corpus(corpus, corpus, config())
     assert Corpus.open(corpus).num_passages == 100
+
+
+def test_poisonous_passages_go_to_quarantine_even_if_they_kill_the_actor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison = {3: RAISES, 8: KILLS, 20: ENDLESS}
+    passages = [Passage(p.id, f"{p.text} {poison.get(row, '')}") for row, p in enumerate(PASSAGES[:24])]
+    corpus = write_corpus(tmp_path / "corpus", passages)
+    monkeypatch.setattr(cluster_embed, "BlockEncoder", PoisonousBlockEncoder)
+    out = tmp_path / "embeddings"
+    report = embed_corpus(corpus, out, config("embed.block_rows=12", "embed.max_crashes=1"))
+    assert (report.num_passages, report.num_quarantined) == (21, 3)
+    embeddings = Embeddings.open(out)
+    assert (embeddings.num_rows, embeddings.num_quarantined) == (21, 3)
+    kept = [i for ids, _ in embeddings.iter_blocks() for i in ids]
+    assert kept == [p.id for row, p in enumerate(passages) if row not in poison]
+    lines = [json.loads(line) for line in (out / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(line["id"], line["shard"], line["row"]) for line in lines] == [
+        (f"p{row}", "part-00000.parquet", row) for row in poison
+    ]
+    assert [line["reason"] for line in lines] == [
+        "ValueError: no such token",
+        "it kills the process that encodes it",
+        "its vector is not finite in float16",
+    ]
+    assert not (out / "attempts").exists()
+    again = embed_corpus(corpus, out, config("embed.block_rows=12"))
+    assert (again.num_computed, again.num_passages, again.num_quarantined) == (0, 21, 3)

@@ -7,12 +7,20 @@ import pytest
 
 from ragray import artifact
 from ragray.cluster import index as cluster_index
-from ragray.cluster.index import build_index
-from ragray.config import Config, load_config
+from ragray.cluster.index import TRAINED, build_index
+from ragray.config import Config, EncoderConfig, load_config
 from ragray.corpus.table import Corpus
 from ragray.embed.encoder import HashEncoder
-from ragray.embed.shards import passage_text
-from ragray.errors import ArtifactError, CorruptArtifactError
+from ragray.embed.shards import (
+    BLOCK_FOLDER,
+    Refused,
+    embeddings_facts,
+    passage_text,
+    plan_blocks,
+    read_block,
+    write_block,
+)
+from ragray.errors import ArtifactError, CorruptArtifactError, IndexBudgetError
 from ragray.index.search import IndexReader
 from ragray.index.segment import FAISS_FILE
 from ragray.index.snapshot import CURRENT, SEGMENTS, SNAPSHOTS, publish_snapshot, read_snapshot
@@ -26,7 +34,7 @@ QUESTIONS = HashEncoder(64).encode([passage_text(passage) for passage in PASSAGE
 
 
 def config(*overrides: str) -> Config:
-    return load_config(None, ["index.segment_rows=30", *overrides])
+    return load_config(None, ["index.segment_rows=30", "index.lexical=none", *overrides])
 
 
 @pytest.fixture(scope="module")
@@ -141,13 +149,58 @@ def test_ivf_records_its_recall_and_paths_may_be_relative(
     shutil.copytree(embeddings, tmp_path / "embeddings")
     shutil.copytree(corpus, tmp_path / "corpus")
     monkeypatch.chdir(tmp_path)
-    settings = config("index.type=ivf", "index.nlist=4", "index.nprobe=1")
+    settings = config("index.type=ivf", "index.nlist=4", "index.nprobe=1", "index.min_recall=0", "index.lexical=plain")
     snapshot = build_index(Path("embeddings"), Path("corpus"), Path("index"), settings).snapshot
-    assert (snapshot.factory, snapshot.nprobe) == ("IVF4,Flat", 1)
+    assert (snapshot.factory, snapshot.nprobe, snapshot.lexical) == ("IVF4,Flat", 1, "plain")
     assert snapshot.recall_at_10 is not None
     assert 0 < snapshot.recall_at_10 < 1
-    publish_snapshot(tmp_path / "index", snapshot.model_copy(update={"name": "000002-all", "nprobe": 4}))
+    changed = snapshot.model_copy(update={"name": "000002-all", "nprobe": 4})
+    publish_snapshot(tmp_path / "index", changed, expected=snapshot.name)
     assert_whole(tmp_path / "index")
+
+
+def test_a_build_that_the_budgets_refuse_publishes_nothing_and_goes_on_from_its_segments(
+    tmp_path: Path, embeddings: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "index"
+    lists = ["index.type=ivf", "index.nlist=4"]
+    with pytest.raises(
+        IndexBudgetError, match=r"recall@10 0\.\d+ at best .* nothing was published: raise index\.nprobe"
+    ):
+        build_index(embeddings, corpus, folder, config(*lists, "index.nprobe=1"))
+    assert not (folder / CURRENT).exists()
+    assert len(list((folder / TRAINED).iterdir())) == 1
+    before = times(segments(folder))
+    monkeypatch.setattr(cluster_index, "train_empty_index", None)
+    shutil.rmtree(segments(folder)[0])
+    report = build_index(embeddings, corpus, folder, config(*lists))
+    assert report.snapshot.recall_at_10 is not None
+    assert report.snapshot.recall_at_10 >= 0.95
+    assert {path: time for path, time in times(segments(folder)).items() if path.parent != segments(folder)[0]} == {
+        path: time for path, time in before.items() if path.parent != segments(folder)[0]
+    }
+    assert not (folder / TRAINED).exists()
+    monkeypatch.setattr(cluster_index, "session", None)
+    again = build_index(embeddings, corpus, folder, config(*lists, "index.min_recall=0.5"))
+    assert (again.reused, again.snapshot.segments) == (False, report.snapshot.segments)
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_embeddings_without_a_vector_are_refused(tmp_path: Path, corpus: Path) -> None:
+    whole = Corpus.open(corpus)
+    blocks = plan_blocks(whole.shards, 1000)
+    encoder = HashEncoder(64)
+    for block in blocks:
+        ids = read_block(block)["id"]
+        refused = [Refused(row, id_.as_py(), "too odd") for row, id_ in enumerate(ids)]
+        write_block(tmp_path, block, ids.slice(0, 0), encoder.encode([]), refused)
+    facts = embeddings_facts(
+        num_rows=0, corpus=whole.fingerprint, encoder=encoder.fingerprint, config=EncoderConfig(), num_quarantined=100
+    )
+    files = [tmp_path / BLOCK_FOLDER / block.name for block in blocks]
+    artifact.publish(tmp_path, kind="embeddings", fingerprint="none", facts=facts, files=files)
+    with pytest.raises(ArtifactError, match="holds no vector, 100 passages are in its quarantine"):
+        build_index(tmp_path, corpus, tmp_path / "index", config())
 
 
 @pytest.mark.usefixtures("without_ray")

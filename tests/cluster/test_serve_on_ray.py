@@ -22,7 +22,7 @@ from ragray.errors import ArtifactError, ConfigError, ServingError
 from ragray.generate.generator import FirstSentenceGenerator
 from ragray.generate.pipeline import Pipeline
 from ragray.index.segment import write_segment
-from ragray.index.snapshot import SEGMENTS, SegmentRef, Snapshot, publish_snapshot
+from ragray.index.snapshot import SEGMENTS, SegmentRef, Snapshot, find_current, publish_snapshot
 from ragray.retrieve.load import load_retriever
 from ragray.types import Passage
 
@@ -62,7 +62,7 @@ def write_index(folder: Path, name: str = "000001-test") -> Path:
             "recall_at_10": None,
         }
     )
-    publish_snapshot(folder, snapshot)
+    publish_snapshot(folder, snapshot, expected=find_current(folder))
     return folder
 
 

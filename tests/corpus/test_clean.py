@@ -1,9 +1,13 @@
 """What cleaning repairs, what it leaves alone, and what it refuses."""
 
+import sys
+
 import pytest
 
 from ragray.config import IngestConfig
-from ragray.corpus.clean import clean_line, clean_text, refuse_reason
+from ragray.corpus import clean
+from ragray.corpus.clean import check_languages, clean_line, clean_text, is_damage, refuse_reason, symbol_ratio
+from ragray.errors import ConfigError, MissingPackageError
 
 
 @pytest.mark.parametrize(
@@ -55,3 +59,53 @@ def test_a_title_is_one_line() -> None:
 )
 def test_refusals_name_the_limit(text: str, reason: str | None) -> None:
     assert refuse_reason(text, IngestConfig(min_chars=20, max_chars=100)) == reason
+
+
+@pytest.mark.parametrize(
+    ("text", "ratio"),
+    [
+        ("only letters and 123 digits", 0),
+        ("a!b?", 0.5),
+        ("| - | - |", 1),
+        ("__", 1),
+        ("नमस्ते दुनिया", 0),
+        ("e\u0301 日本", 0),
+        ("", 0),
+    ],
+)
+def test_symbols_are_what_is_neither_letter_nor_digit(text: str, ratio: float) -> None:
+    assert symbol_ratio(text) == ratio
+
+
+def test_a_text_of_symbols_is_refused_where_a_limit_is_set() -> None:
+    table = "| 1 | 2 | 3 |\n|---|---|---|"
+    assert refuse_reason(table, IngestConfig()) is None
+    reason = refuse_reason(table, IngestConfig(max_symbol_ratio=0.4))
+    assert reason == "symbols over max_symbol_ratio=0.4" and not is_damage(reason)
+    assert refuse_reason("A sentence, as they come.", IngestConfig(max_symbol_ratio=0.4)) is None
+
+
+ENGLISH = "The moon pulls at the water, and so does the sun, with less strength."
+GERMAN = "Der Mond zieht das Wasser an, und auch die Sonne tut es, nur schwächer."
+
+
+def test_a_text_in_another_language_is_refused_with_the_one_found() -> None:
+    only_english = IngestConfig(languages=("en",))
+    assert refuse_reason(ENGLISH, only_english) is None
+    reason = refuse_reason(GERMAN, only_english)
+    assert reason == "language de" and not is_damage(reason)
+    assert refuse_reason(GERMAN, IngestConfig(languages=("de", "en"))) is None
+    assert refuse_reason(GERMAN, IngestConfig()) is None
+
+
+def test_a_language_that_is_not_known_is_refused_before_anything_is_read() -> None:
+    check_languages(IngestConfig(languages=("en", "de")))
+    with pytest.raises(ConfigError, match=r"ingest\.languages: 'english' is no language code .* en "):
+        check_languages(IngestConfig(languages=("en", "english")))
+
+
+def test_without_py3langid_the_pip_line_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "py3langid.langid", None)
+    clean._identifier.cache_clear()
+    with pytest.raises(MissingPackageError, match=r"run: pip install py3langid$"):
+        check_languages(IngestConfig(languages=("en",)))

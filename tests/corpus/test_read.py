@@ -2,18 +2,21 @@
 
 import gzip
 import json
+import shutil
 import tracemalloc
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from ragray.config import IngestConfig
-from ragray.corpus.read import Record, Refusal, read_source
-from ragray.corpus.sources import find_sources
+from ragray.corpus.find import find_sources
+from ragray.corpus.read import read_source
+from ragray.corpus.record import Record, Refusal
 from ragray.errors import InputError
 from ragray.types import Document
 
@@ -35,11 +38,12 @@ def reasons(items: Sequence[Record | Refusal]) -> list[tuple[int, str]]:
 def written(path: Path, content: str | bytes) -> Path:
     data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    compress = {".gz": gzip.compress, ".zst": lambda raw: pa.Codec("zstd").compress(raw).to_pybytes()}
+    path.write_bytes(compress[path.suffix](data) if path.suffix in compress else data)
     return path
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "A.JSONL"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "A.JSONL"])
 def test_jsonl_yields_id_title_text_and_scalar_metadata(tmp_path: Path, name: str) -> None:
     record = {"id": 7, "title": "T", "text": "Text", "year": 1999, "ok": True, "none": None, "list": [1], "x": "ü"}
     path = written(tmp_path / name, json.dumps(record) + "\n\n" + '{"text": "Second"}')
@@ -95,7 +99,7 @@ def test_a_broken_line_is_refused_with_its_number_and_the_rest_goes_on(tmp_path:
     assert refusal.excerpt == '{"text": 5, "id": "five"}'
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.csv"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.csv"])
 def test_an_endless_line_is_passed_over_in_bounded_memory(tmp_path: Path, name: str) -> None:
     head = "text\n" if name == "a.csv" else ""
     good = "good" if name == "a.csv" else '{"text": "good"}'
@@ -132,6 +136,78 @@ def test_a_broken_row_of_csv_is_refused_and_the_rest_goes_on(tmp_path: Path) -> 
         (4, "not valid CSV"),
         (6, "not valid CSV"),
     ]
+
+
+@pytest.mark.parametrize("name", ["psgs_w100.tsv", "a.tsv.gz", "a.tsv.zst"])
+def test_tsv_is_quoted_as_the_passages_of_dpr_are(tmp_path: Path, name: str) -> None:
+    content = (
+        'id\ttext\ttitle\n1\t"He said ""so"", and,\tleft"\tThe Title\n2\tplain, with a comma\t"A ""B"""\n3\t"a"b\tc\n'
+    )
+    items = read(written(tmp_path / name, content))
+    assert documents(items) == [
+        Document("1", 'He said "so", and,\tleft', "The Title"),
+        Document("2", "plain, with a comma", 'A "B"'),
+    ]
+    assert reasons(items) == [(4, "not valid TSV")]
+
+
+@pytest.mark.parametrize(
+    ("contents", "title", "text"),
+    [
+        ('"Aaron"\nAaron was a prophet.', "Aaron", "Aaron was a prophet."),
+        ('"The "A" Team"\nA series.\n"Quoted."', 'The "A" Team', 'A series.\n"Quoted."'),
+        ('"So" he said.\nMore.', "", '"So" he said.\nMore.'),
+        ("No title", "", "No title"),
+    ],
+)
+def test_contents_are_title_and_text_where_there_is_no_text(
+    tmp_path: Path, contents: str, title: str, text: str
+) -> None:
+    path = written(tmp_path / "a.jsonl", json.dumps({"id": "1", "contents": contents, "n": 5}))
+    assert documents(read(path)) == [Document("1", text, title, {"n": "5"})]
+    pq.write_table(pa.table({"id": ["1"], "contents": [contents], "n": [5]}), tmp_path / "a.parquet")
+    assert documents(read(tmp_path / "a.parquet")) == documents(read(path))
+
+
+def test_contents_are_metadata_beside_a_text_and_no_substitute_for_a_field_that_was_named(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", '{"id": "1", "contents": "c", "text": "t"}\n{"id": "2", "contents": "c"}')
+    assert documents(read(path))[0] == Document("1", "t", "", {"contents": "c"})
+    assert reasons(read(path, IngestConfig(text_field="body")))[1] == (2, "no field 'body'")
+
+
+def saved_dataset(folder: Path, count: int, num_shards: int = 1) -> Path:
+    rows = {"id": [f"d{n}" for n in range(count)], "text": [f"text {n}" for n in range(count)], "n": list(range(count))}
+    datasets.Dataset.from_dict(rows).save_to_disk(str(folder), num_shards=num_shards)
+    return folder
+
+
+def test_a_dataset_saved_on_disk_yields_its_rows_in_order(tmp_path: Path) -> None:
+    folder = saved_dataset(tmp_path / "ds", 1000, num_shards=3)
+    items = read(folder)
+    assert [document.id for document in documents(items)] == [f"d{n}" for n in range(1000)]
+    assert items[334] == Record(1, Document("d334", "text 334", "", {"n": "334"}))
+    assert read(folder / "data-00001-of-00003.arrow") == items[334:667]
+
+
+def test_the_splits_of_a_dataset_are_read_and_what_was_cached_beside_them_is_not(tmp_path: Path) -> None:
+    splits = {
+        "train": datasets.Dataset.from_dict({"text": ["a", "b"]}),
+        "test": datasets.Dataset.from_dict({"text": ["c"]}),
+    }
+    datasets.DatasetDict(splits).save_to_disk(str(tmp_path / "ds"))
+    shutil.copy(tmp_path / "ds" / "train" / "data-00000-of-00001.arrow", tmp_path / "ds" / "train" / "cache-1.arrow")
+    assert [document.text for document in documents(read(tmp_path / "ds"))] == ["c", "a", "b"]
+    assert [source.name for source in find_sources([str(tmp_path / "ds")])] == [
+        "test/data-00000-of-00001.arrow",
+        "train/data-00000-of-00001.arrow",
+    ]
+
+
+def test_a_file_of_arrow_is_read_as_a_stream_is(tmp_path: Path) -> None:
+    table = pa.table({"text": [f"t{n}" for n in range(600)], "nested": [[n] for n in range(600)]})
+    with pa.ipc.new_file(tmp_path / "a.arrow", table.schema) as writer:
+        writer.write_table(table, max_chunksize=500)
+    assert [document.text for document in documents(read(tmp_path / "a.arrow"))] == table["text"].to_pylist()
 
 
 def test_parquet_yields_rows_with_scalar_columns_as_metadata(tmp_path: Path) -> None:
@@ -174,41 +250,6 @@ def test_a_text_file_that_is_not_utf8_is_refused_with_the_line_of_the_bad_byte(t
     assert items == [Refusal(str(tmp_path / "a.txt"), 2, "a.txt", "not valid UTF-8", "two caf\ufffd")]
 
 
-def test_a_folder_stands_for_its_supported_files_sorted_without_hidden_ones(tmp_path: Path) -> None:
-    for name in ("b.txt", "a/z.md", "a.jsonl", "notes.docx", ".git/c.txt", ".d.txt"):
-        written(tmp_path / name, "x")
-    assert [source.name for source in find_sources([str(tmp_path)])] == ["a.jsonl", "a/z.md", "b.txt"]
-
-
-def test_a_file_named_twice_is_read_once_and_the_output_folder_is_passed_over(tmp_path: Path) -> None:
-    written(tmp_path / "a.txt", "x")
-    written(tmp_path / "out" / "b.txt", "x")
-    found = find_sources([str(tmp_path / "a.txt"), str(tmp_path)], exclude=tmp_path / "out")
-    assert [source.name for source in found] == ["a.txt"]
-
-
-@pytest.mark.parametrize(
-    ("source", "message"),
-    [
-        ("missing.jsonl", "no such file"),
-        ("missing*.jsonl", "no file of a supported format"),
-        ("notes.docx", r"not supported; convert it to one of \.jsonl"),
-        ("empty", "no file of a supported format"),
-    ],
-)
-def test_a_source_that_cannot_be_used_is_named_with_what_to_do(tmp_path: Path, source: str, message: str) -> None:
-    written(tmp_path / "notes.docx", "x")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=message) as caught:
-        find_sources([str(tmp_path / source)])
-    assert source in str(caught.value)
-
-
-def test_no_source_at_all_is_an_error() -> None:
-    with pytest.raises(InputError, match="no source"):
-        find_sources([])
-
-
 @pytest.mark.parametrize(
     ("name", "content"), [("a.jsonl", ""), ("a.jsonl.gz", "\n \n"), ("a.csv", ""), ("b.csv", "id,text\n")]
 )
@@ -224,8 +265,16 @@ def test_a_table_without_the_text_column_names_its_columns_and_the_option(tmp_pa
             read(path)
 
 
-@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.parquet"])
-def test_a_damaged_file_is_named(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(gzip.compress(b'{"text": "a"}\n' * 1000)[:-20])
-    with pytest.raises(InputError, match=f"{name}: cannot be read as"):
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.zst", "a.parquet", "a.arrow"])
+@pytest.mark.parametrize("data", [gzip.compress(b'{"text": "a"}\n' * 1000), b"ARROW1" * 9, b"no such format", b""])
+def test_a_damaged_file_is_named(tmp_path: Path, name: str, data: bytes) -> None:
+    (tmp_path / name).write_bytes(data[:-20])
+    with pytest.raises(InputError, match=rf"{name}: (cannot be read as|holds no records)"):
         read(tmp_path / name)
+
+
+def test_a_file_that_was_cut_off_is_named(tmp_path: Path) -> None:
+    whole = written(tmp_path / "a.jsonl.zst", '{"text": "a"}\n' * 100_000).read_bytes()
+    with pytest.raises(InputError, match=r"b\.jsonl\.zst: cannot be read as jsonl\.zst \(.*runcated"):
+        (tmp_path / "b.jsonl.zst").write_bytes(whole[:-9])
+        read(tmp_path / "b.jsonl.zst")

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from ragray.config import EmbedConfig, IngestConfig
-from ragray.corpus.split import FileTokenizer, Tokenizer, WordTokenizer, load_tokenizer, split_document
+from ragray.corpus.split import PARAGRAPH, _paragraph_break, split_document
+from ragray.corpus.tokens import FileTokenizer, Tokenizer, WordTokenizer, load_tokenizer
 from ragray.errors import ModelNotFoundError
 from ragray.types import Document, Passage
 
@@ -165,3 +166,55 @@ def test_time_is_linear_in_length(unit: str) -> None:
 
     seconds(1000)
     assert seconds(400_000) < 16 * seconds(100_000) + 0.5
+
+
+def section(number: int, count: int) -> str:
+    return f"## Section {number}\n\n{' '.join(sentences(count, seed=number))}"
+
+
+def test_pieces_end_before_headings_and_a_section_begins_without_overlap() -> None:
+    sections = [section(number, 3) for number in range(4)]
+    pieces = [piece.text for piece in split("\n\n".join(sections), IngestConfig(max_tokens=20, overlap_tokens=5))]
+    assert pieces == sections
+
+
+def test_a_heading_is_never_cut_off_from_the_text_below_it() -> None:
+    text = "\n\n".join(["# Book", "Intro here.", *(section(number, 2 + number % 4) for number in range(30))])
+    for size in range(16, 40):
+        pieces = split(text, IngestConfig(max_tokens=size, overlap_tokens=4))
+        assert len(pieces) > 5
+        assert not any(piece.text.rpartition("\n\n")[2].startswith("#") for piece in pieces), size
+
+
+def test_small_sections_share_a_piece_and_a_large_one_keeps_its_overlap() -> None:
+    small = "\n\n".join(section(number, 1) for number in range(4))
+    assert [piece.text.count("##") for piece in split(small, IngestConfig(max_tokens=21, overlap_tokens=5))] == [3, 1]
+    large = split(section(1, 20), IngestConfig(max_tokens=20, overlap_tokens=5))
+    assert all(shared(left.text, right.text) == 4 for left, right in pairwise(large))
+
+
+@pytest.mark.parametrize("line", ["#hashtag words", "####### seven", "# " + "long " * 50, "C# is a language"])
+def test_what_only_looks_like_a_heading_is_a_paragraph(line: str) -> None:
+    text = f"{line}\n\n{' '.join(sentences(5))}"
+    config = IngestConfig(max_tokens=max(22, len(line.split()) + 1), overlap_tokens=0)
+    assert split(text, config)[0].text.startswith(line.strip())
+    assert _paragraph_break(text, len(line), len(line) + 2) == PARAGRAPH
+
+
+def test_an_edit_in_one_section_leaves_the_ids_of_all_others() -> None:
+    sections = [section(number, 9) for number in range(10)]
+    before = split("\n\n".join(sections))
+    sections[4] = sections[4].replace(".", ", and more.", 3)
+    after = split("\n\n".join(sections))
+    changed = {piece.id for piece in before} - {piece.id for piece in after}
+    texts = [piece.text for piece in before if piece.id in changed]
+    assert 0 < len(texts) <= 4
+    assert all(text in section(4, 9) for text in texts)
+
+
+def test_every_piece_carries_title_document_and_metadata() -> None:
+    pieces = split(section(1, 20), title="The title")
+    assert len(pieces) > 3
+    assert {(piece.title, piece.document_id, tuple(piece.metadata.items())) for piece in pieces} == {
+        ("The title", "doc", (("k", "v"),))
+    }

@@ -2,13 +2,15 @@
 
 import random
 from pathlib import Path
+from time import monotonic
 
 import numpy as np
 import pytest
 
 from ragray.config import EmbedConfig, EncoderConfig
+from ragray.embed.batching import plan_batches
 from ragray.embed.encoder import encoder_fingerprint
-from ragray.embed.transformer import TransformerEncoder, plan_batches
+from ragray.embed.transformer import TransformerEncoder
 from ragray.models import resolve_model
 
 TEXTS = [
@@ -79,6 +81,14 @@ def test_prefixes_are_put_before_passages_and_questions(tiny_encoder: Path) -> N
     )
     np.testing.assert_array_equal(prefixed.encode(["text"]), plain.encode(["p: text"]))
     np.testing.assert_array_equal(prefixed.encode_questions(["text"]), plain.encode(["q: text"]))
+
+
+def test_ten_megabytes_cost_and_give_what_the_tokens_do_that_are_read(tiny_encoder: Path) -> None:
+    encoder = TransformerEncoder.load(EncoderConfig(model=str(tiny_encoder)), device="cpu")
+    started = monotonic()
+    long = encoder.encode(["seine \x00 " * 1_300_000, "x" * 10_000_000])
+    assert monotonic() - started < 5
+    np.testing.assert_allclose(long, encoder.encode(["seine \x00 " * 300, "x" * 300]), atol=1e-6)
 
 
 def test_pooling_is_the_first_token_or_the_mean_as_asked(tiny_encoder: Path) -> None:

@@ -1,10 +1,11 @@
 """Retrieval scores: the rank of the first gold passage, and what is averaged over it."""
 
 import random
+from math import log2
 
 import pytest
 
-from ragray.evaluate.ranking import RankingScores, gold_rank, ranking_scores
+from ragray.evaluate.ranking import RankingScores, gold_rank, ndcg, ranking_scores, recall, reciprocal_rank
 from ragray.types import Hit, Passage
 
 HITS = [Hit(Passage(f"p{n}", "text", document_id=f"d{n}"), -float(n)) for n in range(1, 5)]
@@ -52,10 +53,33 @@ def test_recall_grows_with_k_and_mrr_lies_between_recall_at_one_and_recall_at_al
     for _ in range(50):
         ranks = [chance.choice([None, *range(1, 30)]) for _ in range(chance.randint(1, 20))]
         scores = ranking_scores(ranks, range(1, 30))
-        recall = list(scores.recall.values())
-        assert recall == sorted(recall)
-        assert recall[0] - 1e-9 <= scores.mrr <= recall[-1] + 1e-9
+        shares = list(scores.recall.values())
+        assert shares == sorted(shares)
+        assert shares[0] - 1e-9 <= scores.mrr <= shares[-1] + 1e-9
 
 
 def test_the_order_of_the_questions_does_not_matter() -> None:
     assert ranking_scores([3, None, 1], (1, 3)) == ranking_scores([1, 3, None], (1, 3))
+
+
+RANKED = ["a", "b", "c", "d"]
+
+
+def test_ndcg_computed_by_hand() -> None:
+    relevance = {"b": 3, "d": 1, "e": 2, "a": 0, "c": -1}
+    best = 3 + 2 / log2(3) + 1 / 2
+    assert ndcg(RANKED, relevance, 10) == pytest.approx((3 / log2(3) + 1 / log2(5)) / best)
+    assert ndcg(RANKED, relevance, 2) == pytest.approx(3 / log2(3) / (3 + 2 / log2(3)))
+    assert ndcg(["b", "e", "d"], relevance, 10) == pytest.approx(1)
+    assert ndcg(RANKED, {}, 10) == ndcg([], relevance, 10) == ndcg(RANKED, {"a": 0}, 10) == 0
+
+
+def test_recall_is_the_share_of_the_relevant_that_is_found() -> None:
+    relevance = {"b": 1, "d": 2, "e": 1, "a": 0}
+    assert [recall(RANKED, relevance, k) for k in (1, 2, 3, 4, 100)] == pytest.approx([0, 1 / 3, 1 / 3, 2 / 3, 2 / 3])
+    assert recall(RANKED, {"a": 0}, 10) == 0
+
+
+def test_the_reciprocal_rank_is_that_of_the_first_relevant_one_among_the_first_k() -> None:
+    assert reciprocal_rank(RANKED, {"a": 0, "c": 1, "d": 1}, 10) == pytest.approx(1 / 3)
+    assert reciprocal_rank(RANKED, {"c": 1}, 2) == reciprocal_rank(RANKED, {}, 10) == 0

@@ -1,17 +1,23 @@
 """Search equals brute force, however the rows are cut into segments and shards; deleted rows never come back."""
 
+import multiprocessing
+import shutil
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ragray.config import IndexConfig
+from ragray.config import IndexConfig, IndexType
 from ragray.embed.encoder import HashEncoder
 from ragray.embed.shards import passage_text
-from ragray.errors import EncoderMismatchError
-from ragray.index.search import IndexReader, SearchResult, merge
+from ragray.errors import EncoderMismatchError, InputError, NotAnArtifactError
+from ragray.index import search
+from ragray.index.rescore import inner_products, widened
+from ragray.index.result import SearchResult, merge
+from ragray.index.search import IndexReader
 from ragray.index.segment import Segment
-from ragray.index.snapshot import SEGMENTS, current_name
+from ragray.index.snapshot import CURRENT, SEGMENTS, SNAPSHOTS, Snapshot, current_name, read_snapshot
 from ragray.types import Passage
 from tests.helpers import index_of, sentence, some_passages, write_index
 
@@ -180,3 +186,140 @@ def test_an_open_reader_keeps_its_snapshot_when_another_is_published(tmp_path: P
     assert_same(reader.search(QUESTIONS, 5), before)
     assert_same(IndexReader.open(index, snapshot="000001-test").search(QUESTIONS, 5), before)
     assert_same(IndexReader.open(index).search(QUESTIONS, 5), brute_force(DIFFERENT, 5, set(range(100))))
+
+
+def search_shard(index: Path, shard: int) -> SearchResult:
+    return IndexReader.open(index, shard=shard, num_shards=4).search(QUESTIONS, 5)
+
+
+def test_four_segments_in_four_processes_return_what_one_exact_index_returns_ties_included(
+    indices: dict[tuple[str, int], Path],
+) -> None:
+    with ProcessPoolExecutor(4, multiprocessing.get_context("spawn")) as processes:
+        for name in CORPORA:
+            parts = list(processes.map(search_shard, [indices[name, 4]] * 4, range(4)))
+            one = IndexReader.open(indices[name, 1])
+            assert (one.snapshot.factory, len(one.snapshot.segments)) == ("Flat", 1)
+            assert_same(merge(parts, 5), one.search(QUESTIONS, 5))
+            assert merge(parts, 5).hits == one.search(QUESTIONS, 5).hits
+
+
+def test_every_finite_half_is_widened_as_numpy_does() -> None:
+    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    halves = halves[np.isfinite(halves)]
+    assert widened(halves).tobytes() == halves.astype(np.float32).tobytes()
+
+
+def test_equal_vectors_score_the_same_wherever_they_lie_and_however_many_are_scored() -> None:
+    generator = np.random.default_rng(0)
+    vectors_ND = generator.standard_normal((3000, 100)).astype(np.float16)
+    vectors_ND[generator.integers(0, 3000, 300)] = vectors_ND[7]
+    queries_QD = generator.standard_normal((5, 100)).astype(np.float32)
+    plain_QN = np.stack([(vectors_ND.astype(np.float32) * query).sum(axis=1) for query in queries_QD])
+    rows_QN = np.broadcast_to(np.arange(3000), (5, 3000))
+    assert inner_products(vectors_ND, rows_QN, queries_QD).tobytes() == plain_QN.tobytes()
+    for size in (1, 2, 3, 500, 513):
+        rows_QM = generator.integers(-1, 3000, (5, size))
+        expected = np.where(rows_QM < 0, -np.inf, np.take_along_axis(plain_QN, rows_QM, axis=1))
+        assert inner_products(vectors_ND, rows_QM, queries_QD).tobytes() == expected.tobytes()
+        assert inner_products(vectors_ND, rows_QM[:1], queries_QD[:1]).tobytes() == expected[:1].tobytes()
+
+
+TYPES: tuple[IndexType, ...] = ("flat", "ivf", "ivf_sq", "ivf_pq", "ivf_rabitq", "hnsw")
+DELETED = set(range(150, 160))
+
+
+@pytest.fixture(scope="module")
+def of_type(tmp_path_factory: pytest.TempPathFactory) -> dict[IndexType, Path]:
+    """Two segments of every type, all of whose lists are searched, with deleted rows."""
+    root = tmp_path_factory.mktemp("types")
+    return {
+        name: index_of(
+            root / name,
+            DIFFERENT,
+            IndexConfig(type=name, nlist=8 * name.startswith("ivf"), nprobe=8, over_retrieve=20, segment_rows=100),
+            deleted=DELETED,
+        )
+        for name in TYPES
+    }
+
+
+@pytest.mark.parametrize("few_rows", [search.FEW_ROWS, 0])
+@pytest.mark.parametrize("name", TYPES)
+def test_filters_and_tombstones_hold_in_every_type_and_what_is_left_is_scored_exactly(
+    of_type: dict[IndexType, Path], name: IndexType, few_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "FEW_ROWS", few_rows)
+    reader = IndexReader.open(of_type[name])
+    asked = (
+        30 if name == "ivf_pq" else len(QUESTIONS)
+    )  # fast-scan passes over rows whose estimate is the least there is
+    odd = {row for row in range(ROWS) if row % 2}
+    for where, left in (("", set(range(ROWS))), ("n >= 0", odd), ("n >= 120", odd - set(range(120))), ("n == 7", {7})):
+        expected = brute_force(DIFFERENT, 5, set(range(ROWS)) - (left - DELETED))
+        size = expected.rows_NK.shape[1]
+        found = reader.search(QUESTIONS[:asked], 5, where=where)
+        assert found.rows_NK[:, :size].tolist() == expected.rows_NK[:asked].tolist()
+        assert found.scores_NK[:, :size].tolist() == expected.scores_NK[:asked].tolist()
+        assert (found.rows_NK[:, size:] == -1).all()
+    assert reader.search(QUESTIONS, 5, where="n == 151").hits == [[]] * len(QUESTIONS)
+
+
+def test_a_filter_is_evaluated_once(one_segment: IndexReader) -> None:
+    assert one_segment.allowed("n >= 50") is one_segment.allowed("n >= 50")
+    assert not np.array_equal(one_segment.allowed("n >= 50")[0], one_segment.allowed("n >= 52")[0])
+
+
+def test_rows_without_texts_and_several_threads_find_the_same(indices: dict[tuple[str, int], Path]) -> None:
+    reader = IndexReader.open(indices["different", 4], threads=2)
+    rows_NK, scores_NK = reader.search_rows(QUESTIONS, 5)
+    expected = brute_force(DIFFERENT, 5)
+    np.testing.assert_array_equal(rows_NK, expected.rows_NK)
+    assert scores_NK.tobytes() == expected.scores_NK.tobytes()
+
+
+def test_questions_that_are_not_finite_and_no_results_are_refused(one_segment: IndexReader) -> None:
+    broken = QUESTIONS.copy()
+    broken[3, 2] = np.nan
+    with pytest.raises(InputError, match="query 3: its vector holds NaN"):
+        one_segment.search(broken, 5)
+    with pytest.raises(InputError, match="k=0"):
+        one_segment.search(QUESTIONS, 0)
+
+
+def test_once_open_a_reader_needs_no_file_any_more(tmp_path: Path) -> None:
+    index = index_of(tmp_path, DIFFERENT, IndexConfig(segment_rows=50, lexical="plain"), deleted=DELETED)
+    reader, words = IndexReader.open(index), [sentence(3), sentence(70)]
+    vectors, texts = reader.search(QUESTIONS, 5, where="n >= 5"), reader.search_text(words, 5)
+    assert texts.hits[0][0].passage == DIFFERENT[3]
+    fresh = IndexReader.open(index)
+    shutil.rmtree(index)
+    for opened in (reader, fresh):
+        assert_same(opened.search(QUESTIONS, 5, where="n >= 5"), vectors)
+        assert opened.search_text(words, 5).hits == texts.hits
+
+
+def test_opening_follows_current_when_what_it_named_was_collected_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = index_of(tmp_path, DIFFERENT[:20])
+    write_index(index, tmp_path / "embeddings", tmp_path / "corpus", name="000002-test", deleted=range(10))
+    (index / CURRENT).write_text("000001-test\n", encoding="utf-8")
+
+    def collected(index: Path, name: str) -> Snapshot:
+        snapshot = read_snapshot(index, name)
+        if (
+            name == "000001-test"
+        ):  # between the reader's first look and its second, another process promotes and collects
+            (index / CURRENT).write_text("000002-test\n", encoding="utf-8")
+            (index / SNAPSHOTS / "000001-test.json").unlink()
+            shutil.rmtree(next((index / SEGMENTS).glob("000001-test*")))
+        return snapshot
+
+    monkeypatch.setattr(search, "read_snapshot", collected)
+    assert IndexReader.open(index).snapshot.name == "000002-test"
+    with pytest.raises(NotAnArtifactError, match="has no snapshot '000001-test'"):
+        IndexReader.open(index, snapshot="000001-test")
+    (index / CURRENT).write_text("000003-test\n", encoding="utf-8")
+    with pytest.raises(NotAnArtifactError, match="has no snapshot '000003-test'"):
+        IndexReader.open(index)

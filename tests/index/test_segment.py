@@ -13,7 +13,9 @@ import pytest
 from ragray import artifact
 from ragray.corpus.table import PASSAGE_SCHEMA, passages_to_table
 from ragray.embed.encoder import HashEncoder
+from ragray.embed.shards import passage_text
 from ragray.errors import ArtifactError, CorruptArtifactError, NotAnArtifactError
+from ragray.index.lexical import DTYPES, LEXICAL, LexicalWriter
 from ragray.index.segment import FAISS_FILE, PASSAGES_FILE, VECTORS_FILE, Segment, write_segment
 from ragray.types import Passage
 from tests.helpers import some_passages
@@ -26,11 +28,13 @@ def vectors_of(passages: list[Passage]) -> np.ndarray:
     return HashEncoder(DIM).encode([passage.text for passage in passages]).astype(np.float16)
 
 
-def write(folder: Path, passages: list[Passage] = PASSAGES, index: faiss.Index | None = None) -> Path:
+def write(
+    folder: Path, passages: list[Passage] = PASSAGES, index: faiss.Index | None = None, lexical: str = "none"
+) -> Path:
     blocks = [
         (passages_to_table(part), vectors_of(part)) for part in (passages[start : start + 7] for start in (0, 7, 14))
     ]
-    write_segment(folder, blocks, num_rows=ROWS, empty_index=index or faiss.IndexFlatIP(DIM))
+    write_segment(folder, blocks, num_rows=ROWS, empty_index=index or faiss.IndexFlatIP(DIM), lexical=lexical)
     return folder
 
 
@@ -187,3 +191,35 @@ def test_parts_that_disagree_are_found_though_the_manifest_agrees(
 def test_a_segment_other_than_the_snapshot_says_is_refused(folder: Path, rows: int, dim: int) -> None:
     with pytest.raises(ArtifactError, match=f"the snapshot says {rows} of {dim}"):
         Segment.open(folder, num_rows=rows, dim=dim)
+
+
+@pytest.mark.parametrize("analyzer", ["english", "plain"])
+def test_its_lexical_part_holds_the_terms_of_title_and_text_of_every_row(tmp_path: Path, analyzer: str) -> None:
+    folder = write(tmp_path / "segment", lexical=analyzer)
+    writer = LexicalWriter(analyzer)
+    writer.add([passage_text(passage) for passage in PASSAGES])
+    alone = writer.write(tmp_path / "alone")
+    assert {path.stem for path in alone} == set(DTYPES)
+    for path in alone:
+        assert (folder / LEXICAL / path.name).read_bytes() == path.read_bytes()
+    reopened(folder)
+
+
+def test_the_manifest_covers_the_lexical_part(tmp_path: Path) -> None:
+    folder = write(tmp_path / "segment", lexical="english")
+    listed = {entry.path for entry in artifact.read_manifest(folder, "segment").files}
+    assert {f"{LEXICAL}/{name}.npy" for name in DTYPES} < listed
+    assert listed == {
+        path.relative_to(folder).as_posix() for path in folder.rglob("*.*") if path.name != "manifest.json"
+    }
+    for name in DTYPES:
+        damaged = tmp_path / name
+        shutil.copytree(folder, damaged)
+        path = damaged / LEXICAL / f"{name}.npy"
+        path.write_bytes(path.read_bytes()[:-1] + b"!")
+        with pytest.raises(CorruptArtifactError, match=f"{name}.npy"):
+            reopened(damaged)
+
+
+def test_without_an_analyzer_there_is_no_lexical_part(folder: Path) -> None:
+    assert not (folder / LEXICAL).exists()

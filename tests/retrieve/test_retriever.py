@@ -1,16 +1,18 @@
-"""The local retriever: questions in, passages out, and no encoder but the index's own."""
+"""The local retriever: questions in, passages out, by vectors, words or both, and no encoder but the index's own."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from ragray.config import Config, load_config
+from ragray.config import Config, IndexConfig, RetrieveConfig, load_config
 from ragray.embed.encoder import HashEncoder
-from ragray.errors import EncoderMismatchError, NotAnArtifactError
+from ragray.errors import ConfigError, EncoderMismatchError, InputError, ModelNotFoundError, NotAnArtifactError
 from ragray.index.search import IndexReader
+from ragray.retrieve.fuse import fuse
 from ragray.retrieve.load import load_retriever
-from ragray.retrieve.retriever import LocalRetriever
-from ragray.types import Passage
+from ragray.retrieve.retriever import LocalRetriever, Mode
+from ragray.types import Hit, Passage
 from tests.helpers import index_of, some_passages
 
 PASSAGES = [Passage("seine", "the river seine flows through paris"), Passage("cat", "cats sleep most of the day")]
@@ -18,7 +20,8 @@ PASSAGES = [Passage("seine", "the river seine flows through paris"), Passage("ca
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return index_of(tmp_path_factory.mktemp("index"), [*PASSAGES, *some_passages(20)])
+    passages = [*PASSAGES, *some_passages(20)]
+    return index_of(tmp_path_factory.mktemp("index"), passages, IndexConfig(lexical="english", segment_rows=16))
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +81,93 @@ def test_an_encoder_in_the_configuration_must_be_the_indexs_own(index: Path) -> 
     assert load_retriever(index, None, load_config(None, ["embed.model=hash:64"])).snapshot == "000001-test"
     with pytest.raises(EncoderMismatchError, match="dim=16"):
         load_retriever(index, None, load_config(None, ["embed.model=hash:16"]))
+
+
+QUESTIONS = ["which river flows through paris", "how long do cats sleep", "title3 barden"]
+
+
+def retriever_of(index: Path, **settings: str | int) -> LocalRetriever:
+    return LocalRetriever(IndexReader.open(index), HashEncoder(64), RetrieveConfig.model_validate(settings))
+
+
+def test_lexical_search_finds_the_passages_that_share_words_and_no_others(index: Path) -> None:
+    found = retriever_of(index, mode="lexical").search(QUESTIONS[:2], 10)
+    assert found == IndexReader.open(index).search_text(QUESTIONS[:2], 10).hits
+    assert [[hit.passage for hit in hits] for hits in found] == [[PASSAGES[0]], [PASSAGES[1]]]
+
+
+def test_hybrid_search_is_the_fusion_of_the_candidates_of_both(index: Path) -> None:
+    reader = IndexReader.open(index)
+    vectors = HashEncoder(64).encode_questions(QUESTIONS)
+    for candidates, k, depth in ((5, 3, 5), (3, 7, 7)):
+        parts = [reader.search(vectors, depth), reader.search_text(QUESTIONS, depth)]
+        found = retriever_of(index, mode="hybrid", candidates=candidates, rrf_k=9).search(QUESTIONS, k)
+        assert found == fuse(parts, k, rrf_k=9).hits
+    assert found[0][0] == Hit(PASSAGES[0], 1.0)
+
+
+def test_a_question_without_known_words_is_answered_by_its_vector_alone(index: Path) -> None:
+    hybrid, dense = retriever_of(index, mode="hybrid"), retriever_of(index)
+    [by_both], [by_vector] = (each.search(["qqq"], 4) for each in (hybrid, dense))
+    assert [hit.passage for hit in by_both] == [hit.passage for hit in by_vector]
+
+
+@pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
+def test_a_call_may_ask_for_another_mode_and_filter_than_the_settings(index: Path, mode: Mode) -> None:
+    asked = retriever_of(index).search(QUESTIONS, 5, mode=mode, where="n in (1, 3)")
+    assert asked == retriever_of(index, mode=mode, where="n in (1, 3)").search(QUESTIONS, 5)
+    assert {hit.passage.id for hits in asked for hit in hits} <= {"p1", "p3"}
+    back = retriever_of(index, mode=mode, where="n in (1, 3)").search(QUESTIONS, 5, mode="dense", where="")
+    assert back == retriever_of(index).search(QUESTIONS, 5)
+
+
+def test_vectors_are_searched_under_the_filter_of_the_settings(index: Path) -> None:
+    [hits] = retriever_of(index, where="id == p7").search_vectors(HashEncoder(64).encode(["x"]), 5)
+    assert [hit.passage.id for hit in hits] == ["p7"]
+
+
+class Backwards:
+    """A reranker that turns the candidates round and remembers how many there were."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def rerank(self, queries: Sequence[str], hits: Sequence[Sequence[Hit]], k: int) -> list[list[Hit]]:
+        self.seen += [len(found) for found in hits]
+        return [list(found)[::-1][:k] for found in hits]
+
+
+@pytest.mark.parametrize("mode", ["dense", "hybrid"])
+def test_a_reranker_gets_the_candidates_and_gives_the_result(index: Path, mode: Mode) -> None:
+    settings, reranker = RetrieveConfig(mode=mode, candidates=8), Backwards()
+    reranked = LocalRetriever(IndexReader.open(index), HashEncoder(64), settings, reranker)
+    plain = retriever_of(index, mode=mode, candidates=8)
+    assert reranked.search(QUESTIONS, 3) == [hits[::-1][:3] for hits in plain.search(QUESTIONS, 8)]
+    assert reranked.search(QUESTIONS, 11) == [hits[::-1] for hits in plain.search(QUESTIONS, 11)]
+    assert reranker.seen == [8, 8, 8, 11, 11, 11]
+
+
+def test_lexical_mode_needs_no_encoder_and_loads_none(index: Path, tmp_path: Path) -> None:
+    config = load_config(None, ["retrieve.mode=lexical", "embed.model=there-is-no-such-model"])
+    loaded = load_retriever(index, None, config)
+    assert loaded.search(QUESTIONS, 3) == retriever_of(index, mode="lexical").search(QUESTIONS, 3)
+    with pytest.raises(ConfigError, match=r"without a question encoder; only retrieve\.mode=lexical works"):
+        loaded.search(QUESTIONS, 3, mode="hybrid")
+
+
+def test_a_configuration_that_cannot_work_is_refused_before_the_first_question(index: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected a value at position 6, found the end"):
+        retriever_of(index, where="n == ")
+    without = index_of(tmp_path, PASSAGES, IndexConfig(lexical="none"))
+    for mode in ("lexical", "hybrid"):
+        with pytest.raises(InputError, match="lexical part"):
+            load_retriever(without, None, load_config(None, [f"retrieve.mode={mode}"]))
+    with pytest.raises(InputError, match="lexical part"):
+        retriever_of(without).search(QUESTIONS, 3, mode="lexical")
+    with pytest.raises(ModelNotFoundError, match="no model 'nowhere'"):
+        load_retriever(index, None, load_config(None, ["retrieve.rerank_model=nowhere"]))
+
+
+def test_a_mode_that_there_is_not_is_refused(index: Path) -> None:
+    with pytest.raises(ConfigError, match="'fuzzy': expected dense, lexical or hybrid"):
+        retriever_of(index).search(QUESTIONS, 3, mode="fuzzy")  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The command line. In: arguments. Out: one function called, its result printed; an error is one line on stderr and an exit code."""
+"""The stages as commands, and `main`, which turns an error into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,27 @@ from types import FrameType
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+from ragray.cli.index import index_app
+from ragray.cli.options import (
+    Address,
+    AsJson,
+    ConfigFile,
+    ExamplesOption,
+    IndexArgument,
+    IndexOption,
+    ModeOption,
+    Out,
+    Overrides,
+    RunOption,
+    WhereOption,
+    excerpt,
+    plain,
+    retrieval,
+    say,
+    took,
+)
 from ragray.config import Config, load_config, to_yaml
 from ragray.errors import InputError, RagrayError
 
@@ -37,34 +57,31 @@ Every stage takes --config FILE.yaml and, last, any number of section.key=value 
 Without --address (or RAY_ADDRESS) a Ray cluster is started on this machine for the length of the command.
 """
 
-app = typer.Typer(
-    help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, add_completion=False
-)
-config_app = typer.Typer(help="Show what can be configured, and what is.", no_args_is_help=True, rich_markup_mode=None)
-index_app = typer.Typer(help="Build an index.", no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(config_app, name="config")
-app.add_typer(index_app, name="index")
-
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", help="YAML file with a section a stage.", show_default=False)
-]
-Address = Annotated[
-    str | None, typer.Option(help="Ray cluster to join, for instance auto or ray://HOST:10001.", show_default=False)
-]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[section.key=value]...", help="`ragray config show` lists them.")
-]
-Out = Annotated[Path, typer.Option(help="Folder to write; run again after a crash to go on.", show_default=False)]
-IndexArgument = Annotated[Path, typer.Argument(help="Folder that `ragray index build` wrote.", show_default=False)]
-IndexOption = Annotated[
-    Path, typer.Option("--index", help="Folder that `ragray index build` wrote.", show_default=False)
-]
-RunOption = Annotated[Path | None, typer.Option("--run", help="Folder that `ragray train` wrote.", show_default=False)]
-ExamplesOption = Annotated[
-    Path, typer.Option(help='JSONL lines {"id", "question", "answers", "gold_ids"}.', show_default=False)
-]
+_OVERRIDE = re.compile(r"[a-z_]+\.[a-z_]+=")
 
 _OVERRIDE = re.compile(r"[a-z_]+\.[a-z_]+=")
+
+
+class TwoWordGroup(TyperGroup):
+    """A group with commands of two words, `evaluate retrieval`, beside those of one, `evaluate`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command that the first two arguments name, else the first."""
+        two = " ".join(args[:2])
+        return super().resolve_command(ctx, [two, *args[2:]] if two in self.commands else args)
+
+
+app = typer.Typer(
+    cls=TwoWordGroup,
+    help=HELP,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    add_completion=False,
+)
+config_app = typer.Typer(help="Show what can be configured, and what is.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(config_app, name="config")
+app.add_typer(index_app, name="index")
 
 
 @app.command()
@@ -90,7 +107,7 @@ def ingest(
     settings = load_config(config, overrides)
     report = run_stage(files, out, settings, address=address)
     refused = ", ".join(f"{count} {reason}" for reason, count in sorted(report.refused.items())) or "none"
-    _say(f"{out}: {report.passages} passages of {report.documents} documents, refused: {refused}{_took(report)}")
+    say(f"{out}: {report.passages} passages of {report.documents} documents, refused: {refused}{took(report)}")
     if report.damaged > settings.ingest.max_damaged:
         raise InputError(
             f"{report.first_damaged}; {report.damaged} unreadable record(s) are in {out}/quarantine.jsonl, all others are in the "
@@ -112,28 +129,7 @@ def embed(
     report = run_stage(corpus, out, load_config(config, overrides or []), address=address)
     rate = report.num_computed / max(report.seconds, 1e-9)
     done = "" if report.reused else f", {report.num_computed} computed now ({rate:.1f} passages/s)"
-    _say(f"{out}: {report.num_passages} vectors of {report.fingerprint.dim} dimensions{done}{_took(report)}")
-
-
-@index_app.command("build")
-def index_build(
-    embeddings: Annotated[Path, typer.Argument(help="Folder that `ragray embed` wrote.", show_default=False)],
-    corpus: Annotated[Path, typer.Option(help="Folder that `ragray ingest` wrote.", show_default=False)],
-    out: Out,
-    overrides: Overrides = None,
-    config: ConfigFile = None,
-    address: Address = None,
-) -> None:
-    """Build the segments of an index and publish a snapshot of them."""
-    from ragray.cluster.index import build_index
-
-    report = build_index(embeddings, corpus, out, load_config(config, overrides or []), address=address)
-    found = report.snapshot
-    recall = "exact" if found.recall_at_10 is None else f"recall@10 {found.recall_at_10:.3f} against exact search"
-    _say(
-        f"{out}: snapshot {found.name}, {found.num_rows} rows in {len(found.segments)} segment(s), {found.factory}, {recall} "
-        f"({report.reason}){_took(report)}"
-    )
+    say(f"{out}: {report.num_passages} vectors of {report.fingerprint.dim} dimensions{done}{took(report)}")
 
 
 @app.command()
@@ -142,20 +138,22 @@ def search(
     text: Annotated[str, typer.Argument(help="What to look for.", show_default=False)],
     overrides: Overrides = None,
     k: Annotated[int | None, typer.Option("-k", help="Passages to print.", min=1, show_default="retrieve.k")] = None,
+    mode: ModeOption = None,
+    where: WhereOption = None,
     run: RunOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:
     """Print the passages nearest to a text."""
     from ragray.retrieve.load import load_retriever
 
-    settings = load_config(config, overrides or [])
+    settings = load_config(config, [*(overrides or []), *retrieval(mode, where)])
     [hits] = load_retriever(index, run, settings, device="cpu").search([text], k or settings.retrieve.k)
     if as_json:
-        _say(json.dumps([_plain(asdict(hit)) for hit in hits], ensure_ascii=False, indent=2))
+        say(json.dumps([plain(asdict(hit)) for hit in hits], ensure_ascii=False, indent=2))
         return
     for number, hit in enumerate(hits, start=1):
-        _say(f"{number:3}. {hit.score:.4f}  {hit.passage.id}  {_excerpt(hit.passage.title, hit.passage.text)}")
+        say(f"{number:3}. {hit.score:.4f}  {hit.passage.id}  {excerpt(hit.passage.title, hit.passage.text)}")
 
 
 @app.command()
@@ -163,8 +161,10 @@ def ask(
     index: IndexArgument,
     question: Annotated[str, typer.Argument(help="What to answer.", show_default=False)],
     overrides: Overrides = None,
+    mode: ModeOption = None,
+    where: WhereOption = None,
     run: RunOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:
     """Answer a question from an index and print the answer with its numbered sources."""
@@ -172,17 +172,17 @@ def ask(
     from ragray.generate.pipeline import Pipeline
     from ragray.retrieve.load import load_retriever
 
-    settings = load_config(config, overrides or [])
+    settings = load_config(config, [*(overrides or []), *retrieval(mode, where)])
     retriever = load_retriever(index, run, settings)
     pipeline = Pipeline(retriever, load_generator(settings.generate, run), k=settings.retrieve.k)
     [answer] = pipeline.answer([question])
     if as_json:
-        _say(json.dumps(_plain(asdict(answer)), ensure_ascii=False, indent=2))
+        say(json.dumps(plain(asdict(answer)), ensure_ascii=False, indent=2))
         return
-    _say(answer.text)
+    say(answer.text)
     for number, citation in enumerate(answer.citations, start=1):
         passage = citation.hit.passage
-        _say(f"  [{number}] {100 * citation.weight:3.0f}%  {passage.id}  {_excerpt(passage.title, passage.text)}")
+        say(f"  [{number}] {100 * citation.weight:3.0f}%  {passage.id}  {excerpt(passage.title, passage.text)}")
 
 
 @app.command()
@@ -204,7 +204,7 @@ def train(
     more = [f"train.num_workers={workers}"] if workers else []
     settings = load_config(config, [*(overrides or []), *more])
     report = run_stage(index, examples, out, settings, address=address, restart=restart)
-    _say(f"{out}: {report.num_steps} steps, final loss {report.final_loss:.4f}{_took(report)}")
+    say(f"{out}: {report.num_steps} steps, final loss {report.final_loss:.4f}{took(report)}")
 
 
 @app.command()
@@ -226,7 +226,28 @@ def evaluate(
 
     settings = load_config(config, overrides or [])
     run_stage(examples, out, settings, index=index, run=run, closed_book=closed_book, address=address)
-    _say((out / REPORT_FILE).read_text(encoding="utf-8").rstrip())
+    say((out / REPORT_FILE).read_text(encoding="utf-8").rstrip())
+
+
+@app.command("evaluate retrieval")
+def evaluate_retrieval(
+    index: IndexOption,
+    queries: Annotated[Path, typer.Option(help='JSONL lines {"id", "text"}.', show_default=False)],
+    qrels: Annotated[
+        Path,
+        typer.Option(help="Tab-separated: query, document, relevance; with or without a header.", show_default=False),
+    ],
+    overrides: Overrides = None,
+    mode: ModeOption = None,
+    where: WhereOption = None,
+    run: RunOption = None,
+    config: ConfigFile = None,
+) -> None:
+    """Score retrieval against judged documents and print JSON: ndcg@10, recall@k, mrr@10; a document counts by its best passage."""
+    from ragray.evaluate.retrieval import evaluate_retrieval as run_stage
+
+    settings = load_config(config, [*(overrides or []), *retrieval(mode, where)])
+    say(json.dumps(run_stage(index, queries, qrels, settings, run=run).to_json(), indent=2))
 
 
 @app.command()
@@ -239,7 +260,7 @@ def score(
     from ragray.examples import read_examples, read_predictions
 
     scores = score_predictions(read_predictions(predictions), read_examples(examples, need_question=False))
-    _say(json.dumps(asdict(scores), indent=2))
+    say(json.dumps(asdict(scores), indent=2))
 
 
 @app.command()
@@ -271,13 +292,13 @@ def quickstart(
 @config_app.command("show")
 def config_show(overrides: Overrides = None, config: ConfigFile = None) -> None:
     """Print the effective configuration as YAML, each key with its meaning."""
-    _say(to_yaml(load_config(config, overrides or [])).rstrip())
+    say(to_yaml(load_config(config, overrides or [])).rstrip())
 
 
 @config_app.command("schema")
 def config_schema() -> None:
     """Print the configuration's JSON schema, for editors."""
-    _say(json.dumps(Config.model_json_schema(), indent=2))
+    say(json.dumps(Config.model_json_schema(), indent=2))
 
 
 def main() -> None:
@@ -298,27 +319,3 @@ def main() -> None:
 def _on_terminate(_signal: int, _frame: FrameType | None) -> None:
     """End as on Ctrl-C, so that everything that was started is stopped."""
     raise SystemExit(143)
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
-
-
-def _took(report: Any) -> str:
-    return " (nothing to do)" if report.reused else f", {report.seconds:.1f} s"
-
-
-def _excerpt(title: str, text: str, width: int = 90) -> str:
-    whole = f"{title}: {text}" if title else text
-    line = " ".join(whole.split())
-    return line if len(line) <= width else line[: width - 1] + "…"
-
-
-def _plain(value: dict[str, Any]) -> dict[str, Any]:
-    """Make a dataclass's dictionary printable as JSON (metadata is a mapping of any kind)."""
-    plain: dict[str, Any] = json.loads(json.dumps(value, default=dict))
-    return plain
-
-
-if __name__ == "__main__":
-    main()

@@ -1,17 +1,10 @@
-"""Configuration. In: a YAML file with a section a stage, `section.key=value` overrides. Out: one frozen, checked `Config`."""
+"""Everything that can be set, a section a stage: frozen models that refuse what they do not know."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveInt, ValidationError, model_validator
-from pydantic.fields import FieldInfo
-
-from ragray.errors import ConfigError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 
 class Section(BaseModel):
@@ -34,8 +27,23 @@ class IngestConfig(Section):
     )
     min_chars: int = Field(20, ge=0, description="shorter passages go to quarantine")
     max_chars: int = Field(10_000_000, ge=1, description="longer documents go to quarantine")
+    max_symbol_ratio: float = Field(
+        1,
+        gt=0,
+        le=1,
+        description="share of a document's visible characters that may be neither letters nor digits; 1: any",
+    )
+    languages: tuple[str, ...] = Field(
+        (), description="ISO 639-1 codes; documents in another language go to quarantine; empty: any language"
+    )
     deduplicate: bool = Field(
         True, description="passages with the same text (case and white space aside) are kept once"
+    )
+    near_duplicates: float = Field(
+        0,
+        ge=0,
+        le=1,
+        description="passages whose word 3-grams overlap by this share (Jaccard, MinHash) are kept once; 0: off",
     )
     max_damaged: int = Field(
         0, ge=0, description="unreadable records that `ragray ingest` accepts; with more it exits with an error"
@@ -77,19 +85,44 @@ class EmbedConfig(EncoderConfig):
     num_workers: int = Field(2, ge=1, description="encoder actors")
     cpus_per_worker: float = Field(1, gt=0, description="CPUs, and threads, of an encoder actor")
     gpus_per_worker: float = Field(0, ge=0, description="GPUs of an encoder actor")
+    engine: Literal["torch", "openvino"] = Field(
+        "torch", description="what runs the encoder over passages; openvino needs the extra `openvino`"
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="of the arithmetic: auto is bfloat16 on a GPU that has it, else float32"
+    )
+    max_crashes: int = Field(
+        2, ge=1, description="actors that a block may kill before its passages are tried one at a time"
+    )
+
+
+IndexType = Literal["flat", "ivf", "ivf_sq", "ivf_pq", "ivf_rabitq", "hnsw"]
 
 
 class IndexConfig(Section):
     """How vectors become an index."""
 
-    type: Literal["auto", "flat", "ivf"] = Field(
-        "auto", description="auto: exact search up to exact_up_to_rows, IVF above"
+    type: Literal["auto"] | IndexType = Field(
+        "auto", description="auto: exact search up to exact_up_to_rows, else what the budgets below allow"
     )
     exact_up_to_rows: int = Field(50_000, ge=1, description="largest segment that `auto` searches exactly")
+    memory_gib: float = Field(
+        0, ge=0, description="memory that the searched vectors of all segments may take; 0: no limit"
+    )
+    p95_ms: float = Field(0, ge=0, description="95th percentile of a search on one thread; 0: no limit")
+    min_recall: float = Field(
+        0.95, ge=0, le=1, description="recall@10 that search is tuned to reach; below it nothing is published"
+    )
     nlist: int = Field(0, ge=0, description="IVF lists; 0 chooses from the number of rows")
-    nprobe: int = Field(0, ge=0, description="IVF lists searched; 0 chooses from nlist")
+    nprobe: int = Field(0, ge=0, description="IVF lists searched; 0: tuned on held-out rows")
+    over_retrieve: int = Field(
+        0, ge=0, description="candidates re-scored from the fp16 vectors for every result; 0: tuned"
+    )
     segment_rows: int = Field(1_000_000, ge=1, description="rows of a segment, the unit of building and of sharding")
     train_rows: int = Field(200_000, ge=1, description="sample that the IVF quantizer is trained on")
+    lexical: Literal["none", "plain", "english"] = Field(
+        "english", description="BM25 beside the vectors: english leaves stop words out and stems, plain does neither"
+    )
     seed: int = Field(0, description="seed of the sample and of k-means")
 
 
@@ -101,6 +134,17 @@ class RetrieveConfig(Section):
     num_replicas: int = Field(1, ge=1, description="copies of every shard")
     cpus_per_actor: float = Field(0.5, ge=0, description="CPUs that a retriever actor reserves")
     threads: int = Field(1, ge=1, description="search threads of a retriever")
+    mode: Literal["dense", "lexical", "hybrid"] = Field(
+        "dense", description="by vectors, by BM25, or by both, joined by reciprocal-rank fusion"
+    )
+    where: str = Field("", description="only passages whose metadata match, for instance: lang == en and year >= 2020")
+    candidates: int = Field(
+        100, ge=1, description="passages that each of the two modes gives to the fusion, and fusion to the reranker"
+    )
+    rrf_k: int = Field(60, ge=1, description="constant of reciprocal-rank fusion: 1 / (rrf_k + rank)")
+    rerank_model: str = Field(
+        "", description="cross-encoder that orders the candidates anew: local folder or hub id; empty: none"
+    )
 
 
 class GenerateConfig(Section):
@@ -191,118 +235,3 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     serve: ServeConfig = ServeConfig()
-
-
-def known_keys() -> Iterator[str]:
-    """Yield every `section.key` there is."""
-    for section in Config.model_fields:
-        for key in _fields(section):
-            yield f"{section}.{key}"
-
-
-def _fields(section: str) -> dict[str, FieldInfo]:
-    model = Config.model_fields[section].annotation
-    assert isinstance(model, type) and issubclass(model, BaseModel)
-    return model.model_fields
-
-
-def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML file, apply `section.key=value` overrides, check everything.
-
-    Raises:
-        ConfigError: names the file or override, the key, and the nearest known key or the allowed values.
-    """
-    merged: dict[str, dict[str, JsonValue]] = {}
-    if path is not None:
-        for section, values in _read_yaml(path).items():
-            merged[section] = _checked_section(path, str(section), values)
-    overridden = []
-    for override in overrides:
-        section, key, value = _parse_override(override)
-        merged.setdefault(section, {})[key] = value
-        overridden.append((section, key))
-    try:
-        return Config.model_validate(merged)
-    except ValidationError as err:
-        raise ConfigError(_describe(err, path, overridden)) from err
-
-
-def _read_yaml(path: Path) -> dict[str, JsonValue]:
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as err:
-        raise ConfigError(f"{path}: cannot be read ({err.strerror}); check the path given with --config") from err
-    except UnicodeDecodeError as err:
-        raise ConfigError(f"{path}: is not UTF-8 at byte {err.start}; convert the file") from err
-    except yaml.YAMLError as err:
-        mark = getattr(err, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{line}: is not valid YAML ({getattr(err, 'problem', err)}); mend that line") from err
-    if raw is None:
-        return {}
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: holds a {type(raw).__name__}, expected sections such as 'embed:' and 'train:'")
-    return raw
-
-
-def _checked_section(path: Path, section: str, values: JsonValue) -> dict[str, JsonValue]:
-    if section not in Config.model_fields:
-        raise ConfigError(f"{path}: unknown section '{section}'{_nearest(section, list(Config.model_fields))}")
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: section '{section}' holds a {type(values).__name__}, expected key: value lines")
-    for key in values:
-        _check_key(f"{section}.{key}", str(path))
-    return dict(values)
-
-
-def _parse_override(override: str) -> tuple[str, str, JsonValue]:
-    dotted, equals, text = override.partition("=")
-    section, dot, key = dotted.strip().partition(".")
-    if not equals or not dot:
-        raise ConfigError(f"override '{override}' is not of the form section.key=value, for instance train.epochs=3")
-    _check_key(f"{section}.{key}", "override")
-    try:
-        value: JsonValue = yaml.safe_load(text)
-    except yaml.YAMLError:
-        value = text
-    return section, key, text if _fields(section)[key].annotation is str else value
-
-
-def _check_key(dotted: str, where: str) -> None:
-    keys = list(known_keys())
-    if dotted not in keys:
-        raise ConfigError(
-            f"{where}: unknown key '{dotted}'{_nearest(dotted, keys)}; `ragray config show` lists all keys"
-        )
-
-
-def _nearest(word: str, known: list[str]) -> str:
-    """Name the nearest known key; the last part decides before the whole, so that a key in the wrong section is found."""
-    leaf = word.rpartition(".")[2]
-    same_leaf = [key for key in known if key.rpartition(".")[2] == leaf]
-    close = same_leaf or difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f", did you mean '{close[0]}'?" if close else f" (known: {', '.join(known)})" if len(known) < 12 else ""
-
-
-def _describe(err: ValidationError, path: Path | None, overridden: Sequence[tuple[str, str]]) -> str:
-    first = err.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    part = first["loc"][:2]
-    where = "override" if any(one[: len(part)] == part for one in overridden) else path or "configuration"
-    found = "" if isinstance(first["input"], dict | BaseModel) else f" (found {first['input']!r})"
-    return f"{where}: {key}: {first['msg'].removeprefix('Value error, ')}{found}; see `ragray config show`"
-
-
-def to_yaml(config: Config) -> str:
-    """Write a configuration as YAML that `load_config` reads back, each key with its meaning beside it."""
-    lines: list[str] = []
-    for section, values in config.model_dump(mode="json").items():
-        fields = type(getattr(config, section)).model_fields
-        lines.append(f"{section}:")
-        for key, value in values.items():
-            text = yaml.safe_dump(value, default_flow_style=True, width=10_000).strip().removesuffix("...").strip()
-            lines.append(f"  {key}: {text}  # {fields[key].description}")
-        lines.append("")
-    return "\n".join(lines)

@@ -1,0 +1,5 @@
+"""`python -m ragray.cli`."""
+
+from ragray.cli.main import main
+
+main()

@@ -1,0 +1,227 @@
+"""`ragray index ...`: plan, build, change and look after an index."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ragray.cli.options import Address, AsJson, ConfigFile, IndexArgument, Out, Overrides, plain, say, took
+from ragray.config import load_config
+from ragray.errors import CorruptArtifactError, InputError
+
+HELP = """Plan, build, change and look after an index.
+
+An index holds immutable segments; a snapshot names some of them, and CURRENT names the snapshot that readers open. Whatever
+changes an index adds a snapshot, so that `ragray index rollback` undoes it.
+"""
+
+index_app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode=None)
+
+SnapshotOption = Annotated[
+    str | None, typer.Option("--snapshot", help="Which snapshot.", show_default="the current one")
+]
+
+
+@index_app.command("plan")
+def index_plan(
+    rows: Annotated[str, typer.Option(help="Passages, for instance 100M.", show_default=False)],
+    dim: Annotated[int, typer.Option(help="Dimensions of a vector.", show_default=False, min=1)],
+    memory: Annotated[str, typer.Option(help="Memory for the searched vectors, for instance 64GiB.")] = "",
+    p95: Annotated[str, typer.Option(help="95th percentile of a search on one thread, for instance 20ms.")] = "",
+    recall: Annotated[float, typer.Option(help="Recall@10 against exact search.", min=0, max=1)] = 0.95,
+    as_json: AsJson = False,
+) -> None:
+    """Say which index fits a budget, what it costs, and why; reads and writes nothing."""
+    from ragray.index.plan import parse_budget, plan
+
+    found = plan(parse_budget(rows, dim, memory=memory, p95=p95, recall=recall))
+    if as_json:
+        say(json.dumps(plain(asdict(found)), indent=2))
+        return
+    for line in found.lines():
+        say(line)
+
+
+@index_app.command("build")
+def index_build(
+    embeddings: Annotated[Path, typer.Argument(help="Folder that `ragray embed` wrote.", show_default=False)],
+    corpus: Annotated[Path, typer.Option(help="Folder that `ragray ingest` wrote.", show_default=False)],
+    out: Out,
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    address: Address = None,
+) -> None:
+    """Build the segments of an index and publish a snapshot of them."""
+    from ragray.cluster.index import build_index
+
+    report = build_index(embeddings, corpus, out, load_config(config, overrides or []), address=address)
+    found = report.snapshot
+    recall = "exact" if found.recall_at_10 is None else f"recall@10 {found.recall_at_10:.3f} against exact search"
+    say(
+        f"{out}: snapshot {found.name}, {found.num_rows} rows in {len(found.segments)} segment(s), {found.factory}, {recall} "
+        f"({report.reason}){took(report)}"
+    )
+
+
+@index_app.command("sync")
+def index_sync(
+    index: IndexArgument,
+    corpus: Annotated[Path, typer.Argument(help="The new corpus, from `ragray ingest`.", show_default=False)],
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    address: Address = None,
+) -> None:
+    """Make an index hold another corpus: embeds what is new or changed, hides what is gone, keeps the rest."""
+    from ragray.cluster.sync import sync_index
+
+    report = sync_index(index, corpus, load_config(config, overrides or []), address=address)
+    refused = f", {report.quarantined} refused by the encoder" if report.quarantined else ""
+    say(
+        f"{index}: snapshot {report.snapshot.name}, {report.added} added, {report.changed} changed, {report.deleted} deleted, "
+        f"{report.unchanged} unchanged, {report.embedded} embedded{refused}{took(report)}"
+    )
+
+
+@index_app.command("delete")
+def index_delete(
+    index: IndexArgument,
+    ids: Annotated[
+        list[str] | None, typer.Option("--id", help="Passage or document; may be repeated.", show_default=False)
+    ] = None,
+    ids_file: Annotated[Path | None, typer.Option("--ids", help="File with an id a line.", show_default=False)] = None,
+    where: Annotated[str, typer.Option(help="Whatever matches, for instance: lang == de and year < 2000")] = "",
+) -> None:
+    """Hide passages from every search, at once; `ragray index compact` then forgets them."""
+    from ragray.index.delete import delete_passages
+
+    if not (ids or ids_file or where):
+        raise InputError("index delete: say what to delete with --id, --ids or --where")
+    report = delete_passages(index, ids=[*(ids or []), *_lines(ids_file)], where=where)
+    say(f"{index}: {report.message}")
+
+
+@index_app.command("compact")
+def index_compact(
+    index: IndexArgument, overrides: Overrides = None, config: ConfigFile = None, address: Address = None
+) -> None:
+    """Write the segments anew without deleted rows; `ragray index gc` then frees the old ones."""
+    from ragray.cluster.compact import compact_index
+
+    report = compact_index(index, load_config(config, overrides or []), address=address)
+    found = report.snapshot
+    say(
+        f"{index}: snapshot {found.name}, {found.num_live} rows in {len(found.segments)} segment(s), "
+        f"{report.num_forgotten} forgotten ({report.reason}){took(report)}"
+    )
+
+
+@index_app.command("snapshots")
+def index_snapshots(index: IndexArgument, as_json: AsJson = False) -> None:
+    """List the snapshots, oldest first; * marks the current one."""
+    from ragray.index.history import list_snapshots
+
+    found = list_snapshots(index)
+    if as_json:
+        say(json.dumps([plain(asdict(info)) for info in found], indent=2))
+        return
+    for info in found:
+        recall = "exact" if info.recall is None else f"recall@10 {info.recall:.3f}"
+        facts = info.problem or (
+            f"{info.created_at}  {info.num_live} rows, {info.num_deleted} deleted, {info.segments} segment(s)  {info.factory}  {recall}"
+        )
+        say(f"{'*' if info.is_current else ' '} {info.name}  {facts}")
+
+
+@index_app.command("promote")
+def index_promote(
+    index: IndexArgument, name: Annotated[str, typer.Argument(help="Snapshot.", show_default=False)]
+) -> None:
+    """Make a snapshot the current one."""
+    from ragray.index.history import promote
+
+    promote(index, name)
+    say(f"{index}: snapshot {name} is the current one")
+
+
+@index_app.command("rollback")
+def index_rollback(index: IndexArgument) -> None:
+    """Make the parent of the current snapshot the current one."""
+    from ragray.index.history import rollback
+
+    say(f"{index}: snapshot {rollback(index)} is the current one")
+
+
+@index_app.command("gc")
+def index_gc(
+    index: IndexArgument,
+    keep: Annotated[int, typer.Option(help="Ancestors of the current snapshot to keep.", min=0)] = 2,
+    min_age: Annotated[float, typer.Option(help="Hours for which a snapshot is kept anyhow.", min=0)] = 1,
+) -> None:
+    """Remove snapshots that nobody needs, with the segments that no other names."""
+    from ragray.index.history import collect_garbage
+
+    gone = collect_garbage(index, keep=keep, min_age_s=min_age * 3600)
+    say(
+        f"{index}: removed {len(gone.snapshots)} snapshot(s), {len(gone.segments)} segment(s), {gone.num_bytes / 2**20:.1f} MiB"
+    )
+
+
+@index_app.command("verify")
+def index_verify(
+    index: IndexArgument,
+    snapshot: SnapshotOption = None,
+    sample: Annotated[int, typer.Option(help="Passages to encode again and compare.", min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Check counts, checksums, ids, text, lexical part and vectors against each other; say what is wrong and how to mend it."""
+    from ragray.embed.encoder import load_encoder
+    from ragray.index.snapshot import read_snapshot
+    from ragray.index.verify import verify_index
+
+    encoder = load_encoder(read_snapshot(index, snapshot).encoder_config) if sample else None
+    report = verify_index(index, snapshot=snapshot, encoder=encoder, sample=sample)
+    if as_json:
+        say(json.dumps(plain(asdict(report)), indent=2))
+    else:
+        for line in report.lines():
+            say(line)
+    if report.problems:
+        raise CorruptArtifactError(f"{index}: {len(report.problems)} problem(s) found; see above how to mend each")
+
+
+@index_app.command("inspect")
+def index_inspect(
+    index: IndexArgument,
+    snapshot: SnapshotOption = None,
+    plots: Annotated[
+        Path | None, typer.Option(help="Folder for plots of list sizes and of recall against latency.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print sizes, parameters, recall and list sizes of an index."""
+    from ragray.index.inspect import inspect_index
+
+    found = inspect_index(index, snapshot=snapshot)
+    if as_json:
+        say(json.dumps(plain(asdict(found)), indent=2))
+    else:
+        for line in found.lines():
+            say(line)
+    if plots:
+        from ragray.index.plots import write_plots
+
+        for path in write_plots(found, plots):
+            say(str(path))
+
+
+def _lines(path: Path | None) -> list[str]:
+    if path is None:
+        return []
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as err:
+        raise InputError(f"{path}: cannot be read as a text file with an id a line ({err}); check --ids") from err

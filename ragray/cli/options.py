@@ -1,0 +1,66 @@
+"""What several commands share: arguments, options, how a result is printed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="YAML file with a section a stage.", show_default=False)
+]
+Address = Annotated[
+    str | None, typer.Option(help="Ray cluster to join, for instance auto or ray://HOST:10001.", show_default=False)
+]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[section.key=value]...", help="`ragray config show` lists them.")
+]
+Out = Annotated[Path, typer.Option(help="Folder to write; run again after a crash to go on.", show_default=False)]
+IndexArgument = Annotated[Path, typer.Argument(help="Folder that `ragray index build` wrote.", show_default=False)]
+IndexOption = Annotated[
+    Path, typer.Option("--index", help="Folder that `ragray index build` wrote.", show_default=False)
+]
+RunOption = Annotated[Path | None, typer.Option("--run", help="Folder that `ragray train` wrote.", show_default=False)]
+ExamplesOption = Annotated[
+    Path, typer.Option(help='JSONL lines {"id", "question", "answers", "gold_ids"}.', show_default=False)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+ModeOption = Annotated[
+    str | None, typer.Option("--mode", help="dense, lexical or hybrid.", show_default="retrieve.mode")
+]
+WhereOption = Annotated[
+    str | None,
+    typer.Option(
+        "--where", help="Only passages that match, for instance: lang == en and year >= 2020", show_default=False
+    ),
+]
+
+
+def retrieval(mode: str | None, where: str | None) -> list[str]:
+    """Turn the options of a search into overrides."""
+    return [f"retrieve.{key}={value}" for key, value in (("mode", mode), ("where", where)) if value]
+
+
+def say(text: str) -> None:
+    """Print to stdout at once."""
+    print(text, flush=True)
+
+
+def took(report: Any) -> str:
+    """Say how long a stage took, or that there was nothing to do."""
+    return " (nothing to do)" if report.reused else f", {report.seconds:.1f} s"
+
+
+def excerpt(title: str, text: str, width: int = 90) -> str:
+    """Return how a passage begins, on one line."""
+    whole = f"{title}: {text}" if title else text
+    line = " ".join(whole.split())
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def plain(value: dict[str, Any]) -> dict[str, Any]:
+    """Make a dataclass's dictionary printable as JSON (metadata is a mapping of any kind)."""
+    plain: dict[str, Any] = json.loads(json.dumps(value, default=dict))
+    return plain

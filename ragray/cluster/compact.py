@@ -1,0 +1,162 @@
+"""Runs `index compact` on Ray. In: an index. Out: a snapshot of the live rows alone, in segments written and trained afresh, as tasks."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from time import monotonic
+
+import faiss
+import numpy as np
+
+from ragray import artifact
+from ragray.cluster.session import session
+from ragray.config import Config, IndexConfig
+from ragray.errors import ArtifactError, RagrayError
+from ragray.index.build import train_empty_index
+from ragray.index.live import live_blocks
+from ragray.index.plan import IndexPlan, plan_index
+from ragray.index.segment import Segment, write_segment
+from ragray.index.snapshot import SEGMENTS, SegmentRef, Snapshot, publish_snapshot, read_snapshot, successor
+from ragray.index.tune import tuned_snapshot
+from ragray.progress import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class CompactReport:
+    """What a compaction did: rows forgotten, segments before; ``reused``: there was nothing to gain, and nothing was published."""
+
+    snapshot: Snapshot
+    num_forgotten: int
+    num_segments_before: int
+    seconds: float
+    reused: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A segment to write: live rows ``start`` to ``stop`` of a snapshot."""
+
+    name: str
+    start: int
+    stop: int
+
+
+def compact_index(index: Path, config: Config, *, address: str | None = None) -> CompactReport:
+    """Merge the segments of an index into new ones of ``config.index.segment_rows`` without the deleted rows.
+
+    They are planned, trained and tuned as a build over the same passages in the same order would; the analyzer of the BM25
+    part stays unless the configuration names one. Killed and run again, it keeps the segments that are finished. The old
+    segments stay for readers and for a rollback until `collect_garbage`.
+
+    Raises:
+        NotAnArtifactError: the folder is no index.
+        ArtifactError: every row is deleted.
+        ArtifactBusyError: another process is writing to the index.
+        SnapshotConflictError: another snapshot was made current meanwhile.
+        IndexBudgetError: recall is below ``config.index.min_recall``; the old snapshot stays current.
+    """
+    started = monotonic()
+    read_snapshot(index)
+    with artifact.exclusive(index):
+        base = read_snapshot(index)
+        if not base.num_live:
+            raise ArtifactError(f"{index}: all passages of snapshot {base.name} are deleted; sync it with a corpus")
+        plan = plan_index(base.num_live, base.dim, config.index)
+        before, forgotten = len(base.segments), base.num_rows - base.num_live
+        if _is_compact(base, plan, config.index):
+            return CompactReport(base, 0, before, monotonic() - started, True, "it is compact already")
+        key = artifact.fingerprint([base.name, base.source, config.index.model_dump(mode="json")])
+        parts = _parts(base.num_live, config.index.segment_rows, key)
+        lexical = config.index.lexical if "lexical" in config.index.model_fields_set else base.lexical
+        todo = [part for part in parts if not _is_written(index, part, base.dim)]
+        if todo:
+            empty = train_empty_index(plan, _sample(index, base, plan, config.index), config.index)
+            with (
+                session(address),
+                Progress("compact", total=sum(p.stop - p.start for p in todo), unit="passages") as bar,
+            ):
+                _run(todo, index, base, lexical, empty, bar)
+        refs = [SegmentRef(name=part.name, num_rows=part.stop - part.start) for part in parts]
+        changes = {"factory": plan.factory, "nprobe": plan.nprobe, "ef_search": plan.ef_search}
+        changes |= {"over_retrieve": plan.over_retrieve, "lexical": lexical, "recall_at_10": None}
+        snapshot = successor(index, base, key, refs).model_copy(update=changes)
+        snapshot = tuned_snapshot(index, snapshot, config.index)
+        publish_snapshot(index, snapshot, expected=base.name)
+    return CompactReport(snapshot, forgotten, before, monotonic() - started, False, plan.reason)
+
+
+def _is_compact(base: Snapshot, plan: IndexPlan, config: IndexConfig) -> bool:
+    """Say whether a compaction would change nothing but the names."""
+    fewest = -(-base.num_live // config.segment_rows)
+    wanted = "type" not in config.model_fields_set or plan.factory == base.factory
+    return base.num_live == base.num_rows and len(base.segments) <= fewest and wanted
+
+
+def _parts(num_live: int, segment_rows: int, key: str) -> list[Part]:
+    """Cut the live rows into segments of equal size, as a build cuts the rows of a corpus."""
+    count = -(-num_live // segment_rows)
+    bounds = [num_live * number // count for number in range(count + 1)]
+    return [Part(f"{key}-{number:05}", start, stop) for number, (start, stop) in enumerate(pairwise(bounds))]
+
+
+def _is_written(index: Path, part: Part, dim: int) -> bool:
+    """Say whether an earlier run wrote this very segment."""
+    try:
+        Segment.open(index / SEGMENTS / part.name, num_rows=part.stop - part.start, dim=dim)
+    except ArtifactError:
+        return False
+    return True
+
+
+def _sample(index: Path, base: Snapshot, plan: IndexPlan, config: IndexConfig) -> np.ndarray:
+    """Draw at most ``plan.train_rows`` of the live rows, (S, D) float32; none for a type that is not trained."""
+    size = min(plan.train_rows, base.num_live)
+    chosen = np.sort(np.random.default_rng(config.seed).choice(base.num_live, size=size, replace=False))
+    sample = np.empty((size, base.dim), dtype=np.float32)
+    first = 0
+    for block in live_blocks(index, base):
+        here = slice(*np.searchsorted(chosen, [first, first + len(block.rows_B)]))
+        if here.start < here.stop:
+            sample[here] = block.vectors[chosen[here] - first]
+        first += len(block.rows_B)
+    return sample
+
+
+def _run(
+    todo: Sequence[Part], index: Path, base: Snapshot, lexical: str, empty: faiss.Index, progress: Progress
+) -> None:
+    """Write segments as tasks; an error on purpose in one of them is raised here as it was there."""
+    import ray
+    from ray.exceptions import RayTaskError
+
+    for litter in (index / SEGMENTS).glob(".*.tmp"):  # of tasks that were killed
+        shutil.rmtree(litter, ignore_errors=True)
+    empty_bytes = ray.put(faiss.serialize_index(empty))
+    write = ray.remote(_write)
+    folder = str(index.resolve())
+    waiting = {write.remote(part, folder, base, lexical, empty_bytes): part for part in todo}
+    while waiting:
+        [ready], _ = ray.wait(list(waiting), num_returns=1)
+        try:
+            ray.get(ready)
+        except RayTaskError as err:
+            if isinstance(err.cause, RagrayError):
+                raise err.cause from err
+            raise
+        part = waiting.pop(ready)
+        progress.advance(part.stop - part.start)
+
+
+def _write(part: Part, index: str, base: Snapshot, lexical: str, empty_bytes: np.ndarray) -> None:
+    write_segment(
+        Path(index) / SEGMENTS / part.name,
+        ((block.passages, block.vectors) for block in live_blocks(Path(index), base, part.start, part.stop)),
+        num_rows=part.stop - part.start,
+        empty_index=faiss.deserialize_index(empty_bytes.copy()),
+        lexical=lexical,
+    )

@@ -1,0 +1,129 @@
+"""Reading configuration. In: a YAML file with a section a stage, `section.key=value` overrides. Out: one checked `Config`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, JsonValue, ValidationError
+from pydantic.fields import FieldInfo
+
+from ragray.config.sections import Config
+from ragray.errors import ConfigError
+
+
+def known_keys() -> Iterator[str]:
+    """Yield every `section.key` there is."""
+    for section in Config.model_fields:
+        for key in _fields(section):
+            yield f"{section}.{key}"
+
+
+def _fields(section: str) -> dict[str, FieldInfo]:
+    model = Config.model_fields[section].annotation
+    assert isinstance(model, type) and issubclass(model, BaseModel)
+    return model.model_fields
+
+
+def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file, apply `section.key=value` overrides, check everything.
+
+    Raises:
+        ConfigError: names the file or override, the key, and the nearest known key or the allowed values.
+    """
+    merged: dict[str, dict[str, JsonValue]] = {}
+    if path is not None:
+        for section, values in _read_yaml(path).items():
+            merged[section] = _checked_section(path, str(section), values)
+    overridden = []
+    for override in overrides:
+        section, key, value = _parse_override(override)
+        merged.setdefault(section, {})[key] = value
+        overridden.append((section, key))
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as err:
+        raise ConfigError(_describe(err, path, overridden)) from err
+
+
+def _read_yaml(path: Path) -> dict[str, JsonValue]:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as err:
+        raise ConfigError(f"{path}: cannot be read ({err.strerror}); check the path given with --config") from err
+    except UnicodeDecodeError as err:
+        raise ConfigError(f"{path}: is not UTF-8 at byte {err.start}; convert the file") from err
+    except yaml.YAMLError as err:
+        mark = getattr(err, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{line}: is not valid YAML ({getattr(err, 'problem', err)}); mend that line") from err
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: holds a {type(raw).__name__}, expected sections such as 'embed:' and 'train:'")
+    return raw
+
+
+def _checked_section(path: Path, section: str, values: JsonValue) -> dict[str, JsonValue]:
+    if section not in Config.model_fields:
+        raise ConfigError(f"{path}: unknown section '{section}'{_nearest(section, list(Config.model_fields))}")
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: section '{section}' holds a {type(values).__name__}, expected key: value lines")
+    for key in values:
+        _check_key(f"{section}.{key}", str(path))
+    return dict(values)
+
+
+def _parse_override(override: str) -> tuple[str, str, JsonValue]:
+    dotted, equals, text = override.partition("=")
+    section, dot, key = dotted.strip().partition(".")
+    if not equals or not dot:
+        raise ConfigError(f"override '{override}' is not of the form section.key=value, for instance train.epochs=3")
+    _check_key(f"{section}.{key}", "override")
+    try:
+        value: JsonValue = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    return section, key, text if _fields(section)[key].annotation is str else value
+
+
+def _check_key(dotted: str, where: str) -> None:
+    keys = list(known_keys())
+    if dotted not in keys:
+        raise ConfigError(
+            f"{where}: unknown key '{dotted}'{_nearest(dotted, keys)}; `ragray config show` lists all keys"
+        )
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    """Name the nearest known key; the last part decides before the whole, so that a key in the wrong section is found."""
+    leaf = word.rpartition(".")[2]
+    same_leaf = [key for key in known if key.rpartition(".")[2] == leaf]
+    close = same_leaf or difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f", did you mean '{close[0]}'?" if close else f" (known: {', '.join(known)})" if len(known) < 12 else ""
+
+
+def _describe(err: ValidationError, path: Path | None, overridden: Sequence[tuple[str, str]]) -> str:
+    first = err.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    part = first["loc"][:2]
+    where = "override" if any(one[: len(part)] == part for one in overridden) else path or "configuration"
+    found = "" if isinstance(first["input"], dict | BaseModel) else f" (found {first['input']!r})"
+    return f"{where}: {key}: {first['msg'].removeprefix('Value error, ')}{found}; see `ragray config show`"
+
+
+def to_yaml(config: Config) -> str:
+    """Write a configuration as YAML that `load_config` reads back, each key with its meaning beside it."""
+    lines: list[str] = []
+    for section, values in config.model_dump(mode="json").items():
+        fields = type(getattr(config, section)).model_fields
+        lines.append(f"{section}:")
+        for key, value in values.items():
+            text = yaml.safe_dump(value, default_flow_style=True, width=10_000).strip().removesuffix("...").strip()
+            lines.append(f"  {key}: {text}  # {fields[key].description}")
+        lines.append("")
+    return "\n".join(lines)

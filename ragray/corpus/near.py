@@ -1,0 +1,114 @@
+"""Finding near duplicates. In: texts. Out: MinHash signatures, and which earlier passage one nearly repeats, in bounded memory.
+
+Broder 1997, "On the resemblance and containment of documents"; banding as in Leskovec et al., "Mining of Massive Datasets", chapter 3.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from ragray.corpus.dedup import scratch_tables
+from ragray.errors import MissingPackageError
+
+NUM_PERMUTATIONS = 128
+SHINGLE_WORDS = 3
+MAX_CANDIDATES = 64
+"""Of passages that share a band with a new one, so many of the first are compared with it."""
+MIN_PROBABILITY = 0.95
+"""With which a pair that is just similar enough shares a band."""
+
+
+class Signer:
+    """Makes MinHash signatures of the word 3-grams of texts.
+
+    Raises:
+        MissingPackageError: datasketch is not installed.
+    """
+
+    def __init__(self) -> None:
+        try:
+            from datasketch import MinHash
+        except ImportError as err:
+            raise MissingPackageError("ingest.near_duplicates needs datasketch; run: pip install datasketch") from err
+        self._empty = MinHash(NUM_PERMUTATIONS)
+
+    def sign(self, text: str) -> bytes:
+        """Return the signature of a text: 128 numbers of four bytes; case and white space make no difference."""
+        words = text.casefold().split()
+        last = max(1, len(words) - SHINGLE_WORDS + 1)
+        shingles = {" ".join(words[start : start + SHINGLE_WORDS]).encode() for start in range(last)}
+        signature = self._empty.copy()
+        signature.update_batch(list(shingles))
+        return bytes(signature.hashvalues.astype("<u4").tobytes())
+
+
+class NearDuplicates:
+    """Remembers signatures on disk, some 900 bytes each; finds an earlier one whose estimated Jaccard similarity is at least ``threshold``.
+
+    Signatures are compared where they share a band of rows; how many rows make a band follows from the threshold. Use as
+    a context manager.
+    """
+
+    def __init__(self, path: Path, threshold: float) -> None:
+        self._rows = _rows_of_a_band(threshold)
+        self._num_bands = NUM_PERMUTATIONS // self._rows
+        self._threshold = threshold
+        self._num_signatures = 0
+        self._open = contextlib.ExitStack()
+        schema = (
+            "CREATE TABLE bands (band BLOB, number INTEGER, PRIMARY KEY (band, number)) WITHOUT ROWID; "
+            "CREATE TABLE signatures (number INTEGER PRIMARY KEY, id TEXT, signature BLOB)"
+        )
+        self._tables = self._open.enter_context(scratch_tables(path, schema))
+
+    def __enter__(self) -> NearDuplicates:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.__exit__(kind, err, trace)
+
+    def find(self, signature: bytes) -> str | None:
+        """Return the id of the first passage that a signature nearly repeats, None where there is none."""
+        mine = np.frombuffer(signature, "<u4")
+        for number in sorted(self._candidates(signature)):
+            query = "SELECT id, signature FROM signatures WHERE number = ?"
+            identity, other = self._tables.execute(query, (number,)).fetchone()
+            if np.mean(mine == np.frombuffer(other, "<u4")) >= self._threshold:
+                return str(identity)
+        return None
+
+    def add(self, signature: bytes, identity: str) -> None:
+        """Remember the signature of a passage."""
+        number = self._num_signatures
+        self._num_signatures += 1
+        self._tables.execute("INSERT INTO signatures VALUES (?, ?, ?)", (number, identity, signature))
+        self._tables.executemany("INSERT INTO bands VALUES (?, ?)", ((band, number) for band in self._bands(signature)))
+
+    def _candidates(self, signature: bytes) -> set[int]:
+        query = "SELECT number FROM bands WHERE band = ? LIMIT ?"
+        found = (self._tables.execute(query, (band, MAX_CANDIDATES)) for band in self._bands(signature))
+        return {number for rows in found for (number,) in rows}
+
+    def _bands(self, signature: bytes) -> list[bytes]:
+        """Hash each band of rows, with its number, to eight bytes."""
+        width = 4 * self._rows
+        return [
+            hashlib.blake2b(signature[n * width : (n + 1) * width], digest_size=8, salt=n.to_bytes(2)).digest()
+            for n in range(self._num_bands)
+        ]
+
+
+def _rows_of_a_band(threshold: float) -> int:
+    """Return the most rows with which a pair as similar as the threshold is still compared: P = 1 - (1 - s^rows)^bands."""
+
+    def probability(rows: int) -> float:
+        return 1 - float(1 - threshold**rows) ** (NUM_PERMUTATIONS // rows)
+
+    return max((rows for rows in range(1, NUM_PERMUTATIONS + 1) if probability(rows) >= MIN_PROBABILITY), default=1)

@@ -1,0 +1,155 @@
+"""Reading JSON trees. In: a file in SQuAD's layout, or a list of records. Out: records, with one article in memory at a time."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import IO
+
+from ragray.config import IngestConfig
+from ragray.corpus.dedup import content_hash
+from ragray.corpus.lines import decompressed
+from ragray.corpus.record import Record, Refusal, from_fields, line_limit, refusal, storable
+from ragray.corpus.sources import Source
+from ragray.errors import InputError
+from ragray.types import Document
+
+CHUNK_CHARS = 1 << 20
+MAX_ARTICLE_CHARS = 64 << 20
+DATA, PARAGRAPHS, CONTEXT = "data", "paragraphs", "context"
+_SPACE = re.compile(r"[ \t\r\n]*")
+
+
+def read_json(source: Source, config: IngestConfig) -> Iterator[Record | Refusal]:
+    """Read the paragraphs of SQuAD (``data[].paragraphs[].context``), or the records of a plain list.
+
+    Raises:
+        InputError: the file is neither, or is no valid JSON.
+    """
+    numbers: Counter[str] = Counter()
+    with decompressed(source) as stream:
+        tokens = _Json(stream, source, max(line_limit(config), MAX_ARTICLE_CHARS))
+        for line, element in tokens.elements():
+            if isinstance(element, dict) and isinstance(element.get(PARAGRAPHS), list):
+                yield from _paragraphs(source, line, element, numbers)
+            elif isinstance(element, dict):
+                raw = json.dumps(element, ensure_ascii=False)
+                yield from_fields(source, line, element, config, raw=raw)
+            else:
+                yield refusal(source, line, "not a JSON object", json.dumps(element, ensure_ascii=False))
+
+
+def _paragraphs(
+    source: Source, line: int, article: dict[str, object], numbers: Counter[str]
+) -> Iterator[Record | Refusal]:
+    """Yield an article's contexts, each once; ``numbers`` counts the paragraphs of a title so far."""
+    heading = article.get("title")
+    title = storable(heading) if isinstance(heading, str) and heading else source.name.partition(".")[0]
+    seen = set()
+    paragraphs = article[PARAGRAPHS]
+    assert isinstance(paragraphs, list)
+    for paragraph in paragraphs:
+        identity = f"{title}-{numbers[title]}"
+        numbers[title] += 1
+        context = paragraph.get(CONTEXT) if isinstance(paragraph, dict) else None
+        if not isinstance(context, str):
+            raw = json.dumps(paragraph, ensure_ascii=False)
+            yield refusal(source, line, f"no field '{CONTEXT}'", raw, document_id=identity)
+        elif (key := content_hash("", context)) not in seen:
+            seen.add(key)
+            yield Record(line, Document(identity, context, title.replace("_", " ") if heading else ""))
+
+
+class _Json:
+    """Reads the elements of one JSON array from a stream, each with the line that it begins on."""
+
+    def __init__(self, stream: IO[bytes], source: Source, max_chars: int) -> None:
+        self._stream = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+        self._source = source
+        self._max_chars = max_chars
+        self._decoder = json.JSONDecoder()
+        self._buffer = ""
+        self._at = 0
+        self._line = 1
+
+    def elements(self) -> Iterator[tuple[int, object]]:
+        """Yield the elements of the array that the file holds, or holds under ``data``."""
+        if self._next() == "{":
+            self._find_data()
+        if self._next() != "[":
+            raise self._unknown()
+        self._skip("[")
+        while self._next() != "]":
+            yield self._line, self._value()
+            if self._next() != "]":
+                self._skip(",")
+
+    def _find_data(self) -> None:
+        """Move to the value of ``data`` in the object that begins here."""
+        self._skip("{")
+        while self._next() != "}":
+            key = self._value()
+            self._skip(":")
+            if key == DATA:
+                return
+            self._value()
+            if self._next() != "}":
+                self._skip(",")
+        raise self._unknown()
+
+    def _next(self) -> str:
+        """Pass over white space; return the character behind it."""
+        while True:
+            match = _SPACE.match(self._buffer, self._at)
+            assert match is not None
+            self._pass_to(match.end())
+            if self._at < len(self._buffer):
+                return self._buffer[self._at]
+            if not self._fill(CHUNK_CHARS):
+                raise self._invalid("it ends too early")
+
+    def _skip(self, mark: str) -> None:
+        if self._next() != mark:
+            raise self._invalid(f"found {self._buffer[self._at]!r} instead of {mark!r}")
+        self._pass_to(self._at + 1)
+
+    def _value(self) -> object:
+        self._next()
+        while True:
+            try:
+                value, end = self._decoder.raw_decode(self._buffer, self._at)
+            except RecursionError as err:
+                raise self._invalid("nested too deeply") from err
+            except ValueError as err:
+                if len(self._buffer) - self._at > self._max_chars or not self._fill(len(self._buffer)):
+                    raise self._invalid(str(err).partition(":")[0]) from err
+                continue
+            if end < len(self._buffer) or not self._fill(CHUNK_CHARS):
+                self._pass_to(end)
+                return value
+
+    def _pass_to(self, position: int) -> None:
+        self._line += self._buffer.count("\n", self._at, position)
+        self._at = position
+
+    def _fill(self, num_chars: int) -> bool:
+        """Read on; forget what was passed."""
+        try:
+            more = self._stream.read(max(num_chars, CHUNK_CHARS))
+        except UnicodeDecodeError as err:
+            raise self._invalid("not valid UTF-8") from err
+        self._buffer, self._at = self._buffer[self._at :] + more, 0
+        return bool(more)
+
+    def _invalid(self, reason: str) -> InputError:
+        where = f"{self._source.label}:{self._line}"
+        return InputError(f"{where}: is not valid JSON ({reason}); mend the file, or convert it to .jsonl")
+
+    def _unknown(self) -> InputError:
+        return InputError(
+            f"{self._source.label}: is neither SQuAD ({DATA}[].{PARAGRAPHS}[].{CONTEXT}) nor a list of records; "
+            f"convert it to .jsonl or leave it out of the sources"
+        )

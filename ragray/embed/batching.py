@@ -1,0 +1,89 @@
+"""Batches of similar length. In: texts and a tokenizer. Out: padded tokens, a batch at a time, and the vectors back in order.
+
+N texts, B texts of a batch, T tokens, D dim.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ragray.config import EmbedConfig, EncoderConfig
+from ragray.embed.encoder import EncoderFingerprint, Vectors
+
+Tokens = npt.NDArray[np.int64]
+
+CHARS_PER_TOKEN = 64
+"""Texts are cut to so many characters for every token that the encoder reads: ten times what prose needs, so a text of
+10 MB costs no more to tokenise than any other."""
+QUESTION_BATCH_TOKENS = 1024
+
+
+class BatchedEncoder(ABC):
+    """Encodes texts in batches that are sorted by length and bounded in padded tokens; a subclass runs the model."""
+
+    def __init__(self, tokenizer: Any, config: EncoderConfig, fingerprint: EncoderFingerprint) -> None:
+        self.tokenizer = tokenizer
+        self.config = config
+        self._fingerprint = fingerprint
+        self._batch_tokens = config.batch_tokens if isinstance(config, EmbedConfig) else QUESTION_BATCH_TOKENS
+
+    @abstractmethod
+    def _vectors(self, input_ids_BT: Tokens, attention_mask_BT: Tokens) -> Vectors:
+        """Run the model on one batch, -> (B, D) float32."""
+
+    @property
+    def fingerprint(self) -> EncoderFingerprint:
+        """What decides the vectors."""
+        return self._fingerprint
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Encode passages, (N,) -> (N, D) float32."""
+        return self._encode(self.config.passage_prefix, texts)
+
+    def encode_questions(self, texts: Sequence[str]) -> Vectors:
+        """Encode questions, (N,) -> (N, D) float32."""
+        return self._encode(self.config.question_prefix, texts)
+
+    def _encode(self, prefix: str, texts: Sequence[str]) -> Vectors:
+        vectors_ND = np.empty((len(texts), self._fingerprint.dim), dtype=np.float32)
+        if not texts:
+            return vectors_ND
+        num_chars = self.config.max_length * CHARS_PER_TOKEN
+        tokens = self.tokenizer(
+            [(prefix + text[:num_chars])[:num_chars] for text in texts],
+            truncation=True,
+            max_length=self.config.max_length,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )["input_ids"]
+        for rows in plan_batches([len(ids) for ids in tokens], self._batch_tokens):
+            vectors_ND[rows] = self._vectors(*pad([tokens[row] for row in rows], self.tokenizer.pad_token_id or 0))
+        return vectors_ND
+
+
+def pad(tokens: Sequence[Sequence[int]], pad_id: int) -> tuple[Tokens, Tokens]:
+    """Put token lists into one array, filled up at the right; return ids and attention mask, both (B, T)."""
+    width = max(1, max(map(len, tokens)))
+    ids_BT = np.full((len(tokens), width), pad_id, dtype=np.int64)
+    mask_BT = np.zeros((len(tokens), width), dtype=np.int64)
+    for row, ids in enumerate(tokens):
+        ids_BT[row, : len(ids)] = ids
+        mask_BT[row, : len(ids)] = 1
+    return ids_BT, mask_BT
+
+
+def plan_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Group rows of similar length, longest first, so that rows x longest stays within ``batch_tokens`` (at least one row)."""
+    batches: list[list[int]] = []
+    longest = 0
+    for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
+        if not batches or (len(batches[-1]) + 1) * longest > batch_tokens:
+            batches.append([])
+            longest = max(lengths[row], 1)
+        batches[-1].append(row)
+    return batches

@@ -1,0 +1,67 @@
+"""A model's pooling. In: a folder, maybe one that sentence-transformers wrote. Out: `mean` or `cls`, or what ragray does not compute."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from ragray.errors import ConfigError
+
+KNOWN_MODULES = ("Transformer", "Pooling", "Normalize")
+KNOWN_POOLINGS = {"cls": "cls", "cls_token": "cls", "mean": "mean", "mean_tokens": "mean"}
+MODE = "pooling_mode"
+
+
+def model_pooling(folder: Path) -> str:
+    """Read the pooling that sentence-transformers wrote beside the weights; without such a file, mean.
+
+    Raises:
+        ConfigError: the pooling is one that ragray does not compute, or several at once.
+    """
+    path = folder / "1_Pooling" / "config.json"
+    if not path.is_file():
+        return "mean"
+    settings = _read(path)
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path}: holds no JSON object; restore the file, or set embed.pooling")
+    modes = _modes(settings)
+    if len(modes) != 1 or modes[0] not in KNOWN_POOLINGS:
+        raise ConfigError(
+            f"{path}: the model pools by {' and '.join(modes) or 'nothing'}, ragray by cls or mean; choose another "
+            "embed.model, or set embed.pooling and get other vectors than the model was made for"
+        )
+    return KNOWN_POOLINGS[modes[0]]
+
+
+def _modes(settings: dict[str, JsonValue]) -> list[str]:
+    """List the pooling modes that are switched on; older files hold a flag for each, newer ones a name."""
+    named = settings.get(MODE)
+    names = named if isinstance(named, list) else [named] if named else []
+    flags = [key.removeprefix(f"{MODE}_") for key, on in settings.items() if key.startswith(f"{MODE}_") and on is True]
+    return [str(name) for name in names] or flags
+
+
+def require_known_modules(folder: Path) -> None:
+    """Refuse a sentence-transformers folder that does more than transform, pool and normalise.
+
+    Raises:
+        ConfigError: names the first other module.
+    """
+    path = folder / "modules.json"
+    modules = _read(path) if path.is_file() else []
+    for module in modules if isinstance(modules, list) else []:
+        kind = str(module.get("type", "")) if isinstance(module, dict) else str(module)
+        if kind.rpartition(".")[2] not in KNOWN_MODULES:
+            raise ConfigError(
+                f"{path}: the model has a module {kind}, ragray knows {', '.join(KNOWN_MODULES)}; choose another embed.model"
+            )
+
+
+def _read(path: Path) -> JsonValue:
+    try:
+        value: JsonValue = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as err:
+        raise ConfigError(f"{path}: is not valid JSON ({err}); restore the file") from err
+    return value

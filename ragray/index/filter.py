@@ -1,0 +1,268 @@
+"""Metadata filters. In: an expression such as `lang == en and year >= 2020`. Out: which rows of a passage table match. Pure.
+
+::
+
+    expression = conjunction {"or" conjunction}
+    conjunction = condition {"and" condition}
+    condition = "not" condition | "(" expression ")" | comparison
+    comparison = field ("==" | "!=" | "<" | "<=" | ">" | ">=") value | field ["not"] "in" "(" value {"," value} ")"
+
+A field is `id`, `document_id`, `title` or a key of the metadata; a value is a bare word, a number or a quoted string. A number
+compares with metadata as numbers do, and a row whose value is no number does not match; everything else compares as text, so that
+dates such as 2024-05-01 come in their order. A row without the field matches nothing but `!=` and `not`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ragray.errors import InputError
+
+COLUMNS = ("id", "document_id", "title")
+COMPARISONS: dict[str, Callable[[pa.Array, pa.Scalar], pa.Array]] = {
+    "<": pc.less,
+    "<=": pc.less_equal,
+    ">": pc.greater,
+    ">=": pc.greater_equal,
+}
+NUMBER = r"[+-]?(\d{1,15}(\.\d*)?|\.\d+)"
+"""Numbers of more digits than float64 holds exactly (order numbers, for instance) are text."""
+
+TOKEN = re.compile(
+    r"""\s*(?:(?P<op>==|!=|<=|>=|[<>(),])|(?P<quoted>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(?P<word>[^\s()<>=!,"']+))"""
+)
+WORDS = ("and", "or", "not", "in")
+MAX_DEPTH = 50
+"""Parentheses and negations inside each other."""
+
+
+class Condition(Protocol):
+    """A part of an expression."""
+
+    def mask(self, passages: pa.Table) -> np.ndarray:
+        """Say for each row whether it matches, (rows,) bool."""
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A value of an expression; ``number`` is None where it is text."""
+
+    text: str
+    number: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A field against values: equal to one of them, or less or greater than the only one."""
+
+    field: str
+    operator: str
+    values: tuple[Value, ...]
+
+    def mask(self, passages: pa.Table) -> np.ndarray:
+        """Say for each row whether it matches, (rows,) bool."""
+        found = np.zeros(len(passages), dtype=bool)
+        if self.field in COLUMNS:
+            start = 0
+            for texts in passages[self.field].chunks:
+                found[start : start + len(texts)] = _to_numpy(self._texts(texts, [value.text for value in self.values]))
+                start += len(texts)
+            return found
+        start = 0
+        for pairs in passages["metadata"].chunks:
+            entries = pairs.flatten()
+            chosen = pc.equal(entries.field("key"), self.field)
+            rows = pc.list_parent_indices(pairs).filter(chosen).to_numpy() + start
+            found[rows[_to_numpy(self._matches(entries.field("value").filter(chosen)))]] = True
+            start += len(pairs)
+        return found
+
+    def _matches(self, texts: pa.Array) -> pa.Array:
+        """Compare values of the metadata: with numbers as numbers, with the rest as text."""
+        matched = self._texts(texts, [value.text for value in self.values if value.number is None])
+        numbers = [value.number for value in self.values if value.number is not None]
+        if not numbers:
+            return matched
+        is_number = pc.match_substring_regex(texts, rf"^\s*{NUMBER}\s*$")
+        parsed = pc.cast(pc.utf8_trim_whitespace(pc.if_else(is_number, texts, None)), pa.float64())
+        return pc.or_kleene(matched, self._compare(parsed, numbers, pa.float64()))
+
+    def _texts(self, texts: pa.Array, values: list[str]) -> pa.Array:
+        return self._compare(texts, values, pa.string())
+
+    def _compare(self, found: pa.Array, values: list[str] | list[float], kind: pa.DataType) -> pa.Array:
+        if self.operator == "==":
+            return pc.is_in(found, value_set=pa.array(values, kind))
+        return COMPARISONS[self.operator](found, pa.scalar(values[0], kind)) if values else pc.less(found, found)
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """What another condition does not match."""
+
+    condition: Condition
+
+    def mask(self, passages: pa.Table) -> np.ndarray:
+        """Say for each row whether it matches, (rows,) bool."""
+        return ~self.condition.mask(passages)
+
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """What all conditions match."""
+
+    conditions: tuple[Condition, ...]
+
+    def mask(self, passages: pa.Table) -> np.ndarray:
+        """Say for each row whether it matches, (rows,) bool."""
+        found: np.ndarray = np.all([condition.mask(passages) for condition in self.conditions], axis=0)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Some:
+    """What at least one condition matches."""
+
+    conditions: tuple[Condition, ...]
+
+    def mask(self, passages: pa.Table) -> np.ndarray:
+        """Say for each row whether it matches, (rows,) bool."""
+        found: np.ndarray = np.any([condition.mask(passages) for condition in self.conditions], axis=0)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A parsed expression."""
+
+    text: str
+    condition: Condition
+
+    def mask(self, passages: pa.Table) -> np.ndarray:
+        """Say for each row of a segment's passages whether it matches, (rows,) bool."""
+        return self.condition.mask(passages)
+
+
+def parse_filter(text: str) -> Filter:
+    """Parse an expression.
+
+    Raises:
+        InputError: names what was expected, and where.
+    """
+    parser = _Parser(text)
+    condition = parser.expression(0)
+    if parser.kind != "end":
+        raise parser.expected("'and', 'or' or the end")
+    return Filter(text, condition)
+
+
+def _to_numpy(found: pa.Array) -> np.ndarray:
+    """Turn an Arrow array of bool into one of numpy; null is False."""
+    mask: np.ndarray = pc.fill_null(found, False).to_numpy(zero_copy_only=False)
+    return mask
+
+
+class _Parser:
+    """Reads an expression from left to right; ``kind`` and ``token`` are what comes next."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._end = 0
+        self._advance()
+
+    def _advance(self) -> None:
+        rest = self._text[self._end :]
+        self._start = self._end + len(rest) - len(rest.lstrip())
+        found = TOKEN.match(self._text, self._end)
+        if found is None:
+            self.kind, self.token = "end", ""
+            if self._start < len(self._text):
+                raise self.expected(
+                    "a field, a value or an operator (equality is ==; quote a value with special characters)"
+                )
+            return
+        self.kind, self._end = str(found.lastgroup), found.end()
+        self.token = found[self.kind]
+        if self.kind == "word" and self.token.lower() in WORDS:
+            self.kind, self.token = "op", self.token.lower()
+
+    def expected(self, what: str) -> InputError:
+        """Make the error for what comes next."""
+        found = repr(self._text[self._start : self._start + 20]) if self._start < len(self._text) else "the end"
+        shown = self._text if len(self._text) <= 100 else self._text[:97] + "..."
+        return InputError(
+            f"filter {shown!r}: expected {what} at position {self._start + 1}, found {found}; "
+            "an example: lang in (en, de) and year >= 2020"
+        )
+
+    def _take(self, *operators: str) -> str:
+        """Step over one of these operators if it comes next; return it, else nothing."""
+        if self.kind != "op" or self.token not in operators:
+            return ""
+        token = self.token
+        self._advance()
+        return token
+
+    def _need(self, operator: str, what: str) -> None:
+        if not self._take(operator):
+            raise self.expected(what)
+
+    def expression(self, depth: int) -> Condition:
+        """Read conditions joined by `or`."""
+        found = [self._conjunction(depth)]
+        while self._take("or"):
+            found.append(self._conjunction(depth))
+        return found[0] if len(found) == 1 else Some(tuple(found))
+
+    def _conjunction(self, depth: int) -> Condition:
+        found = [self._condition(depth)]
+        while self._take("and"):
+            found.append(self._condition(depth))
+        return found[0] if len(found) == 1 else Every(tuple(found))
+
+    def _condition(self, depth: int) -> Condition:
+        if depth > MAX_DEPTH:
+            raise self.expected(f"at most {MAX_DEPTH} conditions inside each other")
+        if self._take("not"):
+            return Not(self._condition(depth + 1))
+        if self._take("("):
+            inner = self.expression(depth + 1)
+            self._need(")", "')', 'and' or 'or'")
+            return inner
+        return self._comparison()
+
+    def _comparison(self) -> Condition:
+        if self.kind not in ("word", "quoted"):
+            raise self.expected("a field, 'not' or '('")
+        field = self._value().text
+        operator = self._take("==", "!=", *COMPARISONS)
+        if operator:
+            equal = operator in ("==", "!=")
+            comparison = Comparison(field, "==" if equal else operator, (self._value(),))
+            return Not(comparison) if operator == "!=" else comparison
+        negated = bool(self._take("not"))
+        self._need("in", "'in'" if negated else f"'==', '!=', '<', '<=', '>', '>=', 'in' or 'not in' after '{field}'")
+        self._need("(", "'(' after 'in'")
+        values = [self._value()]
+        while self._take(","):
+            values.append(self._value())
+        self._need(")", "',' or ')'")
+        among = Comparison(field, "==", tuple(values))
+        return Not(among) if negated else among
+
+    def _value(self) -> Value:
+        """Read a value (or a field, which is written in the same way)."""
+        if self.kind not in ("word", "quoted"):
+            raise self.expected("a value")
+        kind, token = self.kind, self.token
+        self._advance()
+        if kind == "quoted":
+            return Value(re.sub(r"\\(.)", r"\1", token[1:-1], flags=re.DOTALL), None)
+        return Value(token, float(token) if re.fullmatch(NUMBER, token) else None)

@@ -1,0 +1,161 @@
+"""Does a FAISS index hold the vectors it should? In: an index, the fp16 vectors of its rows. Out: what is wrong, in words.
+
+N rows, D dim, L lists, S sampled rows, K results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+
+PIECE_ROWS = 4096
+SEARCHED_ROWS = 1000
+"""Rows, at most, that are looked for by their own vector: where FAISS cannot give vectors back, or gives back others."""
+
+FOUND_WITHIN = 100
+"""A row that a search for its own vector returns among so many (of a small index, among a tenth) can be found: search re-scores
+its candidates exactly."""
+
+LIST_SHARE = 0.01
+"""Rows that may lie in another list than the nearest: an approximate quantizer, and rounding where two are equally near."""
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """How far a FAISS type may be from the vectors it was given.
+
+    ``distance`` is relative to the length of a vector; ``share`` is how many rows may be further away and not be found either.
+    """
+
+    distance: float
+    share: float
+    gives_back: bool = True
+
+
+EXACT = Code(2e-3, 0.0)
+SCALAR = Code(0.4, 0.0)
+COARSE = Code(0.9, 0.05)
+SEARCHED = Code(0.0, 0.05, gives_back=False)
+
+
+def code_of(index: faiss.Index) -> Code:
+    """Say how exact a type is (in faiss 1.15.1 a FastScan crashes when it is asked for its vectors, RaBitQ gets their lengths wrong)."""
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexPreTransform):
+        inner = code_of(index.index)
+        return SCALAR if inner is EXACT else inner
+    if isinstance(index, faiss.IndexHNSW):
+        return code_of(index.storage)
+    if isinstance(index, faiss.IndexIVFFastScan | faiss.IndexFastScan | faiss.IndexIVFRaBitQ | faiss.IndexRaBitQ):
+        return SEARCHED
+    if isinstance(index, faiss.IndexFlat | faiss.IndexIVFFlat):
+        return EXACT
+    if isinstance(index, faiss.IndexScalarQuantizer | faiss.IndexIVFScalarQuantizer):
+        return EXACT if index.sq.qtype == faiss.ScalarQuantizer.QT_fp16 else SCALAR
+    return COARSE
+
+
+def faiss_faults(index: faiss.Index, vectors_ND: np.ndarray, rows_S: np.ndarray, nprobe: int) -> Iterator[str]:
+    """Say what is wrong with an index over ``vectors_ND``; vectors are compared for the rows ``rows_S``, ascending.
+
+    The index is changed on the way (search parameters, direct map): it must be a copy that nobody else uses.
+    """
+    ivf = faiss.try_extract_index_ivf(index)
+    if ivf is not None:
+        ivf = faiss.downcast_index(ivf)
+        list_N = np.full(len(vectors_ND), -1, dtype=np.int32)
+        faults = [*_list_faults(ivf, list_N)]
+        yield from faults
+        if faults:
+            return  # FAISS must not follow such ids
+        yield from _assignment_faults(index, ivf, list_N, vectors_ND, rows_S)
+        ivf.nprobe = max(nprobe, 1)
+    yield from _vector_faults(index, ivf, vectors_ND, rows_S)
+
+
+def _list_faults(ivf: faiss.IndexIVF, list_N: np.ndarray) -> Iterator[str]:
+    """Note the list of every row in ``list_N``; say where the lists do not hold every row once."""
+    for number in range(ivf.nlist):
+        size = ivf.invlists.list_size(number)
+        if not size:
+            continue
+        ids = faiss.rev_swig_ptr(ivf.invlists.get_ids(number), size)
+        if ids.min() < 0 or ids.max() >= len(list_N):
+            yield f"list {number} holds an id that is no row ({ids.min()} to {ids.max()} of {len(list_N)} rows)"
+            return
+        if (list_N[ids] >= 0).any() or len(np.unique(ids)) < size:
+            yield f"list {number} holds rows that another place holds too"
+            return
+        list_N[ids] = number
+    if (list_N < 0).any():
+        yield f"{int((list_N < 0).sum())} rows are in no list, the first is {int((list_N < 0).argmax())}"
+
+
+def _assignment_faults(
+    index: faiss.Index, ivf: faiss.IndexIVF, list_N: np.ndarray, vectors_ND: np.ndarray, rows_S: np.ndarray
+) -> Iterator[str]:
+    """Say where many rows lie in a list whose centroid is not the nearest: a search would look elsewhere."""
+    wrong, first = 0, -1
+    for rows in _pieces(rows_S):
+        nearest = ivf.quantizer.search(_transformed(index, vectors_ND[rows]), 1)[1][:, 0]
+        elsewhere = rows[nearest != list_N[rows]]
+        first = int(elsewhere[0]) if first < 0 and len(elsewhere) else first
+        wrong += len(elsewhere)
+    if wrong > LIST_SHARE * len(rows_S):
+        yield f"{wrong} of {len(rows_S)} rows lie in another list than the one nearest to their vector, the first is row {first}"
+
+
+def _transformed(index: faiss.Index, vectors_ND: np.ndarray) -> np.ndarray:
+    vectors_ND = np.ascontiguousarray(vectors_ND, dtype=np.float32)
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexPreTransform):
+        for number in range(index.chain.size()):
+            vectors_ND = index.chain.at(number).apply(vectors_ND)
+    return vectors_ND
+
+
+def _vector_faults(
+    index: faiss.Index, ivf: faiss.IndexIVF | None, vectors_ND: np.ndarray, rows_S: np.ndarray
+) -> Iterator[str]:
+    code, far = code_of(index), rows_S
+    if code.gives_back:
+        if ivf is not None:
+            ivf.make_direct_map()
+        far = np.concatenate([rows[_far(index, code, vectors_ND[rows], rows)] for rows in _pieces(rows_S)])
+    if code is EXACT:
+        lost, stands_for = far, 1
+    else:
+        stands_for = -(-len(far) // SEARCHED_ROWS) or 1
+        asked = far[::stands_for]
+        lost = asked[~_found(index, vectors_ND, asked)]
+    if len(lost) * stands_for > code.share * len(rows_S):
+        about = f"about {len(lost) * stands_for}" if stands_for > 1 else str(len(lost))
+        yield f"{about} of {len(rows_S)} rows have another vector than in vectors.npy, the first is row {lost[0]}"
+
+
+def _far(index: faiss.Index, code: Code, vectors_SD: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Say which rows FAISS gives back further from their vectors than their code explains."""
+    vectors_SD = vectors_SD.astype(np.float32)
+    distance_S = np.linalg.norm(index.reconstruct_batch(rows) - vectors_SD, axis=1)
+    far: np.ndarray = ~(distance_S <= code.distance * np.linalg.norm(vectors_SD, axis=1) + 1e-6)
+    return far
+
+
+def _found(index: faiss.Index, vectors_ND: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Say which rows, or rows that score as high, a search for their own vectors returns."""
+    found = np.zeros(len(rows), dtype=bool)
+    for start in range(0, len(rows), 64):
+        piece = rows[start : start + 64]
+        queries = vectors_ND[piece].astype(np.float32)
+        _, found_SK = index.search(queries, min(FOUND_WITHIN, 1 + len(vectors_ND) // 10))
+        scores_SK = np.einsum("skd,sd->sk", vectors_ND[found_SK].astype(np.float32), queries)
+        as_near = (found_SK >= 0) & (scores_SK >= np.square(queries).sum(1, keepdims=True) * (1 - 1e-5))
+        found[start : start + 64] = ((found_SK == piece[:, None]) | as_near).any(axis=1)
+    return found
+
+
+def _pieces(rows: np.ndarray) -> list[np.ndarray]:
+    return [rows[start : start + PIECE_ROWS] for start in range(0, len(rows), PIECE_ROWS)]

@@ -1,0 +1,63 @@
+"""Reciprocal-rank fusion, computed by hand."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from ragray.index.result import SearchResult
+from ragray.retrieve.fuse import fuse
+from ragray.types import Hit, Passage
+
+
+def ranked(*queries: Sequence[int], k: int = 4) -> SearchResult:
+    """A result that holds these rows for each query; row r has the vector (r, r) and a score that fusion must not mind."""
+    rows_NK = np.array([[*rows, *[-1] * (k - len(rows))] for rows in queries], dtype=np.int64)
+    scores_NK = np.where(rows_NK >= 0, -np.arange(k, dtype=np.float32) - 7, -np.inf).astype(np.float32)
+    vectors_NKD = np.where(rows_NK >= 0, rows_NK, 0)[:, :, None].repeat(2, axis=2).astype(np.float16)
+    hits = [[Hit(Passage(f"p{row}", "text"), -7.0 - rank) for rank, row in enumerate(rows)] for rows in queries]
+    return SearchResult(rows_NK, scores_NK, vectors_NKD, hits)
+
+
+def test_scores_are_the_sums_of_inverse_ranks_over_the_largest_there_can_be() -> None:
+    found = fuse([ranked([10, 20, 30]), ranked([20, 40])], 4, rrf_k=60)
+    largest = 2 / 61
+    expected = {20: (1 / 62 + 1 / 61) / largest, 10: 1 / 61 / largest, 40: 1 / 62 / largest, 30: 1 / 63 / largest}
+    assert found.rows_NK.tolist() == [list(expected)]
+    assert found.scores_NK[0] == pytest.approx(list(expected.values()))
+    assert [hit.passage.id for hit in found.hits[0]] == ["p20", "p10", "p40", "p30"]
+    assert [hit.score for hit in found.hits[0]] == found.scores_NK[0].tolist()
+    assert found.vectors_NKD[0, :, 0].tolist() == [20, 10, 40, 30]
+
+
+@pytest.mark.parametrize("lists", [1, 2, 3])
+def test_the_first_of_every_list_has_the_score_one(lists: int) -> None:
+    found = fuse([ranked([3, 1])] * lists, 2, rrf_k=10)
+    assert found.scores_NK[0].tolist() == pytest.approx([1, 11 / 12])
+    assert found.scores_NK[0, 0] == 1
+
+
+def test_ties_go_to_the_lower_row() -> None:
+    assert fuse([ranked([9, 5, 7]), ranked([5, 9, 7])], 3, rrf_k=60).rows_NK.tolist() == [[5, 9, 7]]
+    in_any_order = [ranked([1, 2, 3]), ranked([3, 1, 2]), ranked([2, 3, 1])]
+    found = fuse(in_any_order, 3, rrf_k=60)
+    assert found.rows_NK.tolist() == [[1, 2, 3]]
+    assert len(set(found.scores_NK[0].tolist())) == 1
+
+
+def test_a_small_constant_favours_the_first_of_one_list_and_a_large_one_what_stands_in_both() -> None:
+    parts = [ranked([1, 8, 9, 2]), ranked([3, 7, 6, 2])]
+    assert fuse(parts, 1, rrf_k=1).rows_NK.tolist() == [[1]]
+    assert fuse(parts, 1, rrf_k=60).rows_NK.tolist() == [[2]]
+
+
+def test_queries_do_not_mix_and_the_rest_is_empty() -> None:
+    found = fuse([ranked([1, 2], []), ranked([1], [])], 3, rrf_k=60)
+    assert found.rows_NK.tolist() == [[1, 2, -1], [-1, -1, -1]]
+    assert np.isneginf(found.scores_NK[1]).all() and found.hits[1] == []
+    assert not found.vectors_NKD[1].any()
+
+
+def test_no_more_than_k_are_kept_and_lists_may_differ_in_length() -> None:
+    found = fuse([ranked([1, 2, 3], k=9), ranked([4], k=2)], 2, rrf_k=60)
+    assert found.rows_NK.tolist() == [[1, 4]] and found.rows_NK.shape == (1, 2)
