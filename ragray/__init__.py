@@ -27,26 +27,41 @@ _PUBLIC = {
     "Retriever": "ragray.retrieve.retriever",
     "Run": "ragray.run",
     "build_index": "ragray.cluster.index",
+    "collect_garbage": "ragray.index.history",
+    "compact_index": "ragray.cluster.compact",
+    "delete_passages": "ragray.index.delete",
     "embed_corpus": "ragray.cluster.embed",
     "evaluate_rag": "ragray.cluster.evaluate",
+    "evaluate_retrieval": "ragray.evaluate.retrieval",
+    "export_hf": "ragray.index.export",
+    "export_parquet": "ragray.index.export",
+    "import_embeddings": "ragray.index.imports",
     "ingest": "ragray.cluster.corpus",
+    "inspect_index": "ragray.index.inspect",
+    "list_snapshots": "ragray.index.history",
     "load_config": "ragray.config",
     "load_encoder": "ragray.embed.encoder",
     "load_generator": "ragray.generate.load",
     "load_retriever": "ragray.retrieve.load",
+    "promote": "ragray.index.history",
+    "rollback": "ragray.index.history",
     "score": "ragray.evaluate.answers",
     "session": "ragray.cluster.session",
+    "sync_index": "ragray.cluster.sync",
     "train_rag": "ragray.cluster.train",
+    "verify_index": "ragray.index.verify",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]
 
 if TYPE_CHECKING:
+    from ragray.cluster.compact import compact_index as compact_index
     from ragray.cluster.corpus import ingest as ingest
     from ragray.cluster.embed import embed_corpus as embed_corpus
     from ragray.cluster.evaluate import evaluate_rag as evaluate_rag
     from ragray.cluster.index import build_index as build_index
     from ragray.cluster.session import session as session
+    from ragray.cluster.sync import sync_index as sync_index
     from ragray.cluster.train import train_rag as train_rag
     from ragray.config import Config as Config
     from ragray.config import load_config as load_config
@@ -54,10 +69,21 @@ if TYPE_CHECKING:
     from ragray.embed.encoder import load_encoder as load_encoder
     from ragray.errors import RagrayError as RagrayError
     from ragray.evaluate.answers import score as score
+    from ragray.evaluate.retrieval import evaluate_retrieval as evaluate_retrieval
     from ragray.generate.generator import Generator as Generator
     from ragray.generate.load import load_generator as load_generator
     from ragray.generate.pipeline import Pipeline as Pipeline
+    from ragray.index.delete import delete_passages as delete_passages
+    from ragray.index.export import export_hf as export_hf
+    from ragray.index.export import export_parquet as export_parquet
+    from ragray.index.history import collect_garbage as collect_garbage
+    from ragray.index.history import list_snapshots as list_snapshots
+    from ragray.index.history import promote as promote
+    from ragray.index.history import rollback as rollback
+    from ragray.index.imports import import_embeddings as import_embeddings
+    from ragray.index.inspect import inspect_index as inspect_index
     from ragray.index.search import IndexReader as IndexReader
+    from ragray.index.verify import verify_index as verify_index
     from ragray.retrieve.load import load_retriever as load_retriever
     from ragray.retrieve.retriever import LocalRetriever as LocalRetriever
     from ragray.retrieve.retriever import Retriever as Retriever

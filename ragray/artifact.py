@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from tokenize import TokenError
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
@@ -33,6 +34,9 @@ is absent, or cannot be written, large files are read whole when they are opened
 
 LONG_CHECK_BYTES = 4 << 30
 """A check of a file of this size or more says in the log that it is under way: it takes a second a GB or so."""
+
+ARRAY_ERRORS = (OSError, ValueError, EOFError, SyntaxError, TokenError, TypeError, OverflowError, MemoryError)
+"""What `numpy.load` raises where it reads a damaged file: the header is parsed as Python."""
 
 logger = logging.getLogger("ragray")
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from ragray import artifact
 from ragray.artifact import (
     MANIFEST_NAME,
     Manifest,
@@ -108,15 +107,6 @@ def test_a_changed_file_of_the_same_size_is_found(corpus: Path) -> None:
     path = corpus / "passages" / "part-0.parquet"
     path.write_bytes(b"five passages")
     assert corruption(corpus).startswith(f"{path}: content differs from its checksum")
-
-
-def test_a_large_file_is_compared_by_size_alone_unless_all_is_asked_for(
-    corpus: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(artifact, "CHECKSUM_ON_OPEN_BYTES", 12)
-    (corpus / "passages" / "part-0.parquet").write_bytes(b"five passages")
-    assert open_artifact(corpus, "corpus").fingerprint == "f1"
-    assert "content differs" in corruption(corpus, full=True)
 
 
 def test_a_newer_format_is_refused_with_both_versions_and_the_advice_to_upgrade(corpus: Path) -> None:

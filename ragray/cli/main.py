@@ -90,7 +90,7 @@ def ingest(
         list[str],
         typer.Argument(
             metavar="SOURCE... [section.key=value]...",
-            help="Files, folders or globs: jsonl(.gz), Parquet, CSV, text, markdown.",
+            help="Files, folders, globs, URIs: jsonl, Parquet, CSV, TSV, SQuAD JSON, datasets, text, markdown, HTML, PDF.",
         ),
     ],
     out: Out,
@@ -129,7 +129,8 @@ def embed(
     report = run_stage(corpus, out, load_config(config, overrides or []), address=address)
     rate = report.num_computed / max(report.seconds, 1e-9)
     done = "" if report.reused else f", {report.num_computed} computed now ({rate:.1f} passages/s)"
-    say(f"{out}: {report.num_passages} vectors of {report.fingerprint.dim} dimensions{done}{took(report)}")
+    refused = f", {report.num_quarantined} refused, see quarantine.jsonl" if report.num_quarantined else ""
+    say(f"{out}: {report.num_passages} vectors of {report.fingerprint.dim} dimensions{refused}{done}{took(report)}")
 
 
 @app.command()

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
+from random import random
 from time import monotonic, sleep
 from typing import Any
 
@@ -77,7 +78,7 @@ class RetrieverPool:
         self._lock = threading.Lock()
         self._swapping = threading.Lock()
         self._under_way = [[0] * len(shards) for shards in replicas]
-        self._turn = 0
+        self._sent = [[random() for _ in shards] for shards in replicas]  # so that processes do not take turns in step
         self._latency_s = 0.0
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -165,10 +166,13 @@ class RetrieverPool:
     ) -> Attempt:
         """Send a search to the replica, ``but`` some, that was ``asked`` least, and among those has the fewest under way."""
         with self._lock:
-            self._turn += 1
-            number = len(self.replicas)
-            order = [(asked.count(r), self._under_way[r][shard], (r + self._turn) % number, r) for r in range(number)]
-            replica = min(rank for rank in order if rank[-1] not in but)[-1]
+            order = [
+                (asked.count(number), self._under_way[number][shard], self._sent[number][shard], number)
+                for number in range(len(self.replicas))
+                if number not in but
+            ]
+            replica = min(order)[-1]
+            self._sent[replica][shard] += 1
             self._under_way[replica][shard] += 1
         started = monotonic()
         served_as = served.number, served.snapshot.name

@@ -117,8 +117,8 @@ def _embed_config(index: Path, base: Snapshot, given: EmbedConfig) -> EmbedConfi
         if key not in given.model_fields_set
     }
     settings = given.model_copy(update=changes)
-    there = f"section embed, to sync {index},"
-    base.encoder.require(encoder_fingerprint(settings), here=f"index snapshot {base.name}", there=there)
+    here, there = f"{index}: snapshot {base.name}", "section embed of the configuration"
+    base.encoder.require(encoder_fingerprint(settings), here=here, there=there)
     return settings
 
 

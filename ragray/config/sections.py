@@ -78,7 +78,7 @@ class EncoderConfig(Section):
 class EmbedConfig(EncoderConfig):
     """How passages become vectors."""
 
-    batch_tokens: int = Field(2048, ge=64, description="padded tokens a batch; batches are sorted by length")
+    batch_tokens: int = Field(1024, ge=64, description="padded tokens a batch; batches are sorted by length")
     block_rows: int = Field(
         256, ge=1, description="passages a block: the unit of work, and what a crash can cost an actor"
     )

@@ -49,8 +49,17 @@ def _scalars(schema: pa.Schema) -> list[str]:
 
 def _sliced(batches: Iterable[pa.RecordBatch], columns: list[str]) -> Iterator[pa.RecordBatch]:
     for batch in batches:
+        chosen = batch.select(columns)
+        for column in chosen.columns:
+            _check(column)
         for start in range(0, len(batch), BATCH_ROWS):
-            yield batch.select(columns).slice(start, BATCH_ROWS)
+            yield chosen.slice(start, BATCH_ROWS)
+
+
+def _check(column: pa.Array) -> None:
+    """Raise where a damaged file points past its end: pyarrow would follow it. What is not UTF-8 is found row by row."""
+    as_bytes = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}
+    (column.view(as_bytes[column.type]) if column.type in as_bytes else column).validate(full=True)
 
 
 def _records(

@@ -87,10 +87,14 @@ class SeenKeys:
         """Remember a key; say whether it is new."""
         if key in self:
             return False
+        self.add_new(key)
+        return True
+
+    def add_new(self, key: bytes) -> None:
+        """Remember a key that is known to be new."""
         self._new.add(key)
         if len(self._new) >= self._keys_in_memory:
             self._store()
-        return True
 
     def _store(self) -> None:
         """Move the keys from memory to disk, in order: neighbours share a page."""

@@ -77,9 +77,9 @@ def _expand_remote(given: str) -> list[Source]:
             paths = filesystem.find(root)
         else:
             raise InputError(f"{source.label}: no such file or folder, or no supported format ({_SUPPORTED})")
-    base = head if head.endswith("/") else f"{head}/"
-    names = [path.removeprefix(root.rstrip("/")).lstrip("/") for path in paths]
-    return _chosen(given, [Source(f"{base}{name}{chain}{chained}", name) for name in names], in_folder=in_folder)
+        base = head if head.endswith("/") else f"{head}/"
+        names = [path.removeprefix(root.rstrip("/")).lstrip("/") for path in paths]
+        return _chosen(given, [Source(f"{base}{name}{chain}{chained}", name) for name in names], in_folder=in_folder)
 
 
 def _chosen(given: str, sources: Iterable[Source], *, in_folder: bool) -> list[Source]:

@@ -135,7 +135,7 @@ class Duplicates:
         if not self._document_is_new or (identity != document_id and not self._ids.add(id_key(identity))):
             return Duplicate(DUPLICATE_ID)
         if self._by_content:
-            self._contents.add(key)
+            self._contents.add_new(key)
         if self._near and signature:
             self._near.add(signature, identity)
         return None

@@ -18,7 +18,7 @@ from ragray.errors import MissingPackageError
 NUM_PERMUTATIONS = 128
 SHINGLE_WORDS = 3
 MAX_CANDIDATES = 64
-"""Of passages that share a band with a new one, so many of the first are compared with it."""
+"""Of the passages that share a band with a new one, so many are compared with it."""
 MIN_PROBABILITY = 0.95
 """With which a pair that is just similar enough shares a band."""
 
@@ -77,7 +77,7 @@ class NearDuplicates:
     def find(self, signature: bytes) -> str | None:
         """Return the id of the first passage that a signature nearly repeats, None where there is none."""
         mine = np.frombuffer(signature, "<u4")
-        for number in sorted(self._candidates(signature)):
+        for number in self._candidates(signature):
             query = "SELECT id, signature FROM signatures WHERE number = ?"
             identity, other = self._tables.execute(query, (number,)).fetchone()
             if np.mean(mine == np.frombuffer(other, "<u4")) >= self._threshold:
@@ -91,10 +91,10 @@ class NearDuplicates:
         self._tables.execute("INSERT INTO signatures VALUES (?, ?, ?)", (number, identity, signature))
         self._tables.executemany("INSERT INTO bands VALUES (?, ?)", ((band, number) for band in self._bands(signature)))
 
-    def _candidates(self, signature: bytes) -> set[int]:
-        query = "SELECT number FROM bands WHERE band = ? LIMIT ?"
-        found = (self._tables.execute(query, (band, MAX_CANDIDATES)) for band in self._bands(signature))
-        return {number for rows in found for (number,) in rows}
+    def _candidates(self, signature: bytes) -> list[int]:
+        marks = ",".join("?" * self._num_bands)
+        query = f"SELECT number FROM bands WHERE band IN ({marks}) LIMIT {MAX_CANDIDATES}"
+        return sorted({number for (number,) in self._tables.execute(query, self._bands(signature))})
 
     def _bands(self, signature: bytes) -> list[bytes]:
         """Hash each band of rows, with its number, to eight bytes."""

@@ -88,9 +88,13 @@ def read_html(source: Source, config: IngestConfig) -> Iterator[Record | Refusal
     with source.open() as stream:
         data = stream.read()
     _quieten("trafilatura", "htmldate", "justext")
-    page = bare_extraction(data, with_metadata=True, include_comments=False) if data.strip() else None
-    body = getattr(page, "body", None)
-    text = "" if body is None else "\n\n".join(filter(None, map(_block_text, body)))
+    try:
+        page = bare_extraction(data, with_metadata=True, include_comments=False) if data.strip() else None
+        body = getattr(page, "body", None)
+        text = "" if body is None else "\n\n".join(filter(None, map(_block_text, body)))
+    except Exception as err:  # as of a damaged PDF
+        yield refusal(source, 1, "not a readable page", repr(err), document_id=identity)
+        return
     if not text:
         yield refusal(source, 1, NO_TEXT, data[:1000].decode("utf-8", "replace"), document_id=identity)
     else:

@@ -34,6 +34,9 @@ READERS: Mapping[str, Reader] = {
     ".pdf": read_pdf,
 }
 
+DAMAGE = (OSError, EOFError, zlib.error, pa.ArrowException, UnicodeDecodeError, MemoryError)
+"""What damaged files raise; one that claims to be huge asks for more memory than there is."""
+
 
 def read_source(source: Source, config: IngestConfig) -> Iterator[Record | Refusal]:
     """Read one file: a record for each document, a refusal for each line, row or file that is none.
@@ -43,7 +46,7 @@ def read_source(source: Source, config: IngestConfig) -> Iterator[Record | Refus
         MissingPackageError: the package that reads this format or filesystem is not installed.
     """
     # A remote filesystem has errors of its own, which no list can name.
-    errors = (Exception,) if source.is_remote else (OSError, EOFError, zlib.error, pa.ArrowException)
+    errors = (Exception,) if source.is_remote else DAMAGE
     num_records = 0
     try:
         for record in READERS[source.format](source, config):

@@ -90,7 +90,9 @@ class Source:
                 yield stream
         else:
             filesystem, path = open_filesystem(self.location)  # an archive is closed with the last reference to it
-            with io.BufferedReader(filesystem.open(path, "rb"), REMOTE_BUFFER_BYTES) as stream:  # whose lines have a limit
+            with io.BufferedReader(
+                filesystem.open(path, "rb"), REMOTE_BUFFER_BYTES
+            ) as stream:  # whose lines have a limit
                 yield stream
 
     def exists(self) -> bool:

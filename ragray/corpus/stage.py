@@ -63,8 +63,9 @@ class Staged:
 
 def plan_lots(sources: Sequence[Source], checksums: Sequence[str], config: IngestConfig, tokenizer: str) -> list[Lot]:
     """Cut sources into lots, in their order; a lot's key changes with whatever changes its passages."""
-    ignored = {"num_workers", "shard_rows", "deduplicate"}
-    settings = [config.model_dump(mode="json", exclude=ignored), tokenizer, SCHEMA_VERSION, READER_VERSION]
+    ignored = {"num_workers", "shard_rows", "deduplicate", "max_damaged", "near_duplicates"}
+    asked = config.model_dump(mode="json", exclude=ignored)
+    settings = [asked, bool(config.near_duplicates), tokenizer, SCHEMA_VERSION, READER_VERSION]
     lots: list[Lot] = []
     for group in _groups(list(zip(sources, checksums, strict=True))):
         content = [[source.label, source.name, checksum, _lines_before(source)] for source, checksum in group]

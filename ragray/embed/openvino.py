@@ -45,7 +45,11 @@ class OpenVinoEncoder(BatchedEncoder):
 
         folder = resolve_model(config.model)
         identity = encoder_fingerprint(config, folder)
-        hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": PRECISION[config.dtype]}
+        hints: dict[str, str | bool] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": PRECISION[config.dtype],
+            "ENABLE_CPU_PINNING": False,  # every actor of a machine would pin its threads to the same first cores
+        }
         if threads:
             hints["INFERENCE_NUM_THREADS"] = str(threads)
         compiled = openvino.Core().compile_model(str(_converted(folder, identity)), "CPU", hints)

@@ -112,10 +112,11 @@ def train_empty_index(plan: IndexPlan, sample_SD: np.ndarray, config: IndexConfi
     """Make the empty index that every segment starts from; lists and codes are trained once, on a sample (unused for exact search)."""
     index = faiss.index_factory(sample_SD.shape[1], plan.factory, faiss.METRIC_INNER_PRODUCT)
     if plan.nlist:
-        index.cp.seed = config.seed + 1
-        index.cp.min_points_per_centroid = 1
-        if hasattr(index, "pq"):
-            index.pq.cp.min_points_per_centroid = 1
+        lists = faiss.downcast_index(faiss.extract_index_ivf(index))
+        lists.cp.seed = config.seed + 1
+        lists.cp.min_points_per_centroid = 1
+        if hasattr(lists, "pq"):
+            lists.pq.cp.min_points_per_centroid = 1
         index.train(np.ascontiguousarray(sample_SD, dtype=np.float32))
     return index
 
@@ -126,15 +127,16 @@ def trained_like(segment: Segment) -> faiss.Index:
     index = faiss.read_index(path, faiss.IO_FLAG_MMAP_IFC)
     if isinstance(index, faiss.IndexHNSWFlat):
         return faiss.IndexHNSWFlat(index.d, index.hnsw.nb_neighbors(1), faiss.METRIC_INNER_PRODUCT)
-    if not isinstance(index, faiss.IndexIVF):
+    lists = faiss.try_extract_index_ivf(index)
+    if lists is None:
         return faiss.IndexFlatIP(index.d)
-    if isinstance(index, faiss.IndexIVFFastScan):
+    if isinstance(faiss.downcast_index(lists), faiss.IndexIVFFastScan):  # FAISS does not map these
         index = faiss.read_index(path)
         index.reset()
         return index
-    lists = faiss.ArrayInvertedLists(index.nlist, index.code_size)
-    index.replace_invlists(lists, False)
-    index.ntotal = 0
+    empty = faiss.ArrayInvertedLists(lists.nlist, lists.code_size)  # FAISS only borrows it
+    lists.replace_invlists(empty, False)
+    lists.ntotal = index.ntotal = 0
     return faiss.deserialize_index(faiss.serialize_index(index))
 
 

@@ -58,8 +58,18 @@ class Layout:
         """FAISS factory string of a segment."""
         codes = {"ivf": "Flat", "ivf_sq": "SQ8", "ivf_rabitq": "RaBitQ", "ivf_pq": f"PQ{subquantizers(self.dim)}x4fs"}
         if self.type in codes:
-            return f"IVF{self.nlist},{codes[self.type]}"
+            rotation = f"RR{self.dim}," if self.rotated else ""
+            return f"{rotation}IVF{self.nlist},{codes[self.type]}"
         return "Flat" if self.type == "flat" else f"HNSW{HNSW_LINKS}"
+
+    @property
+    def rotated(self) -> bool:
+        """True for codes of less than a byte a dimension: they lose most where few dimensions hold most of a vector.
+
+        Without a rotation RaBitQ found 0.06 of the ten nearest among 20,000 hashed bags of words, with one 0.96; vectors of a
+        trained encoder gained little, and lost nothing.
+        """
+        return self.type in ("ivf_rabitq", "ivf_pq")
 
 
 def subquantizers(dim: int) -> int:
@@ -85,7 +95,8 @@ def memory_bytes(layout: Layout) -> int:
         return layout.rows * each
     padding = 16 * each if layout.type == "ivf_pq" else 0  # fast scan keeps lists in blocks of 32 codes
     lists = layout.nlist * (4 * layout.dim + 16 + padding)
-    return layout.rows * (each + 8) + layout.num_segments * lists
+    rotation = 4 * layout.dim**2 if layout.rotated else 0
+    return layout.rows * (each + 8) + layout.num_segments * (lists + rotation)
 
 
 def fits(layout: Layout, memory_gib: float) -> bool:
@@ -108,7 +119,7 @@ def shards(layout: Layout, limit_ms: float) -> int:
 
 def _segment_ms(layout: Layout) -> float:
     codes = layout.segment_rows * code_bytes(layout.type, layout.dim)
-    coarse = layout.nlist * layout.dim * 4 / CENTROID_BYTES_A_MS
+    coarse = (layout.nlist + layout.rotated * layout.dim) * layout.dim * 4 / CENTROID_BYTES_A_MS
     if layout.type == "hnsw":
         scanned = layout.ef_search * HNSW_LINKS * 4.0 * layout.dim
     else:

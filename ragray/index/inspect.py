@@ -17,8 +17,6 @@ from ragray.index.segment import FAISS_FILE
 from ragray.index.snapshot import SEGMENTS, SegmentRef, Snapshot, current_name, names, read_snapshot
 from ragray.index.tune import Point, curve_path
 
-MIB = 1 << 20
-
 
 @dataclass(frozen=True, slots=True)
 class ListSizes:
@@ -100,10 +98,10 @@ class IndexInspection:
 
 
 def _lines(segment: SegmentInspection) -> list[str]:
-    sizes = ", ".join(f"{name} {size / MIB:,.1f}" for name, size in segment.num_bytes.items())
+    sizes = ", ".join(f"{name} {_size(size)}" for name, size in segment.num_bytes.items())
     lines = [
         f"segment {segment.name}: {segment.num_live:,} of {segment.num_rows:,} rows live, {segment.faiss_type}",
-        f"  MiB: {sizes}",
+        f"  {sizes}",
     ]
     if segment.lists:
         found = segment.lists
@@ -114,6 +112,13 @@ def _lines(segment: SegmentInspection) -> list[str]:
     if segment.num_terms:
         lines.append(f"  {segment.num_terms:,} terms, {segment.num_postings:,} postings")
     return lines
+
+
+def _size(num_bytes: int) -> str:
+    for unit, power in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if num_bytes >= 1 << power:
+            return f"{num_bytes / (1 << power):,.1f} {unit}"
+    return f"{num_bytes} bytes"
 
 
 def inspect_index(index: Path, *, snapshot: str | None = None) -> IndexInspection:
@@ -172,7 +177,7 @@ def _segment(index: Path, ref: SegmentRef, snapshot: Snapshot) -> SegmentInspect
 def _faiss(path: Path) -> tuple[str, ListSizes | None]:
     """Return the class of a FAISS index (of the one inside, where vectors are rotated first) and the sizes of its lists."""
     try:
-        index = faiss.downcast_index(faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC))
+        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     except RuntimeError as err:
         raise CorruptArtifactError(f"{path}: cannot be read; run: ragray index verify INDEX") from err
     name = type(index).__name__

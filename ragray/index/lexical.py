@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ragray.artifact import ARRAY_ERRORS
 from ragray.errors import CorruptArtifactError, InputError
 from ragray.index.snapshot import SEGMENTS, Snapshot
 from ragray.index.tombstones import live_mask
@@ -90,7 +91,7 @@ class Postings:
 def _load(path: Path, dtype: type[np.generic]) -> np.ndarray:
     try:
         found: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as err:
+    except ARRAY_ERRORS as err:
         reason = str(err).splitlines()[0] if str(err) else type(err).__name__
         raise CorruptArtifactError(f"{path}: cannot be read ({reason}); build the index again") from err
     if found.ndim != 1 or found.dtype != dtype:

@@ -72,10 +72,8 @@ def _recall_latency(axes: Any, inspection: IndexInspection) -> None:
             label=f"over_retrieve {factor}",
         )
         for p in curve:
-            text = _setting(p)
-            axes.annotate(
-                text, (p.ms_per_query, p.recall_at_10), textcoords="offset points", xytext=(4, -10), fontsize=7
-            )
+            place = (p.ms_per_query, p.recall_at_10)
+            axes.annotate(f"{p.effort}", place, textcoords="offset points", xytext=(4, -10), fontsize=7)
     chosen = (inspection.nprobe, inspection.over_retrieve, inspection.ef_search)
     for p in points:
         if (p.nprobe, p.over_retrieve, p.ef_search) == chosen:

@@ -179,35 +179,45 @@ class IndexReader:
     ) -> tuple[np.ndarray, np.ndarray]:
         vectors_ND = np.asarray(opened.segment.vectors_ND)
         count = int(np.count_nonzero(allowed_N))
-        depth = min(count, self.snapshot.over_retrieve * k + SPARE)
         if count == len(allowed_N) or count > FEW_ROWS:
-            effort = np.count_nonzero(opened.live_N) / max(count, 1)
-            found = self._candidates(opened.segment.index, allowed_N, queries_ND, depth, effort)
+            found = self._candidates(opened, allowed_N, count, queries_ND, k)
         else:
+            depth = min(count, self.snapshot.over_retrieve * k + SPARE)
             found = among(vectors_ND, np.flatnonzero(allowed_N), queries_ND, depth)
         rows_NK, scores_NK = best(vectors_ND, found, queries_ND, k)
         return np.where(rows_NK < 0, -1, rows_NK + opened.offset), scores_NK
 
     def _candidates(
-        self, index: faiss.Index, allowed_N: np.ndarray, queries_ND: Vectors, depth: int, effort: float
+        self, opened: OpenSegment, allowed_N: np.ndarray, count: int, queries_ND: Vectors, k: int
     ) -> Candidates:
-        """Ask FAISS; an index that is not exhaustive looks ``effort`` times as far, as a filter thins out what it finds."""
-        every = bool(allowed_N.all())
-        selector = None if every else faiss.IDSelectorBitmap(np.packbits(allowed_N, bitorder="little"))
-        params = faiss.SearchParameters(sel=selector)
-        if isinstance(index, faiss.IndexIVF):
-            nprobe = min(index.nlist, ceil(max(1, self.snapshot.nprobe) * effort))
-            params = faiss.SearchParametersIVF(sel=selector, nprobe=nprobe)
-        elif isinstance(index, faiss.IndexHNSW):
-            params = faiss.SearchParametersHNSW(sel=selector, efSearch=ceil(max(1, self.snapshot.ef_search) * effort))
+        """Ask FAISS; an index that is not exhaustive looks the farther the more a filter hides."""
+        index = opened.segment.index
+        selector = None
+        if count < len(allowed_N):
+            selector = faiss.IDSelectorBitmap(np.packbits(allowed_N, bitorder="little"))
+        params = self._parameters(index, selector, np.count_nonzero(opened.live_N) / max(count, 1))
+        exact = isinstance(index, faiss.IndexFlat | faiss.IndexIVFFlat | faiss.IndexHNSWFlat)
+        depth = min(count, self.snapshot.over_retrieve * k + SPARE * exact)
         scores_NM, rows_NM = index.search(queries_ND, depth, params=params)
 
         def beyond(query_D: np.ndarray, bound: float) -> np.ndarray:
             found: np.ndarray = index.range_search(query_D[None], bound, params=params)[2]
             return found
 
-        exact = isinstance(index, faiss.IndexFlat | faiss.IndexIVFFlat | faiss.IndexHNSWFlat)
-        return Candidates(rows_NM, scores_NM, beyond if exact and depth < np.count_nonzero(allowed_N) else None)
+        return Candidates(rows_NM, scores_NM, beyond if exact and depth < count else None)
+
+    def _parameters(
+        self, index: faiss.Index, selector: faiss.IDSelector | None, effort: float
+    ) -> faiss.SearchParameters:
+        if lists := faiss.try_extract_index_ivf(index):
+            nprobe = min(lists.nlist, ceil(max(1, self.snapshot.nprobe) * effort))
+            params = faiss.SearchParametersIVF(sel=selector, nprobe=nprobe)
+            if isinstance(index, faiss.IndexPreTransform):
+                return faiss.SearchParametersPreTransform(index_params=params)
+            return params
+        if isinstance(index, faiss.IndexHNSW):
+            return faiss.SearchParametersHNSW(sel=selector, efSearch=ceil(max(1, self.snapshot.ef_search) * effort))
+        return faiss.SearchParameters(sel=selector)
 
 
 def _matching(segments: Sequence[OpenSegment], where: str) -> Sequence[np.ndarray]:

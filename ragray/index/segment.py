@@ -10,7 +10,7 @@ import faiss
 import numpy as np
 import pyarrow as pa
 
-from ragray.artifact import Manifest, atomic_path, fingerprint, open_artifact, publish
+from ragray.artifact import ARRAY_ERRORS, Manifest, atomic_path, fingerprint, open_artifact, publish
 from ragray.corpus.table import PASSAGE_SCHEMA, passage_from_row
 from ragray.embed.shards import encoder_text
 from ragray.errors import CorruptArtifactError
@@ -92,7 +92,7 @@ class Segment:
             index = faiss.read_index(str(folder / FAISS_FILE), faiss.IO_FLAG_MMAP_IFC)
             vectors = np.load(folder / VECTORS_FILE, mmap_mode="r", allow_pickle=False)
             passages = pa.ipc.open_stream(pa.memory_map(str(folder / PASSAGES_FILE))).read_all()
-        except (RuntimeError, ValueError, OSError) as err:
+        except (RuntimeError, *ARRAY_ERRORS) as err:
             raise CorruptArtifactError(
                 f"{folder}: cannot be read ({str(err).splitlines()[0]}); build the index again"
             ) from err

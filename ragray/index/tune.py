@@ -102,7 +102,7 @@ def tuned_snapshot(index: Path, snapshot: Snapshot, config: IndexConfig) -> Snap
 
 def explore(measure: Measure, factory: str, config: IndexConfig) -> list[Point]:
     """Measure growing efforts until the recall is reached, for exact vectors or for several numbers of candidates."""
-    lists = re.match(r"IVF(\d+)", factory)
+    lists = re.search(r"IVF(\d+)", factory)
     most = int(lists[1]) if lists else MAX_EF_SEARCH
     coarse = bool(lists) and not factory.endswith(",Flat")
     start = config.nprobe if lists and config.nprobe else max(1, round(math.sqrt(most) / 4))

@@ -34,8 +34,14 @@ class Code:
     share: float
     gives_back: bool = True
 
+    @property
+    def exact(self) -> bool:
+        """True where the vectors are kept as they are, in half precision at least."""
+        return self.gives_back and self.distance <= HALVES.distance
 
-EXACT = Code(2e-3, 0.0)
+
+EXACT = Code(1e-6, 0.0)
+HALVES = Code(2e-3, 0.0)
 SCALAR = Code(0.4, 0.0)
 COARSE = Code(0.9, 0.05)
 SEARCHED = Code(0.0, 0.05, gives_back=False)
@@ -46,7 +52,7 @@ def code_of(index: faiss.Index) -> Code:
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexPreTransform):
         inner = code_of(index.index)
-        return SCALAR if inner is EXACT else inner
+        return SCALAR if inner.exact else inner
     if isinstance(index, faiss.IndexHNSW):
         return code_of(index.storage)
     if isinstance(index, faiss.IndexIVFFastScan | faiss.IndexFastScan | faiss.IndexIVFRaBitQ | faiss.IndexRaBitQ):
@@ -54,7 +60,7 @@ def code_of(index: faiss.Index) -> Code:
     if isinstance(index, faiss.IndexFlat | faiss.IndexIVFFlat):
         return EXACT
     if isinstance(index, faiss.IndexScalarQuantizer | faiss.IndexIVFScalarQuantizer):
-        return EXACT if index.sq.qtype == faiss.ScalarQuantizer.QT_fp16 else SCALAR
+        return HALVES if index.sq.qtype == faiss.ScalarQuantizer.QT_fp16 else SCALAR
     return COARSE
 
 
@@ -125,7 +131,7 @@ def _vector_faults(
         if ivf is not None:
             ivf.make_direct_map()
         far = np.concatenate([rows[_far(index, code, vectors_ND[rows], rows)] for rows in _pieces(rows_S)])
-    if code is EXACT:
+    if code.exact:
         lost, stands_for = far, 1
     else:
         stands_for = -(-len(far) // SEARCHED_ROWS) or 1
@@ -139,8 +145,9 @@ def _vector_faults(
 def _far(index: faiss.Index, code: Code, vectors_SD: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Say which rows FAISS gives back further from their vectors than their code explains."""
     vectors_SD = vectors_SD.astype(np.float32)
-    distance_S = np.linalg.norm(index.reconstruct_batch(rows) - vectors_SD, axis=1)
-    far: np.ndarray = ~(distance_S <= code.distance * np.linalg.norm(vectors_SD, axis=1) + 1e-6)
+    with np.errstate(over="ignore", invalid="ignore"):
+        distance_S = np.linalg.norm(index.reconstruct_batch(rows) - vectors_SD, axis=1)
+        far: np.ndarray = ~(distance_S <= code.distance * np.linalg.norm(vectors_SD, axis=1) + 1e-9)
     return far
 
 
@@ -151,8 +158,10 @@ def _found(index: faiss.Index, vectors_ND: np.ndarray, rows: np.ndarray) -> np.n
         piece = rows[start : start + 64]
         queries = vectors_ND[piece].astype(np.float32)
         _, found_SK = index.search(queries, min(FOUND_WITHIN, 1 + len(vectors_ND) // 10))
-        scores_SK = np.einsum("skd,sd->sk", vectors_ND[found_SK].astype(np.float32), queries)
-        as_near = (found_SK >= 0) & (scores_SK >= np.square(queries).sum(1, keepdims=True) * (1 - 1e-5))
+        found_SK[found_SK >= len(vectors_ND)] = -1
+        with np.errstate(over="ignore", invalid="ignore"):
+            scores_SK = np.einsum("skd,sd->sk", vectors_ND[found_SK].astype(np.float32), queries)
+            as_near = (found_SK >= 0) & (scores_SK >= np.square(queries).sum(1, keepdims=True) * (1 - 1e-5))
         found[start : start + 64] = ((found_SK == piece[:, None]) | as_near).any(axis=1)
     return found
 

@@ -15,7 +15,7 @@ import faiss
 import numpy as np
 import pyarrow as pa
 
-from ragray.artifact import read_manifest, verify_file
+from ragray.artifact import ARRAY_ERRORS, read_manifest, verify_file
 from ragray.corpus.dedup import content_hash
 from ragray.embed.encoder import Encoder
 from ragray.embed.shards import encoder_text
@@ -97,7 +97,7 @@ def open_parts(index: Path, ref: SegmentRef, snapshot: Snapshot) -> tuple[Parts,
             return None
         try:
             return opener(folder / name, ref.num_rows, snapshot.dim)
-        except (RuntimeError, MemoryError, ValueError, OSError, EOFError, CorruptArtifactError) as err:
+        except (RuntimeError, CorruptArtifactError, *ARRAY_ERRORS) as err:
             faults.append(_fault(err, folder / name))
             return None
 
@@ -121,7 +121,7 @@ def _fault(err: Exception, where: Path) -> Fault:
 
 
 def _open_faiss(path: Path, num_rows: int, dim: int) -> faiss.Index:
-    index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+    index = faiss.read_index(str(path))  # into memory: of a truncated file that is mapped, FAISS reads beyond the end
     if (index.ntotal, index.d) != (num_rows, dim):
         raise ValueError(
             f"the FAISS index holds {index.ntotal} rows of {index.d} dimensions, the snapshot says {num_rows} of {dim}"

@@ -9,7 +9,6 @@ file takes and the latency that it tunes to by default. Recall: the share of the
 """
 
 import argparse
-import json
 import os
 import platform
 import shutil
@@ -61,6 +60,18 @@ parser.add_argument("--results", type=Path, default=RESULTS)
 
 
 @dataclass(frozen=True)
+class System:
+    """An index that one system built; ``search`` is None for ragray, whose readers are opened for a number of threads."""
+
+    name: str
+    parameters: str
+    bytes_per_vector: float
+    build_s: float
+    search: Search | None
+    tune_s: float | None = None
+
+
+@dataclass(frozen=True)
 class Measured:
     """One index of one system with a number of threads; milliseconds are those of one query."""
 
@@ -96,7 +107,8 @@ def vectors_of(texts: Sequence[str], cache: Path) -> np.ndarray:
         )
         with atomic_path(cache) as temporary, temporary.open("wb") as file:
             np.save(file, vectors.astype(np.float16))
-    return np.load(cache)
+    found: np.ndarray = np.load(cache)
+    return found
 
 
 def blocks(texts: Sequence[str], vectors_ND: np.ndarray) -> Iterator[tuple[pa.Table, np.ndarray]]:
@@ -138,15 +150,13 @@ def sample(vectors_ND: np.ndarray, plan: IndexPlan, config: IndexConfig) -> np.n
     return vectors_ND[np.sort(rows)].astype(np.float32)
 
 
-def build_raw(
-    vectors_ND: np.ndarray, plan: IndexPlan, config: IndexConfig, snapshot: Snapshot
-) -> tuple[faiss.Index, float]:
+def build_raw(vectors_ND: np.ndarray, plan: IndexPlan, config: IndexConfig) -> tuple[faiss.Index, float]:
     """Build the same index with FAISS alone, in memory; coarse codes are refined from fp16."""
     started = perf_counter()
     dim = vectors_ND.shape[1]
     index = faiss.index_factory(dim, plan.factory, faiss.METRIC_INNER_PRODUCT)
     if plan.nlist:
-        index.cp.seed = config.seed + 1
+        faiss.extract_index_ivf(index).cp.seed = config.seed + 1
         index.train(sample(vectors_ND, plan, config))
     refine = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
     whole = faiss.IndexRefine(index, refine) if plan.type in ("ivf_pq", "ivf_rabitq") else index
@@ -159,12 +169,13 @@ def raw_search(index: faiss.Index, snapshot: Snapshot) -> Search:
     """Search with the parameters that ragray was tuned to."""
     params = faiss.SearchParametersIVF(nprobe=snapshot.nprobe) if snapshot.nprobe else None
     if isinstance(index, faiss.IndexRefine):
+        params = faiss.SearchParametersPreTransform(index_params=params)
         params = faiss.IndexRefineSearchParameters(k_factor=float(snapshot.over_retrieve), base_index_params=params)
     return lambda queries_ND, k: index.search(queries_ND, k, params=params)[1]
 
 
 def import_autofaiss(work: Path) -> str:
-    """Make autofaiss 2 importable; return why it is not, if so. Its pins (numpy<2, pandas<3) exclude what ragray runs on, so they are ignored."""
+    """Make autofaiss 2 importable, or say why not. It pins numpy<2 and pandas<3, which ragray does not run on: the pins are ignored."""
     target = work / "autofaiss"
     if not target.is_dir():
         done = subprocess.run(
@@ -175,24 +186,30 @@ def import_autofaiss(work: Path) -> str:
             return f"pip: {done.stderr.strip().splitlines()[-1]}"
     sys.path.insert(0, str(target))
     try:
-        from autofaiss import build_index  # noqa: F401 - only whether it is there
+        import autofaiss  # noqa: F401 - only whether it is there
     except ImportError as err:
         return str(err)
     return ""
 
 
-def build_autofaiss(vectors_ND: np.ndarray, memory_bytes: int) -> tuple[faiss.Index, str, float, float]:
-    """Let autofaiss choose, build and tune within a memory; return the index, its choice, its seconds, bytes a vector."""
+def build_autofaiss(vectors_ND: np.ndarray, memory_bytes: int) -> System:
+    """Let autofaiss choose, build and tune within a memory."""
     from autofaiss import build_index
 
+    original = faiss.OPQMatrix
+    faiss.OPQMatrix = lambda d, M, d2: original(
+        d, M, d2
+    )  # autofaiss names arguments that FAISS 1.15 takes by position alone
     started = perf_counter()
     index, infos = build_index(
         np.ascontiguousarray(vectors_ND, dtype=np.float32), save_on_disk=False, max_index_memory_usage=f"{memory_bytes}B",
         current_memory_available="12G", metric_type="ip", nb_cores=os.cpu_count(), verbose=40,
     )  # fmt: skip
     took = perf_counter() - started
-    size = faiss.serialize_index(index).nbytes
-    return index, f"{infos['index_key']} {infos['index_param']}", took, size / len(vectors_ND)
+    faiss.OPQMatrix = original
+    size = faiss.serialize_index(index).nbytes / len(vectors_ND)
+    choice = f"{infos['index_key']} {infos['index_param']}"
+    return System("autofaiss", choice, size, took, lambda queries_ND, k: index.search(queries_ND, k)[1])
 
 
 def exact_tenth(vectors_ND: np.ndarray, own_Q: np.ndarray) -> np.ndarray:
@@ -230,54 +247,56 @@ def times(searches: Sequence[Search], queries_QD: np.ndarray, batch: int, rounds
     return [np.array(taken) for taken in found]
 
 
-def compare(
-    type_: IndexType, args: argparse.Namespace, texts: Sequence[str], vectors_ND: np.ndarray, why_not: str
-) -> list[Measured]:
-    """Build one type with every system and measure all of them side by side, with one thread and with two."""
+def systems_of(
+    type_: IndexType, folder: Path, texts: Sequence[str], vectors_ND: np.ndarray, with_autofaiss: bool
+) -> Iterator[System]:
+    """Build one type with every system, all cores at work."""
     config = IndexConfig(type=type_, min_recall=MIN_RECALL)
-    plan = plan_index(*vectors_ND.shape, config)
-    folder = args.work / f"index-{type_}"
+    plan = plan_index(len(vectors_ND), vectors_ND.shape[1], config)
+    faiss.omp_set_num_threads(os.cpu_count())
     build_s, tune_s = build_ragray(folder, texts, vectors_ND, plan, config)
-    file_bytes = (folder / SEGMENTS / "one" / FAISS_FILE).stat().st_size
+    size = (folder / SEGMENTS / "one" / FAISS_FILE).stat().st_size
     snapshot = IndexReader.open(folder).snapshot
     parameters = f"{plan.factory} nprobe={snapshot.nprobe} x{snapshot.over_retrieve}"
-    raw, raw_s = build_raw(vectors_ND, plan, config, snapshot)
+    yield System("ragray", parameters, size / len(texts), build_s, None, round(tune_s, 1))
+    faiss.omp_set_num_threads(os.cpu_count())
+    raw, raw_s = build_raw(vectors_ND, plan, config)
     fp16 = 2 * vectors_ND.shape[1] if isinstance(raw, faiss.IndexRefine) else 0
-    own_Q = np.sort(
-        np.random.default_rng(1).choice(len(vectors_ND), size=min(NUM_QUERIES, len(vectors_ND)), replace=False)
-    )
+    yield System("faiss", parameters, size / len(texts) + fp16, raw_s, raw_search(raw, snapshot))
+    if type_ != "flat" and with_autofaiss:
+        yield build_autofaiss(vectors_ND, size)
+
+
+def measure(type_: IndexType, systems: Sequence[System], vectors_ND: np.ndarray, folder: Path) -> Iterator[Measured]:
+    """Measure systems side by side, with one thread and with two."""
+    count = min(NUM_QUERIES, len(vectors_ND))
+    own_Q = np.sort(np.random.default_rng(1).choice(len(vectors_ND), size=count, replace=False))
     tenth_Q, queries_QD = exact_tenth(vectors_ND, own_Q), vectors_ND[own_Q].astype(np.float32)
-    systems: list[tuple[str, str, float, float, Search]] = [
-        ("faiss", parameters, file_bytes / len(texts) + fp16, raw_s, raw_search(raw, snapshot))
-    ]
-    if type_ != "flat" and not why_not:
-        index, choice, took, size = build_autofaiss(vectors_ND, file_bytes)
-        systems.append(("autofaiss", choice, size, took, lambda queries_ND, k: index.search(queries_ND, k)[1]))
-    found = []
     for threads in (1, 2):
-        reader = IndexReader.open(folder, threads=threads)
         faiss.omp_set_num_threads(threads)
-        ours: tuple[str, str, float, float, Search] = (
-            "ragray", parameters, file_bytes / len(texts), build_s, lambda queries_ND, k, reader=reader: reader.search_rows(queries_ND, k)[0]
-        )  # fmt: skip
-        everyone = [ours, *systems]
-        searches = [system[-1] for system in everyone]
+        reader = IndexReader.open(folder, threads=threads)
+        searches = [system.search or rows_of(reader) for system in systems]
         single = times(searches, queries_QD[:256], 1, 1)
         batched = times(searches, queries_QD, BATCH, 4)
-        (texted,) = times(
-            [lambda queries_ND, k, reader=reader: reader.search(queries_ND, k).rows_NK], queries_QD, BATCH, 1
-        )
-        for (name, choice, size, took, search), one, many in zip(everyone, single, batched, strict=True):
-            mine = name == "ragray"
-            found.append(Measured(
-                type_, name, choice, threads, round(size, 1), round(took, 1), recall(search, vectors_ND, own_Q, tenth_Q),
-                *(float(np.quantile(taken, share)) for taken in (one, many) for share in (0.5, 0.95)),
-                ratio_at_batch=float(np.median(batched[0]) / np.median(batched[1])) if mine else None,
-                with_texts_ms=float(np.median(texted)) if mine else None,
-                tune_s=round(tune_s, 1) if mine else None,
-            ))  # fmt: skip
-    shutil.rmtree(folder)
-    return found
+        (texted,) = times([texts_found(reader)], queries_QD, BATCH, 1)
+        for system, search, one, many in zip(systems, searches, single, batched, strict=True):
+            ours = system.search is None
+            yield Measured(
+                type_, system.name, system.parameters, threads, round(system.bytes_per_vector, 1), round(system.build_s, 1),
+                recall(search, vectors_ND, own_Q, tenth_Q),
+                *np.quantile(one, (0.5, 0.95)).tolist(), *np.quantile(many, (0.5, 0.95)).tolist(),
+                *((float(np.median(batched[0]) / np.median(batched[1])), float(np.median(texted)), system.tune_s) if ours else ()),
+            )  # fmt: skip
+
+
+def rows_of(reader: IndexReader) -> Search:
+    """Search as FAISS does: rows and scores, no texts."""
+    return lambda queries_ND, k: reader.search_rows(queries_ND, k)[0]
+
+
+def texts_found(reader: IndexReader) -> Search:
+    """Search as a user does: with the passages."""
+    return lambda queries_ND, k: reader.search(queries_ND, k).rows_NK
 
 
 def main() -> None:
@@ -292,28 +311,29 @@ def main() -> None:
     )
     texts, vectors_ND = texts[: len(vectors_ND)], np.ascontiguousarray(vectors_ND[: len(texts)], dtype=np.float16)
     why_not = "not asked for" if args.no_autofaiss else import_autofaiss(args.work)
-    found = [row for type_ in TYPES for row in compare(type_, args, texts, vectors_ND, why_not)]
+    found: list[Measured] = []
+    for type_ in TYPES:
+        folder = args.work / f"index-{type_}"
+        systems = list(systems_of(type_, folder, texts, vectors_ND, not why_not))
+        found += measure(type_, systems, vectors_ND, folder)
+        shutil.rmtree(folder)
     kind = str(args.vectors) if args.vectors else f"fake: hash:{DIM}"
     show(found, f"{len(texts):,} vectors of {vectors_ND.shape[1]} dimensions ({kind})")
     if why_not:
         print(f"autofaiss not measured: {why_not}")
-    machine = {
-        "cores": os.cpu_count(),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "faiss": faiss.__version__,
-    }
+    machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
     content = {
-        "machine": machine, "rows": len(texts), "dim": vectors_ND.shape[1], "vectors": kind, "min_recall": MIN_RECALL,
+        "machine": machine, "faiss": faiss.__version__, "rows": len(texts), "dim": vectors_ND.shape[1], "vectors": kind, "min_recall": MIN_RECALL,
         "seconds": round(perf_counter() - started), "autofaiss": why_not or " ".join(AUTOFAISS), "systems": [asdict(row) for row in found],
     }  # fmt: skip
-    write_json(args.results, json.loads(json.dumps(content)))
+    write_json(args.results, content)
 
 
 def show(found: Sequence[Measured], title: str) -> None:
     """Print one table."""
     table = Table(title=f"{title}; {GOALS}", title_justify="left")
-    for heading in ("index", "system", "parameters", "threads", "bytes/vector", "build s", "recall@10", "batch 1 p50", "p95 ms", "batch 64 p50", "p95 ms", "to raw", "with texts"):  # fmt: skip
+    headings = "index|system|parameters|threads|bytes/vector|build s|recall@10|batch 1 p50|p95 ms|batch 64 p50|p95 ms|to raw|with texts"
+    for heading in headings.split("|"):
         table.add_column(heading, justify="left" if heading in ("index", "system", "parameters") else "right")
     for row in found:
         ratio = f"{row.ratio_at_batch:.2f}" if row.ratio_at_batch else ""

@@ -45,7 +45,9 @@ KINDS = ("driver", "actor", "node")
 TITLES = {"embed": b"BlockEncoder", "index": b"ray::_build"}
 NODE_CPUS = 3
 POLL_S = 0.05
-PATIENCE_S = 300
+PATIENCE_S = 600
+KILLS_PER_STAGE = 3
+"""At most, in one round: so that both stages get their share."""
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--data", type=Path, default=Path("../shared/data/squad-open"))
@@ -146,14 +148,16 @@ class Chaos:
         workers = str(self.draw.randint(1, 4))
         self.tally.runs += 1
         command = [sys.executable, "-m", "tests.bench.kills", "--job", stage, folder, self.cluster.address, workers]
-        return subprocess.Popen(command, cwd=ROOT)
+        with (self.work / "drivers.log").open("ab") as log:
+            return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
 
     def stage(self, stage: str, folder: Path, *, disturbed: bool = True) -> Watch:
-        """Run a stage to its end, through as many of the pending kills as fit in."""
+        """Run a stage to its end, through some of the pending kills."""
         watch, process = Watch(stage, folder), self.start(stage, folder)
         deadline = time.monotonic() + PATIENCE_S
+        last = max(0, len(self.pending) - KILLS_PER_STAGE) if disturbed else len(self.pending)
         while True:
-            working = disturbed and bool(self.pending) and self.wait_for_work(watch, process)
+            working = len(self.pending) > last and self.wait_for_work(watch, process)
             if working and watch.until(time.monotonic() + self.draw.uniform(0, 2), process):
                 self.kill(self.pending[-1], stage, process)
             else:
@@ -161,7 +165,8 @@ class Chaos:
             if process.poll() == 0:
                 return watch
             if process.poll() is not None:
-                assert process.returncode == -signal.SIGKILL, f"{stage} failed by itself"
+                if process.returncode != -signal.SIGKILL:
+                    sys.exit(f"{stage} failed by itself:\n{(self.work / 'drivers.log').read_text()[-3000:]}")
                 process = self.start(stage, folder)
             elif time.monotonic() > deadline:
                 process.kill()

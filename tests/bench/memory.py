@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -33,8 +34,7 @@ SETTINGS = ["embed.model=hash:384"]
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--data", type=Path, default=Path("../shared/data/wiki-250k"))
-parser.add_argument("--work", type=Path, help="keep the corpora here (default: a temporary folder)")
-parser.add_argument("--stages", nargs="+", default=["ingest", "embed"], choices=["ingest", "embed"])
+parser.add_argument("--work", type=Path, help="write here, and keep it (default: a temporary folder)")
 parser.add_argument("overrides", nargs="*", help="section.key=value, for instance ingest.near_duplicates=0.8")
 
 
@@ -117,17 +117,18 @@ def make_small(shards: Sequence[Path], folder: Path) -> Path:
     return folder
 
 
-def run(data: Path, work: Path, stages: Sequence[str], overrides: Sequence[str]) -> dict[str, dict[str, Peak]]:
-    """Measure the stages on both corpora."""
+def run(data: Path, work: Path, overrides: Sequence[str]) -> dict[str, dict[str, Peak]]:
+    """Measure both stages on both corpora."""
     shards = sorted(data.glob("*.parquet"))
     found: dict[str, dict[str, Peak]] = {}
     for size, source in {"25k": make_small(shards, work / "source"), "252k": data}.items():
         corpus, embeddings = work / size / "corpus", work / size / "embeddings"
+        shutil.rmtree(work / size, ignore_errors=True)  # what is there already would cost nothing
         commands = {
             "ingest": ["ingest", source, "--out", corpus, *overrides],
             "embed": ["embed", corpus, "--out", embeddings, *overrides],
         }
-        found[size] = {stage: measured(commands[stage]) for stage in stages}
+        found[size] = {stage: measured(command) for stage, command in commands.items()}
     return found
 
 
@@ -152,7 +153,7 @@ def main() -> None:
     if not list(args.data.glob("*.parquet")):
         sys.exit(f"{args.data}: no Parquet files there; name the wiki-250k folder with --data")
     with tempfile.TemporaryDirectory() as temporary:
-        found = run(args.data, args.work or Path(temporary), args.stages, args.overrides)
+        found = run(args.data, args.work or Path(temporary), args.overrides)
     table(found)
     peaks = {size: max(peak.mib for peak in stages.values()) for size, stages in found.items()}
     ratio = round(peaks["252k"] / peaks["25k"], 3)

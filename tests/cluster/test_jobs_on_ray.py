@@ -21,7 +21,7 @@ import yaml
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from ragray.cluster.session import ENVIRONMENT
-from ragray.index.snapshot import current_name
+from ragray.index.snapshot import current_name, read_snapshot
 from ragray.run import Run
 from tests.helpers import some_passages
 from tests.processes import descendants
@@ -124,6 +124,10 @@ def test_jobs_go_from_sources_to_a_service(dashboard: str, tiny_decoder: Path, t
     submit(dashboard, "embed_corpus.py", "--source", str(source), "--out", str(data), "embed.model=hash:64")
     client = JobSubmissionClient(dashboard)
     run_job(client, "build_index.py", "--data", data)
+    with source.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps({"id": "new", "text": "the newest passage of them all"}) + "\n")
+    run_job(client, "sync_index.py", "--source", source, "--data", data, "embed.model=hash:64")
+    assert read_snapshot(data / "index").num_live == len(passages) + 1
     run_job(
         client, "train_rag.py", "--data", data, "--examples", examples, *generator,
         "train.max_steps=2", "train.cpus_per_worker=0.5", "train.num_workers=1",

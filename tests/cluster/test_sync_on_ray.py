@@ -26,10 +26,11 @@ from ragray.errors import (
     SnapshotConflictError,
 )
 from ragray.index.delete import delete_passages
-from ragray.index.history import SYNC_FOLDER, collect_garbage, promote, rollback
+from ragray.index.history import SYNC_FOLDER, collect_garbage, promote
 from ragray.index.search import IndexReader
 from ragray.index.snapshot import SEGMENTS, current_name, names, publish_snapshot, read_snapshot, successor
 from ragray.types import Hit, Passage
+from tests.embed.poisonous import RAISES, PoisonousBlockEncoder
 from tests.helpers import index_of, sentence, some_passages, write_corpus, write_embeddings, write_index
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -159,12 +160,6 @@ def test_deleting_alone_adds_no_segment(index: Path, tmp_path: Path, without_ray
     assert found(index) == by_id(PASSAGES[10:])
 
 
-def test_a_rollback_brings_the_old_corpus_back(synced: tuple[Path, SyncReport], tmp_path: Path) -> None:
-    index = Path(shutil.copytree(synced[0], tmp_path / "index"))
-    rollback(index)
-    assert found(index) == by_id(PASSAGES)
-
-
 def test_a_sync_that_was_killed_goes_on_where_it_was(
     index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,8 +220,10 @@ def test_a_sync_never_hides_what_another_writer_published(
         with pytest.raises(SnapshotConflictError, match="run again on top of the new one"):
             sync_index(index, corpus, config())
     assert (read_snapshot(index).source, found(index)) == ("other", by_id(PASSAGES))
-    monkeypatch.setattr(cluster_embed, "session", None)  # all is embedded
-    assert sync_index(index, corpus, config()).snapshot.parent == names(index)[1]
+    promote(index, names(index)[0])
+    delete_passages(index, ids=["p57"])  # it is not in the new corpus, so that the same passages are to be embedded
+    monkeypatch.setattr(cluster_embed, "session", None)  # and are already
+    assert sync_index(index, corpus, config()).snapshot.parent == names(index)[2]
     assert found(index) == by_id(EDITED)
 
 
@@ -277,6 +274,20 @@ def test_an_approximate_index_is_synced_with_its_quantizer_and_compacted_with_a_
     assert read_snapshot(index).recall_at_10 == 1
 
 
+def test_a_passage_that_the_encoder_refuses_is_missing_and_keeps_nothing_else_out(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_embed, "BlockEncoder", PoisonousBlockEncoder)
+    good = [*PASSAGES[:20], Passage("good", "a harmless text")]
+    corpus = corpus_of(tmp_path, [*good, Passage("poison", f"a text {RAISES}")])
+    report = sync_index(index, corpus, config())
+    assert (report.added, report.deleted, report.embedded, report.quarantined) == (2, 40, 1, 1)
+    assert found(index) == by_id(good)
+    report = sync_index(index, corpus, config())
+    assert (report.added, report.embedded, report.quarantined, report.reused) == (1, 0, 1, True)
+    assert len(names(index)) == 2
+
+
 def test_another_encoder_is_refused_and_the_indexs_own_is_the_default(index: Path, tmp_path: Path) -> None:
     corpus = corpus_of(tmp_path, EDITED)
     with pytest.raises(EncoderMismatchError, match=r"hash:64.*hash:32"):
@@ -295,22 +306,17 @@ def test_a_graph_is_frozen(tmp_path: Path) -> None:
     delete_passages(index, ids=["p1"])
     compacted = compact_index(index, config("index.type=flat")).snapshot
     assert (compacted.factory, compacted.num_rows) == ("Flat", 59)
-    assert sync_index(index, corpus_of(tmp_path, EDITED), config()).snapshot.num_live == 59
+    assert sync_index(index, corpus_of(tmp_path, PASSAGES[2:]), config()).snapshot.num_live == 58
 
 
-def test_what_was_deleted_comes_back_only_with_a_corpus_that_holds_it(index: Path, tmp_path: Path) -> None:
-    delete_passages(index, ids=["p1"])
-    report = sync_index(index, corpus_of(tmp_path, PASSAGES), config())
-    assert (report.added, report.embedded) == (1, 1)
-    assert found(index) == by_id(PASSAGES)
-
-
-def test_an_index_without_passages_is_synced_but_not_compacted(index: Path, tmp_path: Path) -> None:
+def test_an_index_without_passages_is_synced_but_not_compacted_and_what_was_deleted_is_embedded_anew(
+    index: Path, tmp_path: Path
+) -> None:
     sync_index(index, corpus_of(tmp_path / "none", []), config())
     assert found(index) == {}
     with pytest.raises(ArtifactError, match=r"all passages .* are deleted; sync it with a corpus"):
         compact_index(index, config())
-    sync_index(index, corpus_of(tmp_path, PASSAGES[:3]), config())
+    assert sync_index(index, corpus_of(tmp_path, PASSAGES[:3]), config()).embedded == 3
     assert found(index) == by_id(PASSAGES[:3])
     assert compact_index(index, config()).snapshot.num_rows == 3
 

@@ -93,6 +93,19 @@ def test_a_page_without_text_is_refused_and_not_called_damaged(tmp_path: Path, d
     assert not is_damage(item.reason)
 
 
+def test_a_page_at_which_the_parser_fails_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RecursionError("too deep")
+
+    monkeypatch.setattr("trafilatura.bare_extraction", fail)
+    (item,) = read(tmp_path / "a.html", PAGE)
+    assert isinstance(item, Refusal) and (item.reason, item.excerpt) == (
+        "not a readable page",
+        "RecursionError('too deep')",
+    )
+    assert is_damage(item.reason)
+
+
 def test_the_pages_of_a_pdf_are_one_document(tmp_path: Path) -> None:
     assert read(tmp_path / "a.pdf", pdf(["First page.", "", "Third page."])) == [
         Record(1, Document("a.pdf", "First page.\n\nThird page."))

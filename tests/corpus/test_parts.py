@@ -15,6 +15,7 @@ from ragray.corpus.parts import cut_source
 from ragray.corpus.read import read_source
 from ragray.corpus.record import Record, Refusal
 from ragray.corpus.sources import Source
+from ragray.corpus.stage import plan_lots
 
 CONFIG = IngestConfig(max_chars=1000)
 
@@ -87,3 +88,30 @@ def test_what_cannot_be_cut_is_one_part(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"" if name.startswith("empty") else b"no such thing\n" * 10)
     source = source_of(tmp_path / name)
     assert cut(tmp_path / name, 10) == [(source, source.checksum())]
+
+
+def test_after_a_line_was_appended_only_the_last_part_is_read_again(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "a.jsonl", 1000)
+
+    def keys() -> list[str]:
+        sources, checksums = zip(*cut(path, 10_000), strict=True)
+        return [lot.key for lot in plan_lots(sources, checksums, CONFIG, "words")]
+
+    before = keys()
+    with path.open("a") as stream:
+        stream.write('\n{"text": "more"}')
+    assert keys()[:-1] == before[:-1] and keys()[-1] != before[-1]
+    path.write_text(f"\n{path.read_text(encoding='utf-8')}", encoding="utf-8")
+    assert not set(keys()) & set(before)
+
+
+def test_the_same_part_of_the_same_settings_is_staged_once_whatever_only_merging_minds() -> None:
+    source = [Source("/a.jsonl", "a.jsonl")]
+
+    def key(**settings: object) -> str:
+        return plan_lots(source, ["sum"], IngestConfig.model_validate(settings), "words")[0].key
+
+    same = ({"num_workers": 9}, {"shard_rows": 9}, {"deduplicate": False}, {"max_damaged": 9})
+    assert {key(**settings) for settings in same} == {key()}
+    assert key(near_duplicates=0.5) == key(near_duplicates=0.9) != key()
+    assert len({key(languages=["en"]), key(max_symbol_ratio=0.5), key(min_chars=1), key()}) == 4

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import random
 import shutil
 import tracemalloc
 from collections.abc import Sequence
@@ -273,8 +274,41 @@ def test_a_damaged_file_is_named(tmp_path: Path, name: str, data: bytes) -> None
         read(tmp_path / name)
 
 
+def test_arrow_that_points_past_its_end_is_refused_and_not_followed(tmp_path: Path) -> None:
+    table = pa.table({"text": ["some text", "more of it"]})
+    with pa.ipc.new_stream(tmp_path / "a.arrow", table.schema) as writer:
+        writer.write_table(table)
+    data = (tmp_path / "a.arrow").read_bytes()
+    offsets = (0).to_bytes(4, "little") + (9).to_bytes(4, "little") + (19).to_bytes(4, "little")
+    assert data.count(offsets) == 1
+    (tmp_path / "a.arrow").write_bytes(data.replace(offsets, offsets[:8] + (1 << 30).to_bytes(4, "little")))
+    with pytest.raises(InputError, match=r"a\.arrow: cannot be read as arrow"):
+        read(tmp_path / "a.arrow")
+
+
+def test_damaged_bytes_lead_to_documents_refusals_or_an_error_and_to_nothing_else(tmp_path: Path) -> None:
+    change = random.Random(0)
+    table = pa.table({"id": range(50), "text": [f"text {number}" for number in range(50)]})
+    with pa.ipc.new_stream(tmp_path / "whole.arrow", table.schema) as writer:
+        writer.write_table(table, max_chunksize=10)
+    pq.write_table(table, tmp_path / "whole.parquet", row_group_size=10)
+    outcomes = set()
+    for suffix in ("arrow", "parquet"):
+        whole = (tmp_path / f"whole.{suffix}").read_bytes()
+        for _ in range(100):
+            data = bytearray(whole)
+            for _ in range(change.choice((1, 5))):
+                data[change.randrange(len(data))] = change.randrange(256)
+            (tmp_path / f"a.{suffix}").write_bytes(data)
+            try:
+                outcomes.add(bool(read(tmp_path / f"a.{suffix}")))
+            except InputError:
+                outcomes.add("error")
+    assert outcomes == {True, "error"}
+
+
 def test_a_file_that_was_cut_off_is_named(tmp_path: Path) -> None:
-    whole = written(tmp_path / "a.jsonl.zst", '{"text": "a"}\n' * 100_000).read_bytes()
+    whole = written(tmp_path / "a.jsonl.zst", '{"text": "a"}\n' * 10_000).read_bytes()
     with pytest.raises(InputError, match=r"b\.jsonl\.zst: cannot be read as jsonl\.zst \(.*runcated"):
         (tmp_path / "b.jsonl.zst").write_bytes(whole[:-9])
         read(tmp_path / "b.jsonl.zst")

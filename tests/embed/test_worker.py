@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from transformers import AutoModel, AutoTokenizer
 
 from ragray.config import EmbedConfig
 from ragray.corpus.table import Corpus
@@ -158,3 +159,15 @@ def test_a_process_with_a_broken_encoder_ends_with_its_own_exit_code(tmp_path: P
     result = subprocess.run([sys.executable, "-c", code, corpus, tmp_path], check=False, timeout=60)
     assert result.returncode == SPOILT_EXIT_CODE
     assert len(list((tmp_path / ATTEMPT_FOLDER).iterdir())) == 1
+
+
+def test_an_encoder_whose_vectors_cannot_be_stored_is_an_error_that_says_how_to_mend_it(
+    tmp_path: Path, tiny_encoder: Path
+) -> None:
+    model = AutoModel.from_pretrained(tiny_encoder)
+    model.encoder.layer[-1].output.LayerNorm.weight.data *= 1e6
+    model.save_pretrained(tmp_path / "loud")
+    AutoTokenizer.from_pretrained(tiny_encoder).save_pretrained(tmp_path / "loud")
+    config = EmbedConfig(model=str(tmp_path / "loud"), normalize=False)
+    with pytest.raises(ConfigError, match=r"^embed\.model=.*loud gives a plain text .* set embed\.normalize=true"):
+        BlockWorker(config, tmp_path)

@@ -21,13 +21,13 @@ SIZES = [10**3, 10**5, 10**7, 10**9]
         ("1k", "1MiB", "", "IVF16,SQ8", 1, 1),
         ("100k", "", "", "IVF1024,Flat", 1, 1),
         ("100k", "100MiB", "", "IVF1024,SQ8", 1, 1),
-        ("100k", "20MiB", "20ms", "IVF1024,RaBitQ", 1, 1),
+        ("100k", "20MiB", "20ms", "RR768,IVF1024,RaBitQ", 1, 1),
         ("10M", "64GiB", "500ms", "IVF2048,Flat", 10, 1),
         ("10M", "8GiB", "", "IVF2048,SQ8", 10, 1),
-        ("100M", "64GiB", "20ms", "IVF8192,RaBitQ", 16, 8),
+        ("100M", "64GiB", "20ms", "RR768,IVF8192,RaBitQ", 16, 16),
         ("1B", "1TiB", "", "IVF8192,SQ8", 91, 1),
-        ("1B", "128GiB", "1s", "IVF16384,RaBitQ", 16, 1),
-        ("1B", "64GiB", "20ms", "IVF16384,PQ96x4fs", 16, 16),
+        ("1B", "128GiB", "1s", "RR768,IVF16384,RaBitQ", 16, 1),
+        ("1B", "64GiB", "20ms", "RR768,IVF16384,PQ96x4fs", 16, 16),
     ],
 )
 def test_a_budget_decides_the_index(
@@ -108,7 +108,7 @@ def test_the_bytes_planned_are_those_that_faiss_writes(type_: IndexType, rows: i
     vectors_ND = np.random.default_rng(0).normal(size=(rows, dim)).astype(np.float32)
     index = faiss.index_factory(dim, found.factory, faiss.METRIC_INNER_PRODUCT)
     if found.nlist:
-        index.cp.niter = 1
+        faiss.extract_index_ivf(index).cp.niter = 1
     index.train(vectors_ND[:5000])
     index.add(vectors_ND)
     assert faiss.serialize_index(index).nbytes == pytest.approx(found.memory_bytes, rel=0.08)

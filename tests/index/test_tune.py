@@ -162,8 +162,8 @@ def test_coarse_codes_are_given_more_candidates_when_more_lists_no_longer_help()
         return min(effort / 64, 1) * {4: 0.8, 10: 0.94, 20: 0.97, 50: 0.99, 100: 1.0}[over]
 
     calls, measure = fake(recall, lambda effort, over: effort / 10 + over)
-    curve = explore(measure, "IVF1024,RaBitQ", IndexConfig())
-    snapshot = Snapshot.model_construct(factory="IVF1024,RaBitQ", segments=(SegmentRef(name="one", num_rows=9),))
+    curve = explore(measure, "RR384,IVF1024,RaBitQ", IndexConfig())
+    snapshot = Snapshot.model_construct(factory="RR384,IVF1024,RaBitQ", segments=(SegmentRef(name="one", num_rows=9),))
     best = choose(curve, snapshot, IndexConfig())
     assert best.over_retrieve == 20
     assert 62 <= best.nprobe <= 80

@@ -184,6 +184,14 @@ def test_every_type_is_compared_with_the_vectors(tmp_path: Path, factory: str) -
     assert any("another vector" in line or "another list" in line for line in found(verify_index(index)))
 
 
+def test_a_truncated_ivf_is_found_where_the_checksum_was_made_to_match(tmp_path: Path) -> None:
+    index = make_index(tmp_path / "index", PARTS, name="000002-newer", factory="IVF4,SQ8", nprobe=2, lexical="none")
+    path = segment(index) / FAISS_FILE
+    os.truncate(path, path.stat().st_size - 700)
+    publish_again(segment(index))
+    assert len(found(verify_index(index))) == 1
+
+
 def test_a_row_that_no_list_or_two_lists_hold_is_found(tmp_path: Path) -> None:
     index = make_index(tmp_path / "index", PARTS, name="000002-newer", factory="IVF4,Flat", nprobe=4)
     path = str(segment(index) / FAISS_FILE)

@@ -1,0 +1,229 @@
+"""Vectors and texts made elsewhere. In: Parquet, npy or jsonl files. Out: their rows in order, a bounded number in memory at a time.
+
+Every error names the file and the row, counted from 0. B rows of a piece, D dim.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ragray.artifact import ARRAY_ERRORS
+from ragray.errors import InputError
+from ragray.types import Passage
+
+PIECE_ROWS = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which columns hold what; title, `document_id` and `metadata` may be missing."""
+
+    id: str = "id"
+    text: str = "text"
+    embedding: str = "embedding"
+    title: str = "title"
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Neighbouring vectors of one file, its ``first`` row among them; ``ids`` where the file has any."""
+
+    path: Path
+    first: int
+    vectors_BD: np.ndarray
+    ids: list[str] | None
+
+    def at(self, row: int) -> str:
+        """Say where a row of the piece stands."""
+        return f"{self.path}: row {self.first + row}"
+
+    def slice(self, start: int, stop: int | None) -> Piece:
+        """Return some rows of the piece."""
+        ids = None if self.ids is None else self.ids[start:stop]
+        return Piece(self.path, self.first + start, self.vectors_BD[start:stop], ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Neighbouring passages of one file, its ``first`` row among them."""
+
+    path: Path
+    first: int
+    passages: list[Passage]
+
+
+def find_files(source: Path, kinds: tuple[str, ...]) -> list[Path]:
+    """Return a file, or those of a folder in the order of their names, all of one of the ``kinds`` (suffixes).
+
+    Raises:
+        InputError: there are none, or of several kinds.
+    """
+    paths = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.suffix in kinds)
+    if not paths or {path.suffix for path in paths} - {*kinds}:
+        raise InputError(f"{source}: no {' or '.join(kinds)} file here; name a file, or a folder of them")
+    if len(found := {path.suffix for path in paths}) > 1:
+        raise InputError(f"{source}: files of several kinds ({', '.join(sorted(found))}); name a folder of one kind")
+    return paths
+
+
+def count_rows(path: Path) -> int:
+    """Return the rows of a Parquet or npy file without reading them."""
+    return len(_open_npy(path)) if path.suffix == ".npy" else int(_open_parquet(path).metadata.num_rows)
+
+
+def has_column(path: Path, name: str) -> bool:
+    """Say whether a file is Parquet with a column of this name."""
+    return path.suffix == ".parquet" and name in _open_parquet(path).schema_arrow.names
+
+
+def read_vectors(paths: list[Path], columns: Columns) -> Iterator[Piece]:
+    """Yield all vectors in order, float32 in pieces of at most `PIECE_ROWS` rows.
+
+    Raises:
+        InputError: a file holds no vectors, or some of another length than the first; a vector is missing.
+    """
+    dim = 0
+    for path in paths:
+        for piece in _npy_pieces(path) if path.suffix == ".npy" else _parquet_pieces(path, columns):
+            dim = dim or piece.vectors_BD.shape[1]
+            if piece.vectors_BD.shape[1] != dim:
+                raise InputError(
+                    f"{piece.at(0)}: a vector of {piece.vectors_BD.shape[1]} numbers, those before have {dim}"
+                )
+            yield piece
+
+
+def read_texts(paths: list[Path], columns: Columns) -> Iterator[Texts]:
+    """Yield all passages in order, in pieces of at most `PIECE_ROWS` rows.
+
+    Raises:
+        InputError: a line or column cannot be read, or an id or text is missing.
+    """
+    for path in paths:
+        rows = enumerate(_json_rows(path) if path.suffix == ".jsonl" else _parquet_rows(path, columns))
+        first = 0
+        while passages := [_passage(row, columns, f"{path}: row {number}") for number, row in islice(rows, PIECE_ROWS)]:
+            yield Texts(path, first, passages)
+            first += len(passages)
+
+
+def _open_npy(path: Path) -> np.ndarray:
+    try:
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    except ARRAY_ERRORS as err:
+        raise InputError(
+            f"{path}: cannot be read as an array ({str(err).splitlines()[0]}); write it with numpy.save"
+        ) from err
+    if array.ndim != 2 or array.dtype.kind != "f":
+        raise InputError(f"{path}: {array.dtype} of shape {array.shape}, expected rows of floating-point vectors")
+    return array
+
+
+def _npy_pieces(path: Path) -> Iterator[Piece]:
+    array = _open_npy(path)
+    for start in range(0, len(array), PIECE_ROWS):
+        yield Piece(path, start, array[start : start + PIECE_ROWS].astype(np.float32), None)
+
+
+def _open_parquet(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path)
+    except (OSError, ValueError) as err:
+        raise InputError(f"{path}: cannot be read as Parquet ({str(err).splitlines()[0]})") from err
+
+
+def _batches(path: Path, names: list[str], required: set[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Yield the first row and the columns of pieces of a Parquet file; columns that it lacks are left out."""
+    with _open_parquet(path) as file:
+        there = file.schema_arrow.names
+        if missing := required - {*there}:
+            raise InputError(f"{path}: has no column {sorted(missing)[0]!r}; it has: {', '.join(there)}")
+        first = 0
+        try:
+            for batch in file.iter_batches(PIECE_ROWS, columns=[name for name in names if name in there]):
+                yield first, batch
+                first += len(batch)
+        except (OSError, ValueError) as err:
+            raise InputError(f"{path}: cannot be read beyond row {first} ({str(err).splitlines()[0]})") from err
+
+
+def _parquet_pieces(path: Path, columns: Columns) -> Iterator[Piece]:
+    for first, batch in _batches(path, [columns.id, columns.embedding], {columns.embedding}):
+        if not len(batch):
+            continue
+        ids = [str(value) for value in batch[columns.id].to_pylist()] if columns.id in batch.schema.names else None
+        yield Piece(path, first, _matrix(batch[columns.embedding], f"{path}: ", first, columns.embedding), ids)
+
+
+def _matrix(column: pa.Array, where: str, first: int, name: str) -> np.ndarray:
+    """Turn a list column into (B, D) float32."""
+    kind = column.type
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    if not is_list or not pa.types.is_floating(kind.value_type):
+        raise InputError(f"{where}column {name!r} holds {kind}, expected lists of float16, float32 or float64")
+    if column.null_count:
+        raise InputError(f"{where}row {first + column.is_null().index(True).as_py()}: column {name!r} is empty")
+    values = column.flatten()
+    if pa.types.is_fixed_size_list(kind):
+        lengths = np.full(len(column), kind.list_size)
+    else:
+        lengths = column.value_lengths().to_numpy(zero_copy_only=False)
+    other = np.flatnonzero(lengths != lengths[0])
+    if len(other) or not lengths[0]:
+        row = int(other[0]) if len(other) else 0
+        raise InputError(
+            f"{where}row {first + row}: a vector of {lengths[row]} numbers, those before have {lengths[0]}"
+        )
+    matrix: np.ndarray = values.to_numpy(zero_copy_only=False).reshape(len(column), -1).astype(np.float32)
+    return matrix
+
+
+def _parquet_rows(path: Path, columns: Columns) -> Iterator[Mapping[str, object]]:
+    names = [columns.id, columns.text, columns.title, "document_id", "metadata"]
+    for _, batch in _batches(path, names, {columns.id, columns.text}):
+        yield from batch.to_pylist()
+
+
+def _json_rows(path: Path) -> Iterator[Mapping[str, object]]:
+    with path.open(encoding="utf-8") as stream:
+        try:
+            for number, line in enumerate(stream):
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise InputError(f"{path}: row {number}: expected an object with id and text")
+                yield row
+        except ValueError as err:
+            raise InputError(f"{path}: cannot be read as lines of JSON ({err})") from err
+
+
+def _passage(row: Mapping[str, object], columns: Columns, where: str) -> Passage:
+    for name in (columns.id, columns.text):
+        if row.get(name) is None:
+            raise InputError(f"{where}: no {name!r}; every row needs an id and a text")
+    identity, metadata = str(row[columns.id]), row.get("metadata") or {}
+    pairs = (
+        metadata.items() if isinstance(metadata, dict) else map(_pair, metadata if isinstance(metadata, list) else [])
+    )
+    return Passage(
+        id=identity,
+        text=str(row[columns.text]),
+        title=str(row.get(columns.title) or ""),
+        document_id=str(row.get("document_id") or identity),
+        metadata={str(key): str(value) for key, value in pairs if value is not None},
+    )
+
+
+def _pair(entry: object) -> tuple[object, object]:
+    """Read an entry of a map column, or of a list of structs of key and value."""
+    if isinstance(entry, dict):
+        return entry.get("key"), entry.get("value")
+    assert isinstance(entry, tuple)
+    return entry[0], entry[1]
