@@ -207,7 +207,7 @@ def index_inspect(
 
     found = inspect_index(index, snapshot=snapshot)
     if as_json:
-        say(json.dumps(plain(asdict(found)), indent=2))
+        say(json.dumps(found.as_json(), indent=2))
     else:
         for line in found.lines():
             say(line)

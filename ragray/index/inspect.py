@@ -10,7 +10,7 @@ import faiss
 import numpy as np
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
-from ragray.artifact import read_manifest
+from ragray.artifact import open_artifact
 from ragray.errors import CorruptArtifactError
 from ragray.index.lexical import LEXICAL, Postings
 from ragray.index.segment import FAISS_FILE
@@ -122,7 +122,7 @@ def _size(num_bytes: int) -> str:
 
 
 def inspect_index(index: Path, *, snapshot: str | None = None) -> IndexInspection:
-    """Describe a snapshot (the current one by default); files are looked at, not verified.
+    """Describe a snapshot (the current one by default).
 
     Raises:
         NotAnArtifactError, CorruptArtifactError: there is no such snapshot, or it or a segment cannot be read.
@@ -158,7 +158,7 @@ def inspect_index(index: Path, *, snapshot: str | None = None) -> IndexInspectio
 
 def _segment(index: Path, ref: SegmentRef, snapshot: Snapshot) -> SegmentInspection:
     folder = index / SEGMENTS / ref.name
-    manifest = read_manifest(folder, "segment")
+    manifest = open_artifact(folder, "segment")
     faiss_type, lists = _faiss(folder / FAISS_FILE)
     postings = Postings.open(folder / LEXICAL, ref.num_rows) if snapshot.lexical != "none" else None
     return SegmentInspection(

@@ -152,7 +152,10 @@ class _Report:
         self._problems += found
 
     def _mend(self, segment: str) -> str:
-        """Say how to get rid of what is wrong with a segment, or with the snapshot itself."""
+        """Say how to get rid of what is wrong with a segment, or with the snapshot itself.
+
+        Never by compacting: where two parts disagree, that might keep the wrong one.
+        """
         for other in self._others:
             if other.name != self._name and segment not in {ref.name for ref in other.segments}:
                 return (

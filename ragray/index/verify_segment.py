@@ -158,42 +158,37 @@ def passage_faults(parts: Parts, live_N: np.ndarray, offset: int, ids: IdKeys) -
     """Compare every passage's content hash with its text; remember the ids of live rows by their global row."""
     if parts.passages is None:
         return
-    wrong: list[tuple[int, str]] = []
+    wrong, example = 0, ""
     row = 0
     for batch in parts.passages.to_batches(max_chunksize=PIECE_ROWS):
         names, titles, texts, hashes = (batch[name].to_pylist() for name in ("id", "title", "text", "content_hash"))
         for number, expected in enumerate(hashes):
             if content_hash(titles[number], texts[number]) != expected:
-                wrong.append((row + number, names[number]))
+                wrong, example = wrong + 1, example or f"row {row + number} ('{names[number]}')"
         live = np.flatnonzero(live_N[row : row + len(names)])
         ids.add([names[number] for number in live], live + row + offset)
         row += len(names)
     if wrong:
-        where = parts.folder / PASSAGES_FILE
-        yield Fault(
-            f"{len(wrong)} passages have a text that is not the one of their content_hash, the first is row {wrong[0][0]} "
-            f"('{wrong[0][1]}')",
-            where,
-        )
+        what = f"{wrong} passages have a text that is not the one of their content_hash, the first is {example}"
+        yield Fault(what, parts.folder / PASSAGES_FILE)
 
 
 def vector_faults(parts: Parts, *, normalized: bool, zero_allowed: bool) -> Iterator[Fault]:
     """Look for vectors that are no numbers, or that are not of length one where the encoder makes them so."""
     if parts.vectors_ND is None:
         return
-    counts: dict[str, list[int]] = {}
+    counts, firsts = [0, 0], [-1, -1]
     for start in range(0, parts.num_rows, PIECE_ROWS):
         lengths = np.linalg.norm(parts.vectors_ND[start : start + PIECE_ROWS].astype(np.float32), axis=1)
         finite = np.isfinite(lengths)
-        unit = ~(np.abs(lengths - 1) > LENGTH_TOLERANCE) | (zero_allowed & (lengths == 0)) | (not normalized)
-        for what, bad in {
-            "are not finite": ~finite,
-            "are not of length one, as the encoder makes them": finite & ~unit,
-        }.items():
-            counts.setdefault(what, []).extend((np.flatnonzero(bad) + start).tolist())
-    for what, rows in counts.items():
-        if rows:
-            yield Fault(f"{len(rows)} vectors {what}, the first is row {rows[0]}", parts.folder / VECTORS_FILE)
+        other = finite & (np.abs(lengths - 1) > LENGTH_TOLERANCE) & ~(zero_allowed & (lengths == 0)) & normalized
+        for kind, bad in enumerate((~finite, other)):
+            counts[kind] += int(bad.sum())
+            firsts[kind] = start + int(bad.argmax()) if firsts[kind] < 0 and bad.any() else firsts[kind]
+    kinds = ("are not finite", "are not of length one, as the encoder makes them")
+    for what, count, first in zip(kinds, counts, firsts, strict=True):
+        if count:
+            yield Fault(f"{count} vectors {what}, the first is row {first}", parts.folder / VECTORS_FILE)
 
 
 def faiss_part_faults(parts: Parts, snapshot: Snapshot) -> Iterator[Fault]:

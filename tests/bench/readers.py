@@ -104,10 +104,10 @@ def answers(reader: IndexReader) -> list[bool]:
     ]
 
 
-def read_until(index: Path, end_s: float, seed: int) -> Counts:
+def read_until(index: Path, stop: Path, seed: int) -> Counts:
     """Open and search the current snapshot again and again; keep some open for a while, which must change nothing."""
     counts, seen, dice = Counts(), set[str](), random.Random(seed)
-    while time.time() < end_s:
+    while not stop.exists():
         try:
             reader = IndexReader.open(index)
             counts.openings += 1
@@ -140,9 +140,9 @@ def publish_version(index: Path, version: int) -> None:
 
 
 def change_until(index: Path, end_s: float, counts: Counts) -> None:
-    """Publish versions, and between them roll back, promote and collect."""
+    """Publish versions, a few at least, and between them roll back, promote and collect."""
     dice, version = random.Random(0), 1
-    while time.time() < end_s:
+    while time.monotonic() < end_s or counts.snapshots < 6:
         version += 1
         publish_version(index, version)
         counts.snapshots += 1
@@ -165,12 +165,15 @@ def measure(folder: Path, seconds: float, readers: int) -> Counts:
     collect_garbage(index, keep=0, min_age_s=0)
     counts = Counts()
     with ProcessPoolExecutor(readers, multiprocessing.get_context("spawn")) as processes:
-        list(
-            processes.map(read_until, [index] * readers, [0.0] * readers, range(readers))
-        )  # they have imported everything
-        end_s = time.time() + seconds
-        under_way: list[Future[Counts]] = [processes.submit(read_until, index, end_s, seed) for seed in range(readers)]
-        change_until(index, end_s, counts)
+        stop = folder / "stop"
+        stop.touch()
+        list(processes.map(read_until, [index] * readers, [stop] * readers, range(readers)))  # imports everything
+        stop.unlink()
+        under_way: list[Future[Counts]] = [processes.submit(read_until, index, stop, seed) for seed in range(readers)]
+        try:
+            change_until(index, time.monotonic() + seconds, counts)
+        finally:
+            stop.touch()
         for found in (future.result() for future in under_way):
             for name in ("openings", "searches", "mixed", "num_errors", "errors"):
                 setattr(counts, name, getattr(counts, name) + getattr(found, name))

@@ -1,5 +1,6 @@
 """What leaves ragray answers elsewhere as it does here, and comes back as it was; what others made is checked row by row."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,13 +17,13 @@ from ragray.config import EncoderConfig, IndexConfig
 from ragray.corpus.table import Corpus
 from ragray.embed.encoder import HashEncoder
 from ragray.embed.shards import BLOCK_FOLDER, Embeddings
-from ragray.errors import EncoderMismatchError, InputError, RagrayError
+from ragray.errors import CorruptArtifactError, EncoderMismatchError, InputError, RagrayError
 from ragray.index.export import export_hf, export_parquet
 from ragray.index.imports import import_embeddings
 from ragray.index.search import IndexReader
 from ragray.types import Passage
 from tests.helpers import sentence, some_passages, write_corpus, write_index
-from tests.index.made import DIM, make_index, vectors_of
+from tests.index.made import DIM, copy_of, make_index, vectors_of
 
 ROWS = 300
 PASSAGES = some_passages(ROWS)
@@ -281,3 +282,16 @@ def test_the_encoder_of_an_import_is_the_one_that_questions_need(tmp_path: Path)
         write_parquet(tmp_path / "v.parquet", PLAIN), None, tmp_path / "in", encoder_config=CONFIG
     )
     assert Embeddings.open(report.embeddings).encoder == HashEncoder(DIM).fingerprint
+
+
+@pytest.mark.parametrize("run", ["hf", "parquet"])
+def test_an_export_that_fails_midway_leaves_what_was_there(index: Path, tmp_path: Path, run: str) -> None:
+    export = {"hf": export_hf, "parquet": export_parquet}[run]
+    broken = copy_of(index, tmp_path / "index")
+    before = export(broken, tmp_path / "out", snapshot="000001-test")
+    (path,) = broken.glob("segments/*-1/vectors.npy")
+    path.write_bytes(path.read_bytes()[:-2])
+    assert export(broken, tmp_path / "out") == dataclasses.replace(before, reused=True)
+    with pytest.raises(CorruptArtifactError):
+        export(broken, tmp_path / "new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["index", "out"]

@@ -317,16 +317,6 @@ def test_all_problems_are_reported_at_once(index: Path) -> None:
     assert len(found(verify_index(index))) == 5
 
 
-def test_a_large_file_that_was_touched_is_read_again_when_it_is_opened(
-    index: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(artifact, "CHECKSUM_ON_OPEN_BYTES", 1000)
-    IndexReader.open(index)
-    swap_passages(segment(index))
-    with pytest.raises(CorruptArtifactError, match="content differs"):
-        IndexReader.open(index)
-
-
 def test_doubled_ids_name_neighbouring_rows_in_the_order_of_the_later_one() -> None:
     keys = IdKeys()
     assert keys.twice() == []
