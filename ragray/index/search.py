@@ -28,7 +28,7 @@ from ragray.types import Hit, Passage
 SPARE = 8
 """Candidates beyond ``over_retrieve * k``: the k-th result and what ties with it are seldom the last candidates."""
 
-FEW_ROWS = 10_000
+FEW_ROWS = 20_000
 """Where deletions and filters leave so few rows of a segment, these are searched exactly: an index would miss most of them."""
 
 MASKS = 16

@@ -55,7 +55,11 @@ parser.add_argument("--data", type=Path, default=Path("../shared/data/wiki-250k"
 parser.add_argument("--work", type=Path, default=Path("work/ann"))
 parser.add_argument("--vectors", type=Path, help=".npy of float16 or float32, a row a text; other dimensions are fine")
 parser.add_argument("--rows", type=int, default=0, help="use only so many rows; 0: all")
-parser.add_argument("--no-autofaiss", action="store_true")
+parser.add_argument(
+    "--autofaiss",
+    default="ivf,ivf_rabitq",
+    help="types of ragray whose memory autofaiss gets too (minutes each); empty: none",
+)
 parser.add_argument("--results", type=Path, default=RESULTS)
 
 
@@ -263,7 +267,7 @@ def systems_of(
     raw, raw_s = build_raw(vectors_ND, plan, config)
     fp16 = 2 * vectors_ND.shape[1] if isinstance(raw, faiss.IndexRefine) else 0
     yield System("faiss", parameters, size / len(texts) + fp16, raw_s, raw_search(raw, snapshot))
-    if type_ != "flat" and with_autofaiss:
+    if with_autofaiss:
         yield build_autofaiss(vectors_ND, size)
 
 
@@ -310,11 +314,11 @@ def main() -> None:
         np.load(args.vectors) if args.vectors else vectors_of(texts, args.work / f"hash-{DIM}-{len(texts)}.npy")
     )
     texts, vectors_ND = texts[: len(vectors_ND)], np.ascontiguousarray(vectors_ND[: len(texts)], dtype=np.float16)
-    why_not = "not asked for" if args.no_autofaiss else import_autofaiss(args.work)
+    why_not = import_autofaiss(args.work) if args.autofaiss else "not asked for"
     found: list[Measured] = []
     for type_ in TYPES:
         folder = args.work / f"index-{type_}"
-        systems = list(systems_of(type_, folder, texts, vectors_ND, not why_not))
+        systems = list(systems_of(type_, folder, texts, vectors_ND, not why_not and type_ in args.autofaiss.split(",")))
         found += measure(type_, systems, vectors_ND, folder)
         shutil.rmtree(folder)
     kind = str(args.vectors) if args.vectors else f"fake: hash:{DIM}"
@@ -323,7 +327,8 @@ def main() -> None:
         print(f"autofaiss not measured: {why_not}")
     machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
     content = {
-        "machine": machine, "faiss": faiss.__version__, "rows": len(texts), "dim": vectors_ND.shape[1], "vectors": kind, "min_recall": MIN_RECALL,
+        "machine": machine, "faiss": faiss.__version__, "rows": len(texts), "dim": vectors_ND.shape[1], "vectors": kind,
+        "min_recall": MIN_RECALL,
         "seconds": round(perf_counter() - started), "autofaiss": why_not or " ".join(AUTOFAISS), "systems": [asdict(row) for row in found],
     }  # fmt: skip
     write_json(args.results, content)
