@@ -92,7 +92,7 @@ def tuned_snapshot(index: Path, snapshot: Snapshot, config: IndexConfig) -> Snap
     held = held_out(reader, config.seed)
     measure_point(reader, held, config.nprobe or 1, 2)  # brings the files into memory
     curve = explore(lambda effort, over: measure_point(reader, held, effort, over), snapshot.factory, config)
-    best = choose(curve, snapshot, config)
+    best = choose(curve, snapshot.factory, len(snapshot.segments), config)
     write_json(curve_path(index, snapshot.name), [asdict(point) for point in curve])
     found = asdict(best)
     return snapshot.model_copy(
@@ -138,7 +138,7 @@ def _grow(measure: Measure, start: int, most: int, over: int, *, coarse: bool, c
     return sorted(points, key=lambda point: point.effort)
 
 
-def choose(curve: list[Point], snapshot: Snapshot, config: IndexConfig) -> Point:
+def choose(curve: list[Point], factory: str, num_segments: int, config: IndexConfig) -> Point:
     """Return the cheapest point that keeps to the budgets.
 
     The segments of a snapshot may be spread over as many threads: the latency holds if it does then.
@@ -148,11 +148,11 @@ def choose(curve: list[Point], snapshot: Snapshot, config: IndexConfig) -> Point
     """
     limit = config.p95_ms or math.inf
     enough = [point for point in curve if point.recall_at_10 >= config.min_recall]
-    in_time = [point for point in enough if point.p95_ms <= limit * len(snapshot.segments)]
+    in_time = [point for point in enough if point.p95_ms <= limit * num_segments]
     if not enough:
-        raise _too_coarse(max(curve, key=lambda point: point.recall_at_10), snapshot, config)
+        raise _too_coarse(max(curve, key=lambda point: point.recall_at_10), factory, config)
     if not in_time:
-        raise _too_slow(min(enough, key=lambda point: point.p95_ms), curve, snapshot, config)
+        raise _too_slow(min(enough, key=lambda point: point.p95_ms), curve, factory, num_segments, config)
     best = min(in_time, key=lambda point: (point.p95_ms > limit, point.ms_per_query))
     if best.p95_ms > limit:
         shards = math.ceil(best.p95_ms / limit)
@@ -163,23 +163,22 @@ def choose(curve: list[Point], snapshot: Snapshot, config: IndexConfig) -> Point
     return best
 
 
-def _too_coarse(best: Point, snapshot: Snapshot, config: IndexConfig) -> IndexBudgetError:
+def _too_coarse(best: Point, factory: str, config: IndexConfig) -> IndexBudgetError:
     advice = [f"raise index.{key}" for key in ("nprobe", "over_retrieve") if getattr(config, key)]
-    if not snapshot.factory.endswith(",Flat"):
+    if not factory.endswith(",Flat"):
         advice.append("raise index.memory_gib and set a finer index.type")
     advice.append("lower index.min_recall")
     return IndexBudgetError(
-        f"{snapshot.factory} reaches recall@10 {best.recall_at_10:.3f} at best ({_setting(best)}, {best.p95_ms:.3g} ms), "
+        f"{factory} reaches recall@10 {best.recall_at_10:.3f} at best ({_setting(best)}, {best.p95_ms:.3g} ms), "
         f"index.min_recall={config.min_recall:g} is asked for; nothing was published: {', or '.join(advice)}"
     )
 
 
-def _too_slow(best: Point, curve: list[Point], snapshot: Snapshot, config: IndexConfig) -> IndexBudgetError:
-    share = len(snapshot.segments)
+def _too_slow(best: Point, curve: list[Point], factory: str, share: int, config: IndexConfig) -> IndexBudgetError:
     fast = [point.recall_at_10 for point in curve if point.p95_ms <= config.p95_ms * share]
     lower = f", or lower index.min_recall to {math.floor(max(fast) * 1000) / 1000:g}" if fast else ""
     return IndexBudgetError(
-        f"{snapshot.factory} needs {best.p95_ms / share:.3g} ms a segment for recall@10 {best.recall_at_10:.3f} ({_setting(best)}), "
+        f"{factory} needs {best.p95_ms / share:.3g} ms a segment for recall@10 {best.recall_at_10:.3f} ({_setting(best)}), "
         f"index.p95_ms={config.p95_ms:g} is asked for; nothing was published: raise index.p95_ms to "
         f"{math.ceil(best.p95_ms / share * 12) / 10:g}{lower}"
     )

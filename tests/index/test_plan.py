@@ -40,7 +40,7 @@ def test_a_budget_decides_the_index(
 @pytest.mark.parametrize("rows", SIZES)
 @pytest.mark.parametrize("p95_ms", [0, 5, 20, 100, 1000])
 def test_more_memory_never_gives_coarser_codes_or_an_index_beyond_it(rows: int, p95_ms: float) -> None:
-    rungs = []
+    rungs: list[int] = []
     for power in range(20, 48):
         try:
             found = plan(Budget(rows, 768, 2**power, p95_ms))

@@ -10,7 +10,7 @@ import pytest
 from ragray.config import IndexConfig, IndexType
 from ragray.errors import IndexBudgetError
 from ragray.index.search import IndexReader
-from ragray.index.snapshot import SegmentRef, Snapshot, read_snapshot
+from ragray.index.snapshot import Snapshot, read_snapshot
 from ragray.index.tune import (
     MAX_EF_SEARCH,
     Point,
@@ -53,7 +53,7 @@ def test_queries_are_live_rows_of_all_segments_and_the_same_every_time(tmp_path:
 
 
 def scores_of_others(vectors_ND: np.ndarray, row: int, deleted: Collection[int] = ()) -> np.ndarray:
-    scores = vectors_ND @ vectors_ND[row]
+    scores: np.ndarray = vectors_ND @ vectors_ND[row]
     scores[[row, *deleted]] = -np.inf
     return scores
 
@@ -163,8 +163,7 @@ def test_coarse_codes_are_given_more_candidates_when_more_lists_no_longer_help()
 
     calls, measure = fake(recall, lambda effort, over: effort / 10 + over)
     curve = explore(measure, "RR384,IVF1024,RaBitQ", IndexConfig())
-    snapshot = Snapshot.model_construct(factory="RR384,IVF1024,RaBitQ", segments=(SegmentRef(name="one", num_rows=9),))
-    best = choose(curve, snapshot, IndexConfig())
+    best = choose(curve, "RR384,IVF1024,RaBitQ", 1, IndexConfig())
     assert best.over_retrieve == 20
     assert 62 <= best.nprobe <= 80
     assert {over for _, over in calls} == {4, 10, 20, 50}
@@ -183,9 +182,7 @@ POINTS = [Point(1, 2, 0, 0.5, 1, 2), Point(2, 2, 0, 0.9, 3, 6), Point(4, 2, 0, 0
 
 
 def chosen(num_segments: int, **limits: float) -> Point:
-    refs = tuple(SegmentRef(name=f"{n}", num_rows=9) for n in range(num_segments))
-    snapshot = Snapshot.model_construct(factory="IVF8,Flat", segments=refs)
-    return choose(POINTS, snapshot, IndexConfig.model_validate(limits))
+    return choose(POINTS, "IVF8,Flat", num_segments, IndexConfig.model_validate(limits))
 
 
 def test_the_cheapest_setting_that_keeps_all_budgets_is_chosen() -> None:
