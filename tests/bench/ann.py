@@ -41,8 +41,7 @@ from ragray.types import Passage
 from tests.bench import ann_autofaiss
 
 RESULTS = Path(__file__).parent / "results" / "ann.json"
-DIM, K, NUM_QUERIES, BATCH, MIN_RECALL = 384, 10, 512, 64, 0.95
-BLOCK_ROWS = 4096
+DIM, K, NUM_QUERIES, BATCH, BLOCK_ROWS, MIN_RECALL = 384, 10, 512, 64, 4096, 0.95
 TYPES: tuple[IndexType, ...] = ("flat", "ivf", "ivf_pq", "ivf_rabitq")
 GOALS = "goals: at most 1.15 times raw FAISS at batch 64; recall at least that of autofaiss in equal memory"
 
@@ -53,8 +52,8 @@ parser.add_argument("--data", type=Path, default=Path("../shared/data/wiki-250k"
 parser.add_argument("--work", type=Path, default=Path("work/ann"))
 parser.add_argument("--vectors", type=Path, help=".npy of float16 or float32, a row a text; other dimensions are fine")
 parser.add_argument("--rows", type=int, default=0, help="use only so many rows; 0: all")
-parser.add_argument("--autofaiss", default="ivf,ivf_rabitq", help="types whose memory autofaiss gets too; empty: none")
-parser.add_argument("--autofaiss-s", type=float, default=200, help="seconds that autofaiss may build an index")
+parser.add_argument("--autofaiss", default="ivf_rabitq", help="types whose memory autofaiss gets too; empty: none")
+parser.add_argument("--autofaiss-s", type=float, default=360, help="seconds that autofaiss may build an index")
 parser.add_argument("--results", type=Path, default=RESULTS)
 
 
@@ -224,7 +223,7 @@ def build_raw(data: Data, plan: IndexPlan, config: IndexConfig, snapshot: Snapsh
     for start in range(0, len(data.vectors_ND), 65536):
         index.add(data.vectors_ND[start : start + 65536].astype(np.float32))
     took, size = perf_counter() - started, faiss.serialize_index(index).nbytes / len(data.vectors_ND)
-    return System("faiss", parameters(snapshot), size, took, search=lambda queries_ND, k: index.search(queries_ND, k, params=params)[1])  # fmt: skip
+    return System("faiss", parameters(snapshot), size, took, search=rows_of_faiss(index, params))
 
 
 def systems_of(type_: IndexType, folder: Path, data: Data, args: argparse.Namespace) -> Iterator[System]:
@@ -242,11 +241,11 @@ def systems_of(type_: IndexType, folder: Path, data: Data, args: argparse.Namesp
     size = (folder / SEGMENTS / "one" / FAISS_FILE).stat().st_size
     chosen = ann_autofaiss.choose(args.work / "vectors.npy", size, args.work / "autofaiss", args.autofaiss_s)
     if isinstance(chosen, str):
-        print(f"autofaiss in the memory of {plan.factory}: {chosen}", file=sys.stderr)
+        args.notes.append(f"autofaiss in the memory of {plan.factory} ({size:,} bytes): {chosen}")
         return
-    rival = chosen.index
-    yield System("autofaiss", chosen.choice, chosen.num_bytes / len(data.texts), chosen.build_s, search=lambda queries_ND, k: rival.search(queries_ND, k)[1])  # fmt: skip
-    floor = min(1.0, recall(lambda queries_ND, k: rival.search(queries_ND, k)[1], data) + 0.003)
+    search = rows_of_faiss(chosen.index)
+    yield System("autofaiss", chosen.choice, chosen.num_bytes / len(data.texts), chosen.build_s, search=search)
+    floor = min(1.0, recall(search, data) + 0.003)
     second = snapshot.model_copy(update={"name": "000002-bench"})
     yield tune_ragray(folder, second, config.model_copy(update={"min_recall": floor}), "ragray as good", ragray.build_s)
 
@@ -259,7 +258,7 @@ def measure(type_: IndexType, systems: Sequence[System], data: Data, folder: Pat
         searches = [system.search or rows_of(reader) for system, reader in zip(systems, readers, strict=True)]
         single = times(searches, data.queries_QD[:256], 1, 1)
         batched = times(searches, data.queries_QD, BATCH, 4)
-        (texted,) = times([lambda queries_ND, k, first=readers[0]: first.search(queries_ND, k).rows_NK], data.queries_QD, BATCH, 1)  # fmt: skip
+        (texted,) = times([rows_of(readers[0], texts=True)], data.queries_QD, BATCH, 1)
         beside = float(np.median(batched[0]) / np.median(batched[1])), float(np.median(texted))
         for number, (system, search, one, many) in enumerate(zip(systems, searches, single, batched, strict=True)):
             yield Measured(
@@ -269,14 +268,21 @@ def measure(type_: IndexType, systems: Sequence[System], data: Data, folder: Pat
             )  # fmt: skip
 
 
-def rows_of(reader: IndexReader) -> Search:
-    """Search as FAISS does: rows and scores, no passages."""
+def rows_of(reader: IndexReader, *, texts: bool = False) -> Search:
+    """Search as FAISS does, rows and scores alone, or as a user does, with the passages."""
+    if texts:
+        return lambda queries_ND, k: reader.search(queries_ND, k).rows_NK
     return lambda queries_ND, k: reader.search_rows(queries_ND, k)[0]
+
+
+def rows_of_faiss(index: faiss.Index, params: faiss.SearchParameters | None = None) -> Search:
+    """Search a FAISS index."""
+    return lambda queries_ND, k: index.search(queries_ND, k, params=params)[1]
 
 
 def main() -> None:
     """Run everything, print the table, write the JSON."""
-    args = parser.parse_args()
+    args = parser.parse_args(namespace=argparse.Namespace(notes=[]))
     if not list(args.data.glob("*.parquet")):
         sys.exit(f"{args.data}: no Parquet files there; name the wiki-250k folder with --data")
     started, texts = perf_counter(), texts_of(args.data, args.rows)
@@ -289,16 +295,16 @@ def main() -> None:
     if args.autofaiss and (why_not := ann_autofaiss.install(args.work / "autofaiss")):
         sys.exit(f"autofaiss cannot be installed ({why_not}); leave it out with --autofaiss ''")
     found: list[Measured] = []
+    folder = args.work / "index"
     for type_ in TYPES:
-        folder = args.work / f"index-{type_}"
         found += measure(type_, list(systems_of(type_, folder, data, args)), data, folder)
-        shutil.rmtree(folder)
     kind = str(args.vectors) if args.vectors else f"fake: hash:{DIM}"
     show(found, f"{len(texts):,} vectors of {vectors_ND.shape[1]} dimensions ({kind})")
-    machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
+    print(*args.notes, sep="\n")
     content = {
-        "machine": machine, "faiss": faiss.__version__, "vectors": kind, "rows": len(vectors_ND), "dim": vectors_ND.shape[1],
-        "min_recall": MIN_RECALL, "seconds": round(perf_counter() - started), "systems": [asdict(row) for row in found],
+        "cores": os.cpu_count(), "machine": platform.machine(), "faiss": faiss.__version__, "vectors": kind, "shape": vectors_ND.shape,
+        "min_recall": MIN_RECALL, "notes": args.notes,
+        "seconds": round(perf_counter() - started), "systems": [asdict(row) for row in found],
     }  # fmt: skip
     write_json(args.results, content)
 
