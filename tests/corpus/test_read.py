@@ -267,7 +267,11 @@ def test_a_table_without_the_text_column_names_its_columns_and_the_option(tmp_pa
 
 
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.zst", "a.parquet", "a.arrow"])
-@pytest.mark.parametrize("data", [gzip.compress(b'{"text": "a"}\n' * 1000), b"ARROW1" * 9, b"no such format", b""])
+@pytest.mark.parametrize(
+    "data",
+    [gzip.compress(b'{"text": "a"}\n' * 1000, mtime=0), b"ARROW1" * 9, b"no such format", b""],
+    ids=["gzip", "arrow", "none", "empty"],
+)
 def test_a_damaged_file_is_named(tmp_path: Path, name: str, data: bytes) -> None:
     (tmp_path / name).write_bytes(data[:-20])
     with pytest.raises(InputError, match=rf"{name}: (cannot be read as|holds no records)"):
