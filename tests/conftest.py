@@ -11,13 +11,6 @@ from ragray.config import EncoderConfig
 from tests import helpers, tiny
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests that share a Ray cluster in one process, and those of a file too (`make test` has two processes)."""
-    for item in items:
-        shared = "ray_session" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("ray" if shared else item.path.name))
-
-
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """One Ray cluster on this machine for all tests that need one."""

@@ -1,21 +1,16 @@
 """Embedding on a real cluster: the encoder's own vectors, and after a crash, damage or change only what must be computed."""
 
-import contextlib
 import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import ray
 
 from ragray.cluster import embed as cluster_embed
 from ragray.cluster.embed import embed_corpus
@@ -27,7 +22,7 @@ from ragray.errors import ArtifactError, ConfigError, EncoderMismatchError
 from ragray.types import Passage
 from tests.embed.poisonous import ENDLESS, KILLS, RAISES, PoisonousBlockEncoder
 from tests.helpers import some_passages, write_corpus
-from tests.processes import actors_of_this_process, descendants
+from tests.processes import actors_of_this_process
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -147,60 +142,6 @@ def test_an_actor_that_is_killed_at_work_loses_nothing(tmp_path: Path, corpus: P
     killer.join(timeout=10)
     assert 3 <= killed[0] < 100
     np.testing.assert_array_equal(vectors_of(out), hashed(64))
-
-
-def test_a_killed_node_and_a_killed_driver_lose_nothing(tmp_path: Path) -> None:
-    passages = some_passages(300)
-    corpus = write_corpus(tmp_path / "corpus", passages)
-    out, address = tmp_path / "embeddings", ray.get_runtime_context().gcs_address
-    code = (
-        "import sys; from pathlib import Path; from ragray.cluster.embed import embed_corpus;"
-        "from tests.cluster.test_embed_on_ray import config;"
-        "embed_corpus(Path(sys.argv[1]), Path(sys.argv[2]), config(*sys.argv[4:]), address=sys.argv[3])"
-    )
-    settings = ["embed.block_rows=1", "embed.num_workers=4", "embed.cpus_per_worker=2"]
-    with second_node(address) as node:
-        driver = subprocess.Popen([sys.executable, "-c", code, corpus, out, address, *settings])
-        done_with_node = wait_for_blocks(out, 3)
-        for pid in descendants(node.pid):
-            os.kill(pid, signal.SIGKILL)
-    wait_for_blocks(out, done_with_node + 3)
-    driver.kill()
-    assert driver.wait() == -signal.SIGKILL
-    before = {name: entry for name, entry in state(out).items() if name.startswith("block-")}
-    assert 6 <= len(before) < 300
-    report = embed_corpus(corpus, out, config(*settings[:1]))
-    assert report.num_computed <= 300 - len(before)
-    after = state(out)
-    assert all(after[name] == entry for name, entry in before.items())
-    assert [i for ids, _ in Embeddings.open(out).iter_blocks() for i in ids] == [passage.id for passage in passages]
-    np.testing.assert_array_equal(vectors_of(out), hashed(64, passages))
-
-
-@contextlib.contextmanager
-def second_node(address: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """Let another node join this process's cluster; whatever is left of it at the end is killed."""
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--address={address}", "--num-cpus=8", "--block"]
-    node = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 120
-        while sum(entry["Alive"] for entry in ray.nodes()) < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        yield node
-    finally:
-        for pid in [*descendants(node.pid), node.pid]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        node.wait()
-
-
-def wait_for_blocks(out: Path, count: int) -> int:
-    deadline = time.monotonic() + 120
-    while (done := len(list((out / BLOCK_FOLDER).glob("block-*")))) < count:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    return done
 
 
 def test_paths_may_be_relative_to_where_the_command_is_run(
