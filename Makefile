@@ -22,7 +22,7 @@ quickstart: $(READY)  ## run every stage on the bundled sample, print what was m
 	$(BIN)/ragray quickstart --out work/quickstart
 
 test: $(READY)  ## run the tests, those on real Ray included
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)  ## check style and formatting
 	$(BIN)/ruff check .
