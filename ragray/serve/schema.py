@@ -45,7 +45,9 @@ class SearchHit(Wire):
     document_id: str = Field(description="id of the document it was cut from", examples=["paris"])
     title: str = Field(description="title of the document, or empty", examples=["Paris"])
     text: str = Field(description="the passage itself", examples=["The Seine flows through Paris."])
-    score: float = Field(description="inner product, BM25 or fused score, by retrieve.mode; larger is better", examples=[0.83])
+    score: float = Field(
+        description="inner product, BM25 or fused score, by retrieve.mode; larger is better", examples=[0.83]
+    )
 
     @classmethod
     def of(cls, hit: Hit) -> SearchHit:
@@ -93,7 +95,9 @@ class CitationResponse(Wire):
     id: str = Field(description="id of the passage", examples=["paris#0"])
     title: str = Field(description="title of its document, or empty", examples=["Paris"])
     text: str = Field(description="the passage itself", examples=["The Seine flows through Paris."])
-    score: float = Field(description="inner product, BM25 or fused score, by retrieve.mode; larger is better", examples=[0.83])
+    score: float = Field(
+        description="inner product, BM25 or fused score, by retrieve.mode; larger is better", examples=[0.83]
+    )
     weight: float = Field(description="p(passage | question, answer), its share in the answer", examples=[0.91])
 
     @classmethod
