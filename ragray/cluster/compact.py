@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from time import monotonic
@@ -13,13 +12,14 @@ import faiss
 import numpy as np
 
 from ragray import artifact
+from ragray.cluster.segments import is_written, write_as_tasks
 from ragray.cluster.session import session
 from ragray.config import Config, IndexConfig
-from ragray.errors import ArtifactError, RagrayError
+from ragray.errors import ArtifactError
 from ragray.index.build import train_empty_index
 from ragray.index.live import live_blocks
 from ragray.index.plan import IndexPlan, plan_index
-from ragray.index.segment import Segment, write_segment
+from ragray.index.segment import write_segment
 from ragray.index.snapshot import SEGMENTS, SegmentRef, Snapshot, publish_snapshot, read_snapshot, successor
 from ragray.index.tune import tuned_snapshot
 from ragray.progress import Progress
@@ -44,6 +44,11 @@ class Part:
     name: str
     start: int
     stop: int
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the segment."""
+        return self.stop - self.start
 
 
 def compact_index(index: Path, config: Config, *, address: str | None = None) -> CompactReport:
@@ -73,15 +78,16 @@ def compact_index(index: Path, config: Config, *, address: str | None = None) ->
         key = artifact.fingerprint([base.name, base.source, config.index.model_dump(mode="json")])
         parts = _parts(base.num_live, config.index.segment_rows, key)
         lexical = config.index.lexical if "lexical" in config.index.model_fields_set else base.lexical
-        todo = [part for part in parts if not _is_written(index, part, base.dim)]
+        todo = [part for part in parts if not is_written(index, part, base.dim)]
         if todo:
             empty = train_empty_index(plan, _sample(index, base, plan, config.index), config.index)
+            write = partial(_write, index.resolve(), base, lexical)
             with (
                 session(address),
-                Progress("compact", total=sum(p.stop - p.start for p in todo), unit="passages") as bar,
+                Progress("compact", total=sum(p.num_rows for p in todo), unit="passages") as progress,
             ):
-                _run(todo, index, base, lexical, empty, bar)
-        refs = [SegmentRef(name=part.name, num_rows=part.stop - part.start) for part in parts]
+                write_as_tasks(todo, write, index, faiss.serialize_index(empty), progress)
+        refs = [SegmentRef(name=part.name, num_rows=part.num_rows) for part in parts]
         changes = {"factory": plan.factory, "nprobe": plan.nprobe, "ef_search": plan.ef_search}
         changes |= {"over_retrieve": plan.over_retrieve, "lexical": lexical, "recall_at_10": None}
         snapshot = successor(index, base, key, refs).model_copy(update=changes)
@@ -104,15 +110,6 @@ def _parts(num_live: int, segment_rows: int, key: str) -> list[Part]:
     return [Part(f"{key}-{number:05}", start, stop) for number, (start, stop) in enumerate(pairwise(bounds))]
 
 
-def _is_written(index: Path, part: Part, dim: int) -> bool:
-    """Say whether an earlier run wrote this very segment."""
-    try:
-        Segment.open(index / SEGMENTS / part.name, num_rows=part.stop - part.start, dim=dim)
-    except ArtifactError:
-        return False
-    return True
-
-
 def _sample(index: Path, base: Snapshot, plan: IndexPlan, config: IndexConfig) -> np.ndarray:
     """Draw at most ``plan.train_rows`` of the live rows, (S, D) float32; none for a type that is not trained."""
     size = min(plan.train_rows, base.num_live)
@@ -127,36 +124,7 @@ def _sample(index: Path, base: Snapshot, plan: IndexPlan, config: IndexConfig) -
     return sample
 
 
-def _run(
-    todo: Sequence[Part], index: Path, base: Snapshot, lexical: str, empty: faiss.Index, progress: Progress
-) -> None:
-    """Write segments as tasks; an error on purpose in one of them is raised here as it was there."""
-    import ray
-    from ray.exceptions import RayTaskError
-
-    for litter in (index / SEGMENTS).glob(".*.tmp"):  # of tasks that were killed
-        shutil.rmtree(litter, ignore_errors=True)
-    empty_bytes = ray.put(faiss.serialize_index(empty))
-    write = ray.remote(_write)
-    folder = str(index.resolve())
-    waiting = {write.remote(part, folder, base, lexical, empty_bytes): part for part in todo}
-    while waiting:
-        [ready], _ = ray.wait(list(waiting), num_returns=1)
-        try:
-            ray.get(ready)
-        except RayTaskError as err:
-            if isinstance(err.cause, RagrayError):
-                raise err.cause from err
-            raise
-        part = waiting.pop(ready)
-        progress.advance(part.stop - part.start)
-
-
-def _write(part: Part, index: str, base: Snapshot, lexical: str, empty_bytes: np.ndarray) -> None:
-    write_segment(
-        Path(index) / SEGMENTS / part.name,
-        ((block.passages, block.vectors) for block in live_blocks(Path(index), base, part.start, part.stop)),
-        num_rows=part.stop - part.start,
-        empty_index=faiss.deserialize_index(empty_bytes.copy()),
-        lexical=lexical,
-    )
+def _write(index: Path, base: Snapshot, lexical: str, part: Part, empty_index: faiss.Index) -> None:
+    blocks = ((block.passages, block.vectors) for block in live_blocks(index, base, part.start, part.stop))
+    folder = index / SEGMENTS / part.name
+    write_segment(folder, blocks, num_rows=part.num_rows, empty_index=empty_index, lexical=lexical)

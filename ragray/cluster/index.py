@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
@@ -11,15 +12,15 @@ import faiss
 import numpy as np
 
 from ragray import artifact
+from ragray.cluster.segments import is_written, write_as_tasks
 from ragray.cluster.session import session
 from ragray.config import Config, IndexConfig
 from ragray.corpus.table import Corpus
 from ragray.embed.shards import Embeddings
-from ragray.errors import ArtifactError, RagrayError
+from ragray.errors import ArtifactError
 from ragray.index.build import SegmentPlan, build_segment, plan_segments, sample_rows, train_empty_index
 from ragray.index.plan import IndexPlan, plan_index
 from ragray.index.search import IndexReader
-from ragray.index.segment import Segment
 from ragray.index.snapshot import (
     SEGMENTS,
     SegmentRef,
@@ -73,11 +74,11 @@ def build_index(
         segments = plan_segments(
             vectors, passages, config.index.segment_rows, _segment_key(vectors, plan, config.index)
         )
-        todo = [segment for segment in segments if not _is_built(out, segment, vectors.encoder.dim)]
+        todo = [segment for segment in segments if not is_written(out, segment, vectors.encoder.dim)]
         if todo:
             empty = _trained(out, vectors, plan, config.index)
             with session(address), Progress("index", total=sum(s.num_rows for s in todo), unit="passages") as progress:
-                _run(todo, out, empty, config.index.lexical, progress)
+                write_as_tasks(todo, partial(_build, out.resolve(), config.index.lexical), out, empty, progress)
         snapshot = tuned_snapshot(
             out, _snapshot(out, key, current, segments, vectors, plan, config.index), config.index
         )
@@ -122,16 +123,6 @@ def _is_whole(out: Path) -> bool:
     return True
 
 
-def _is_built(out: Path, segment: SegmentPlan, dim: int) -> bool:
-    folder = out / SEGMENTS / segment.name
-    try:
-        Segment.open(folder, num_rows=segment.num_rows, dim=dim)
-    except ArtifactError:
-        shutil.rmtree(folder, ignore_errors=True)
-        return False
-    return True
-
-
 def _trained(out: Path, vectors: Embeddings, plan: IndexPlan, config: IndexConfig) -> np.ndarray:
     """Return the empty index, serialised; one that an interrupted run trained is taken up."""
     path = out / TRAINED / f"{_segment_key(vectors, plan, config)}.faiss"
@@ -142,31 +133,8 @@ def _trained(out: Path, vectors: Embeddings, plan: IndexPlan, config: IndexConfi
     return np.fromfile(path, dtype=np.uint8)
 
 
-def _run(todo: list[SegmentPlan], out: Path, empty: np.ndarray, lexical: str, progress: Progress) -> None:
-    """Build segments as tasks; an error on purpose in one of them is raised here as it was there."""
-    import ray
-    from ray.exceptions import RayTaskError
-
-    for litter in (out / SEGMENTS).glob(".*.tmp"):  # of tasks that were killed
-        shutil.rmtree(litter, ignore_errors=True)
-
-    empty_bytes = ray.put(empty)
-    build = ray.remote(_build)
-    waiting = {build.remote(plan, str(out.resolve()), empty_bytes, lexical): plan for plan in todo}
-    while waiting:
-        [ready], _ = ray.wait(list(waiting), num_returns=1)
-        try:
-            ray.get(ready)
-        except RayTaskError as err:
-            if isinstance(err.cause, RagrayError):
-                raise err.cause from err
-            raise
-        progress.advance(waiting.pop(ready).num_rows)
-
-
-def _build(plan: SegmentPlan, out: str, empty_bytes: np.ndarray, lexical: str) -> None:
-    empty = faiss.deserialize_index(empty_bytes.copy())
-    build_segment(plan, Path(out) / SEGMENTS / plan.name, empty, lexical=lexical)
+def _build(out: Path, lexical: str, plan: SegmentPlan, empty_index: faiss.Index) -> None:
+    build_segment(plan, out / SEGMENTS / plan.name, empty_index, lexical=lexical)
 
 
 def _snapshot(

@@ -71,10 +71,11 @@ class IndexInspection:
 
     def as_json(self) -> dict[str, JsonValue]:
         """Return everything as JSON; the sizes of the single lists are left to the plot."""
-        raw: dict[str, JsonValue] = json.loads(json.dumps(asdict(self)))
-        for segment in raw["segments"]:  # type: ignore[union-attr]
-            if segment["lists"]:  # type: ignore[index, call-overload]
-                del segment["lists"]["sizes"]  # type: ignore[index, call-overload, union-attr, arg-type]
+
+        def but_sizes(fields: dict[str, JsonValue]) -> dict[str, JsonValue]:
+            return {name: value for name, value in fields.items() if name != "sizes"}
+
+        raw: dict[str, JsonValue] = json.loads(json.dumps(asdict(self)), object_hook=but_sizes)
         return raw
 
     def lines(self) -> list[str]:

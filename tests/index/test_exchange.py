@@ -225,7 +225,7 @@ def doubled(path: Path) -> None:
 def with_vector(row: int, vector: list[float] | None) -> Callable[[Path], None]:
     def write(path: Path) -> None:
         rows = [one.tolist() for one in vectors_of(PLAIN).astype(np.float32)]
-        rows[row] = vector  # type: ignore[call-overload]
+        rows[row] = vector  # type: ignore[call-overload] # raw rows
         write_parquet(path, PLAIN, embedding=pa.array(rows, pa.list_(pa.float32())))
 
     return write
@@ -263,7 +263,7 @@ def test_vectors_that_are_not_those_of_the_corpus_or_the_encoder_are_refused(tmp
 
     def refused(message: str, kind: type[RagrayError], path: Path = source, **options: object) -> None:
         with pytest.raises(kind, match=message):
-            import_embeddings(path, corpus, tmp_path / "in", **({"encoder_config": CONFIG} | options))  # type: ignore[arg-type]
+            import_embeddings(path, corpus, tmp_path / "in", **({"encoder_config": CONFIG} | options))  # type: ignore[arg-type] # options of any type
 
     refused("row 0: the vector of 'p1', the corpus .* has 'p0' there", InputError)
     refused(

@@ -96,7 +96,7 @@ def test_without_matplotlib_the_plots_name_the_pip_line(
     def missing(name: str, *args: object) -> object:
         if name.startswith("matplotlib"):
             raise ImportError(name)
-        return original(name, *args)  # type: ignore[arg-type]
+        return original(name, *args)  # type: ignore[arg-type] # passed on as it came
 
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(MissingPackageError, match=r"pip install 'ragray\[plots\]'"):

@@ -225,7 +225,7 @@ def test_a_tombstone_out_of_range_is_found(index: Path) -> None:
 
     right = f"{_digest(np.array([ROWS], dtype=np.int64))}.npy"
     (index / TOMBSTONES / name).rename(index / TOMBSTONES / right)
-    change_snapshot(index, lambda raw: raw["segments"][0].update(tombstones=right))  # type: ignore[index]
+    change_snapshot(index, lambda raw: raw["segments"][0].update(tombstones=right))  # type: ignore[index] # raw JSON
     assert "names row 60" in found(verify_index(index))[0]
     with pytest.raises(CorruptArtifactError, match="names row 60"):
         IndexReader.open(index)
@@ -264,7 +264,7 @@ def test_an_index_without_any_snapshot_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_snapshot_of_a_wrong_number_of_rows_is_found_in_all_parts(index: Path) -> None:
-    change_snapshot(index, lambda raw: raw["segments"][1].update(num_rows=ROWS - 1))  # type: ignore[index]
+    change_snapshot(index, lambda raw: raw["segments"][1].update(num_rows=ROWS - 1))  # type: ignore[index] # raw JSON
     lines = found(verify_index(index))
     assert len(lines) == 4 and all("000002-newer-1" in line for line in lines)
     with pytest.raises(CorruptArtifactError, match="the snapshot says 59"):
@@ -272,7 +272,7 @@ def test_a_snapshot_of_a_wrong_number_of_rows_is_found_in_all_parts(index: Path)
 
 
 def test_a_snapshot_that_contradicts_itself_is_found(index: Path) -> None:
-    change_snapshot(index, lambda raw: raw.update(dim=32, metric="l2", segments=[raw["segments"][0]] * 2))  # type: ignore[index]
+    change_snapshot(index, lambda raw: raw.update(dim=32, metric="l2", segments=[raw["segments"][0]] * 2))  # type: ignore[index] # raw JSON
     lines = "\n".join(found(verify_index(index)))
     assert "has 32 dimensions, its encoder 64" in lines
     assert "names the metric 'l2'" in lines

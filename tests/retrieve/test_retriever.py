@@ -170,4 +170,4 @@ def test_a_configuration_that_cannot_work_is_refused_before_the_first_question(i
 
 def test_a_mode_that_there_is_not_is_refused(index: Path) -> None:
     with pytest.raises(ConfigError, match="'fuzzy': expected dense, lexical or hybrid"):
-        retriever_of(index).search(QUESTIONS, 3, mode="fuzzy")  # type: ignore[arg-type]
+        retriever_of(index).search(QUESTIONS, 3, mode="fuzzy")  # type: ignore[arg-type] # refused, as is tested

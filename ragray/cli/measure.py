@@ -1,0 +1,78 @@
+"""The commands that measure: answers, retrieval, the predictions of any system."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ragray.cli.options import (
+    Address,
+    ConfigFile,
+    ExamplesOption,
+    IndexOption,
+    ModeOption,
+    Out,
+    Overrides,
+    RunOption,
+    WhereOption,
+    retrieval,
+    say,
+)
+from ragray.config import load_config
+
+
+def evaluate(
+    examples: ExamplesOption,
+    out: Out,
+    overrides: Overrides = None,
+    index: Annotated[
+        Path | None, typer.Option("--index", help="Folder that `ragray index build` wrote.", show_default=False)
+    ] = None,
+    run: RunOption = None,
+    closed_book: Annotated[bool, typer.Option(help="Answer without passages.")] = False,
+    config: ConfigFile = None,
+    address: Address = None,
+) -> None:
+    """Answer examples and score the answers: exact match and F1 (SQuAD), accuracy, recall@k, MRR."""
+    from ragray.cluster.evaluate import REPORT_FILE
+    from ragray.cluster.evaluate import evaluate_rag as run_stage
+
+    settings = load_config(config, overrides or [])
+    run_stage(examples, out, settings, index=index, run=run, closed_book=closed_book, address=address)
+    say((out / REPORT_FILE).read_text(encoding="utf-8").rstrip())
+
+
+def evaluate_retrieval(
+    index: IndexOption,
+    queries: Annotated[Path, typer.Option(help='JSONL lines {"id", "text"}.', show_default=False)],
+    qrels: Annotated[
+        Path,
+        typer.Option(help="Tab-separated: query, document, relevance; with or without a header.", show_default=False),
+    ],
+    overrides: Overrides = None,
+    mode: ModeOption = None,
+    where: WhereOption = None,
+    run: RunOption = None,
+    config: ConfigFile = None,
+) -> None:
+    """Score retrieval against judged documents and print JSON: ndcg@10, recall@k, mrr@10; a document counts by its best passage."""
+    from ragray.evaluate.retrieval import evaluate_retrieval as run_stage
+
+    settings = load_config(config, [*(overrides or []), *retrieval(mode, where)])
+    say(json.dumps(run_stage(index, queries, qrels, settings, run=run).to_json(), indent=2))
+
+
+def score(
+    predictions: Annotated[Path, typer.Argument(help="JSON object of id to text.", show_default=False)],
+    examples: Annotated[Path, typer.Argument(help='JSONL lines {"id", "answers"}.', show_default=False)],
+) -> None:
+    """Score any system's predictions and print JSON: exact_match and f1 in percent as SQuAD 1.1 defines them, and the counts."""
+    from ragray.evaluate.answers import score as score_predictions
+    from ragray.examples import read_examples, read_predictions
+
+    scores = score_predictions(read_predictions(predictions), read_examples(examples, need_question=False))
+    say(json.dumps(asdict(scores), indent=2))

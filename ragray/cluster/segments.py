@@ -1,0 +1,70 @@
+"""Writes segments as Ray tasks. In: which ones, how one is written, the trained empty index. Out: their folders, in parallel."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import faiss
+import numpy as np
+
+from ragray.errors import ArtifactError, RagrayError
+from ragray.index.segment import Segment
+from ragray.index.snapshot import SEGMENTS
+from ragray.progress import Progress
+
+
+class Part(Protocol):
+    """A segment to write."""
+
+    @property
+    def name(self) -> str:
+        """Its folder."""
+
+    @property
+    def num_rows(self) -> int:
+        """Its rows."""
+
+
+P = TypeVar("P", bound=Part)
+
+
+def is_written(index: Path, part: Part, dim: int) -> bool:
+    """Say whether an earlier run wrote this very segment, and it is whole."""
+    try:
+        Segment.open(index / SEGMENTS / part.name, num_rows=part.num_rows, dim=dim)
+    except ArtifactError:
+        return False
+    return True
+
+
+def write_as_tasks(
+    parts: Sequence[P], write: Callable[[P, faiss.Index], None], index: Path, empty: np.ndarray, progress: Progress
+) -> None:
+    """Call ``write`` for every part in a task of its own, each with its own copy of the empty index (``empty``: serialised).
+
+    What tasks that were killed left half-written is removed first; an error on purpose is raised here as it was there.
+    """
+    import ray
+    from ray.exceptions import RayTaskError
+
+    for litter in (index / SEGMENTS).glob(".*.tmp"):
+        shutil.rmtree(litter, ignore_errors=True)
+    empty_bytes = ray.put(empty)
+    task = ray.remote(_write)
+    waiting = {task.remote(write, part, empty_bytes): part for part in parts}
+    while waiting:
+        [ready], _ = ray.wait(list(waiting), num_returns=1)
+        try:
+            ray.get(ready)
+        except RayTaskError as err:
+            if isinstance(err.cause, RagrayError):
+                raise err.cause from err
+            raise
+        progress.advance(waiting.pop(ready).num_rows)
+
+
+def _write(write: Callable[[P, faiss.Index], None], part: P, empty_bytes: np.ndarray) -> None:
+    write(part, faiss.deserialize_index(empty_bytes.copy()))
