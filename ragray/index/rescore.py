@@ -27,7 +27,7 @@ HALF_MAGNITUDE = np.int32(-0x70002000)
 """Mask 0x8fffe000: sign, exponent and mantissa of a half after its sign was extended to 32 bits and shifted left by 13."""
 
 Beyond = Callable[[np.ndarray, float], np.ndarray]
-"""Returns all rows whose score with a query (D,) is at least a bound, up to the rounding of its own sums."""
+"""Returns all rows to be had whose score with a query (D,) is at least a bound, up to the rounding of its own sums."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,22 @@ class Candidates:
     rows_NM: np.ndarray
     scores_NM: np.ndarray
     beyond: Beyond | None
+
+
+def refined(index: faiss.Index, vectors_ND: np.ndarray) -> faiss.IndexRefine:
+    """Let FAISS order the candidates of an index by fp16 vectors (N, D), which it reads where they lie, memory-mapped or not.
+
+    Its fp16 codes are the vectors as they are; its Python interface can show it memory that it does not own only field by field.
+    """
+    halves = faiss.IndexScalarQuantizer(index.d, faiss.ScalarQuantizer.QT_fp16, index.metric_type)
+    halves.ntotal = len(vectors_ND)
+    memory = np.asarray(vectors_ND).view(np.uint8).reshape(-1)
+    codes = halves.codes
+    codes.is_owned = False
+    codes.view_data = codes.c_ptr = faiss.swig_ptr(memory)
+    codes.view_size = codes.c_size = memory.size
+    halves.referenced_objects = [memory]  # as FAISS itself keeps alive what an index reads
+    return faiss.IndexRefine(index, halves)
 
 
 def best(vectors_ND: np.ndarray, found: Candidates, queries_ND: Vectors, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -61,9 +77,10 @@ def best(vectors_ND: np.ndarray, found: Candidates, queries_ND: Vectors, k: int)
 def top(rows_NM: np.ndarray, scores_NM: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Sort by score, then by row, and keep k columns; -1 and -inf fill up what is missing."""
     order_NK = np.lexsort((rows_NM, -scores_NM))[:, :k]
-    missing = ((0, 0), (0, k - order_NK.shape[1]))
-    rows_NK = np.pad(np.take_along_axis(rows_NM, order_NK, axis=1), missing, constant_values=-1)
-    scores_NK = np.pad(np.take_along_axis(scores_NM, order_NK, axis=1), missing, constant_values=-np.inf)
+    rows_NK, scores_NK = (np.take_along_axis(found, order_NK, axis=1) for found in (rows_NM, scores_NM))
+    if num_missing := k - order_NK.shape[1]:
+        missing = ((0, 0), (0, num_missing))
+        return np.pad(rows_NK, missing, constant_values=-1), np.pad(scores_NK, missing, constant_values=-np.inf)
     return rows_NK, scores_NK
 
 
@@ -117,6 +134,6 @@ def among(vectors_ND: np.ndarray, rows: np.ndarray, queries_ND: Vectors, depth: 
 
 def _rounding(vectors_ND: np.ndarray, rows_N: np.ndarray, queries_ND: Vectors) -> np.ndarray:
     """Bound the difference between FAISS's score and ours; never zero, as FAISS searches for what is larger than a bound."""
-    lengths_N = np.linalg.norm(widened(vectors_ND[rows_N]), axis=1) * np.linalg.norm(queries_ND, axis=1)
-    bounds_N: np.ndarray = np.maximum(ROUNDING * lengths_N, np.finfo(np.float32).tiny)
+    squares_N, others_N = (np.einsum("nd,nd->n", some, some) for some in (widened(vectors_ND[rows_N]), queries_ND))
+    bounds_N: np.ndarray = np.maximum(ROUNDING * np.sqrt(squares_N * others_N), np.finfo(np.float32).tiny)
     return bounds_N

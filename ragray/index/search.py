@@ -18,7 +18,7 @@ from ragray.embed.encoder import EncoderFingerprint, Vectors
 from ragray.errors import ArtifactError, EncoderMismatchError, InputError
 from ragray.index.filter import parse_filter
 from ragray.index.lexical import LexicalIndex
-from ragray.index.rescore import Candidates, among, best, top
+from ragray.index.rescore import Candidates, among, best, refined, top
 from ragray.index.result import SearchResult
 from ragray.index.segment import Segment
 from ragray.index.snapshot import SEGMENTS, Snapshot, current_name, read_snapshot
@@ -26,7 +26,7 @@ from ragray.index.tombstones import live_mask
 from ragray.types import Hit, Passage
 
 SPARE = 8
-"""Candidates beyond ``over_retrieve * k``: the k-th result and what ties with it are seldom the last candidates."""
+"""Candidates beyond those asked for: the k-th result and what ties with it are seldom the last ones."""
 
 FEW_ROWS = 20_000
 """Where deletions and filters leave so few rows of a segment, these are searched exactly: an index would miss most of them."""
@@ -40,12 +40,14 @@ OPENINGS = 20
 
 @dataclass(frozen=True, slots=True)
 class OpenSegment:
-    """A segment of an open snapshot: its number there, its first global row, and which of its rows are live, (rows,) bool."""
+    """A segment of an open snapshot: its number there, its first global row, which of its rows are live, (rows,) bool, and its
+    index with the candidates ordered by their fp16 vectors."""
 
     number: int
     offset: int
     segment: Segment
     live_N: np.ndarray
+    refined: faiss.IndexRefine
 
 
 class IndexReader:
@@ -98,7 +100,8 @@ class IndexReader:
         for number in range(shard, len(snapshot.segments), num_shards):
             ref = snapshot.segments[number]
             segment = Segment.open(index / SEGMENTS / ref.name, num_rows=ref.num_rows, dim=snapshot.dim)
-            opened.append(OpenSegment(number, int(offsets[number]), segment, live_mask(index, ref)))
+            live_N, ordered = live_mask(index, ref), refined(segment.index, segment.vectors_ND)
+            opened.append(OpenSegment(number, int(offsets[number]), segment, live_N, ordered))
         lexical = None if snapshot.lexical == "none" else LexicalIndex.open(index, snapshot)
         return cls(index, snapshot, opened, threads, lexical)
 
@@ -196,15 +199,34 @@ class IndexReader:
         if count < len(allowed_N):
             selector = faiss.IDSelectorBitmap(np.packbits(allowed_N, bitorder="little"))
         params = self._parameters(index, selector, np.count_nonzero(opened.live_N) / max(count, 1))
-        exact = isinstance(index, faiss.IndexFlat | faiss.IndexIVFFlat | faiss.IndexHNSWFlat)
-        depth = min(count, self.snapshot.over_retrieve * k + SPARE * exact)
+        if not isinstance(index, faiss.IndexFlat | faiss.IndexIVFFlat | faiss.IndexHNSWFlat):
+            return self._refined(opened.refined, min(count, self.snapshot.over_retrieve * k), params, queries_ND, k)
+        depth = min(count, self.snapshot.over_retrieve * k + SPARE)
         scores_NM, rows_NM = index.search(queries_ND, depth, params=params)
 
         def beyond(query_D: np.ndarray, bound: float) -> np.ndarray:
             found: np.ndarray = index.range_search(query_D[None], bound, params=params)[2]
             return found
 
-        return Candidates(rows_NM, scores_NM, beyond if exact and depth < count else None)
+        return Candidates(rows_NM, scores_NM, beyond if depth < count else None)
+
+    def _refined(
+        self, index: faiss.IndexRefine, depth: int, base: faiss.SearchParameters, queries_ND: Vectors, k: int
+    ) -> Candidates:
+        """Take the best of ``depth`` candidates by their fp16 vectors, which FAISS reads faster than numpy does."""
+
+        def search(some_ND: Vectors, kept: int) -> tuple[np.ndarray, np.ndarray]:
+            params = faiss.IndexRefineSearchParameters(k_factor=(depth + 0.5) / kept, base_index_params=base)
+            found: tuple[np.ndarray, np.ndarray] = index.search(some_ND, kept, params=params)
+            return found
+
+        def beyond(query_D: np.ndarray, _: float) -> np.ndarray:
+            rows_M: np.ndarray = search(query_D[None], depth)[1][0]
+            return rows_M[rows_M >= 0]
+
+        kept = min(depth, k + SPARE)
+        scores_NM, rows_NM = search(queries_ND, kept)
+        return Candidates(rows_NM, scores_NM, beyond if kept < depth else None)
 
     def _parameters(
         self, index: faiss.Index, selector: faiss.IDSelector | None, effort: float
