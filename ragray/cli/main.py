@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import re
@@ -36,7 +37,7 @@ from ragray.cli.options import (
     took,
 )
 from ragray.config import Config, load_config, to_yaml
-from ragray.errors import InputError, RagrayError
+from ragray.errors import ArtifactError, InputError, RagrayError
 
 HELP = """Train and serve retrieval-augmented generation over large corpora on a Ray cluster.
 
@@ -60,7 +61,9 @@ Without --address (or RAY_ADDRESS) a Ray cluster is started on this machine for 
 
 _OVERRIDE = re.compile(r"[a-z_]+\.[a-z_]+=")
 
-_OVERRIDE = re.compile(r"[a-z_]+\.[a-z_]+=")
+
+_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+"""What an operating system says of a disk that is full, read-only, closed to this user or broken."""
 
 
 class TwoWordGroup(TyperGroup):
@@ -265,6 +268,12 @@ def main() -> None:
     except RagrayError as err:
         print(f"ragray: {' '.join(str(err).split())}", file=sys.stderr)
         sys.exit(err.exit_code)
+    except OSError as err:
+        if err.errno not in _STORAGE:
+            raise
+        reason = " ".join(str(err).split())
+        print(f"ragray: {reason}; what is finished is kept, mend that and run again", file=sys.stderr)
+        sys.exit(ArtifactError.exit_code)
 
 
 def _on_terminate(_signal: int, _frame: FrameType | None) -> None:

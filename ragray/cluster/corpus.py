@@ -73,6 +73,8 @@ class LotStager:
             return len(lot.sources), self._stager.stage(lot).num_passages, ""
         except RagrayError as err:
             return 0, 0, str(err)
+        except OSError as err:
+            return 0, 0, f"{self._folder}: cannot be read or written ({err}); mend that and run again"
 
 
 def ingest(sources: Sequence[str], out: Path, config: Config, *, address: str | None = None) -> IngestReport:

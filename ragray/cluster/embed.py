@@ -15,11 +15,12 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from ragray import artifact, errors
-from ragray.cluster.session import session
+from ragray.cluster.session import has_cluster, session
 from ragray.config import Config, EmbedConfig
 from ragray.corpus.table import QUARANTINE_NAME, Corpus
 from ragray.embed.attempts import ATTEMPT_FOLDER
 from ragray.embed.encoder import EncoderFingerprint, encoder_fingerprint
+from ragray.embed.processes import embed_in_processes
 from ragray.embed.shards import (
     BLOCK_FOLDER,
     Block,
@@ -95,18 +96,19 @@ class BlockEncoder:
             self.worker.embed(block)
         except RagrayError as err:
             return err
-        except OSError as err:
-            return ArtifactError(f"{block.name}: cannot be read or written ({err}); mend that and run again")
         return None
 
 
 BLOCK_FIELDS = ("shard", "start", "stop", "name")
 
 
-def embed_corpus(corpus: Path, out: Path, config: Config, *, address: str | None = None) -> EmbedReport:
+def embed_corpus(
+    corpus: Path, out: Path, config: Config, *, address: str | None = None, start_ray: bool = True
+) -> EmbedReport:
     """Embed every passage of a corpus; run again after a crash, it computes only the blocks that are missing.
 
-    Passages that cannot be embedded are left out and listed in ``quarantine.jsonl``.
+    Passages that cannot be embedded are left out and listed in ``quarantine.jsonl``. Without ``start_ray``, and without a
+    cluster or GPUs to use, processes of this machine do the work: for few passages, before Ray would have started.
 
     Raises:
         NotAnArtifactError: ``corpus`` is not a finished corpus.
@@ -130,7 +132,7 @@ def embed_corpus(corpus: Path, out: Path, config: Config, *, address: str | None
         blocks = plan_blocks(source.shards, settings.block_rows, plan)
         _prepare(out, encoder, blocks)
         todo = missing_blocks(out, blocks)
-        encode_seconds = _embed_missing(todo, out, settings, address) if todo else 0.0
+        encode_seconds = _embed_missing(todo, out, settings, address, start_ray) if todo else 0.0
         refused = _finish(out, blocks, source, encoder, settings, key)
     computed = sum(block.num_rows for block in todo)
     return EmbedReport(source.num_passages - refused, computed, monotonic() - started, encode_seconds, encoder, refused)
@@ -195,10 +197,15 @@ def _drop_damaged(out: Path) -> None:
                 path.unlink()
 
 
-def _embed_missing(todo: Sequence[Block], out: Path, config: EmbedConfig, address: str | None) -> float:
-    """Embed blocks on a cluster; forget who died over what if it ends in an error that the user is to mend."""
+def _embed_missing(
+    todo: Sequence[Block], out: Path, config: EmbedConfig, address: str | None, start_ray: bool
+) -> float:
+    """Embed blocks; forget who died over what if it ends in an error that the user is to mend."""
     total = sum(block.num_rows for block in todo)
     try:
+        if not (start_ray or config.gpus_per_worker or has_cluster(address)):
+            with Progress("embed", total=total, unit="passages") as progress:
+                return embed_in_processes(todo, out.resolve(), config, lambda block: progress.advance(block.num_rows))
         with session(address), Progress("embed", total=total, unit="passages") as progress:
             return _run(todo, out, config, progress)
     except (RagrayError, KeyboardInterrupt):

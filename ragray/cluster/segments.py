@@ -45,7 +45,7 @@ def write_as_tasks(
 ) -> None:
     """Call ``write`` for every part in a task of its own, each with its own copy of the empty index (``empty``: serialised).
 
-    What tasks that were killed left half-written is removed first; an error on purpose is raised here as it was there.
+    What tasks that were killed left half-written is removed first; an error on purpose, or of the disk, is raised here as it was there.
     """
     import ray
     from ray.exceptions import RayTaskError
@@ -60,7 +60,7 @@ def write_as_tasks(
         try:
             ray.get(ready)
         except RayTaskError as err:
-            if isinstance(err.cause, RagrayError):
+            if isinstance(err.cause, RagrayError | OSError):
                 raise err.cause from err
             raise
         progress.advance(waiting.pop(ready).num_rows)

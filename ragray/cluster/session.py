@@ -76,6 +76,12 @@ def session(address: str | None = None) -> Iterator[None]:
         ray.shutdown()
 
 
+def has_cluster(address: str | None = None) -> bool:
+    """Say whether a `session` would join a cluster, not start one."""
+    ray = sys.modules.get("ray")
+    return bool(address or os.environ.get("RAY_ADDRESS") or (ray and ray.is_initialized()))
+
+
 def _knock(address: str) -> None:
     """Raise `OSError` at once where nothing listens; Ray itself would go on trying for minutes."""
     host, _, port = address.rpartition("://")[2].rpartition(":")

@@ -30,6 +30,11 @@ from ragray.index.snapshot import SEGMENTS, SegmentRef, Snapshot, publish_snapsh
 from ragray.index.tombstones import hide
 from ragray.progress import Progress
 
+DELTA_BLOCKS = 16
+"""Blocks of a small delta, at least: all processes then have work to the end."""
+
+MIN_BLOCK_ROWS = 16
+
 Block = tuple[pa.Table, np.ndarray]
 """Passages with their vectors, (rows, D) float16."""
 
@@ -129,8 +134,12 @@ def _embed(work: Path, delta: Delta, config: Config, address: str | None) -> Emb
     folder = work / "embeddings"
     quarantine = folder / QUARANTINE_NAME
     quarantine.unlink(missing_ok=True)
+    block_rows = min(config.embed.block_rows, max(MIN_BLOCK_ROWS, -(-delta.num_embed // DELTA_BLOCKS)))
+    settings = config.embed.model_copy(update={"block_rows": block_rows})
     try:
-        embed_corpus(work / DELTA_CORPUS, folder, config, address=address)
+        embed_corpus(
+            work / DELTA_CORPUS, folder, config.model_copy(update={"embed": settings}), address=address, start_ray=False
+        )
     except ConfigError:
         if quarantine.is_file() and len(quarantine.read_bytes().splitlines()) == delta.num_embed:
             return None  # few passages are new, and the encoder is sound

@@ -17,7 +17,7 @@ from ragray.embed.attempts import Attempts, Deaths
 from ragray.embed.encoder import Encoder, load_encoder
 from ragray.embed.shards import Block, Refused, encoder_text, is_whole, read_block, write_block
 from ragray.embed.sift import Sifted, SpoiltEncoderError, probe, sift
-from ragray.errors import ConfigError
+from ragray.errors import ArtifactError, ConfigError
 
 SPOILT_EXIT_CODE = 70
 REFUSABLE_ROWS = 8
@@ -43,7 +43,14 @@ class BlockWorker:
 
         Raises:
             ConfigError: so many passages are refused that the encoder must be at fault.
+            ArtifactError: a file cannot be read or written.
         """
+        try:
+            self._embed(block)
+        except OSError as err:
+            raise ArtifactError(f"{block.name}: cannot be read or written ({err}); mend that and run again") from err
+
+    def _embed(self, block: Block) -> None:
         if is_whole(self._folder, block):
             return
         table = read_block(block)

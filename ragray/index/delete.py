@@ -46,7 +46,8 @@ def delete_passages(index: Path, *, ids: Collection[str] = (), where: str = "") 
     with a corpus that still holds them brings them back. Where nothing matches, nothing is published.
 
     Raises:
-        InputError: neither or both of ``ids`` and ``where`` are given, or ``where`` is no filter expression.
+        InputError: neither or both of ``ids`` and ``where`` are given, ``where`` is no filter expression, or it names a field
+            that no passage has.
         ArtifactBusyError: another process is writing to the index.
         SnapshotConflictError: another snapshot was made current meanwhile.
     """
@@ -57,6 +58,9 @@ def delete_passages(index: Path, *, ids: Collection[str] = (), where: str = "") 
     with exclusive(index):
         base = read_snapshot(index)
         reader = IndexReader.of(index, base)
+        tables = [opened.segment.passages for opened in reader.segments]
+        if condition and (misspelt := condition.unknown_field(tables)):
+            raise InputError(f"{index}: {misspelt}; nothing was deleted")
         wanted = pa.array(sorted(set(ids)), pa.string())
         known: set[str] = set()
         dead = []

@@ -15,7 +15,7 @@ dates such as 2024-05-01 come in their order. A row without the field matches no
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -140,14 +140,24 @@ class Some:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A parsed expression."""
+    """A parsed expression, and the fields that it names."""
 
     text: str
     condition: Condition
+    fields: frozenset[str]
 
     def mask(self, passages: pa.Table) -> np.ndarray:
         """Say for each row of a segment's passages whether it matches, (rows,) bool."""
         return self.condition.mask(passages)
+
+    def unknown_field(self, tables: Sequence[pa.Table]) -> str:
+        """Say which field no passage has (misspelt, most likely), and which there are; nothing if all occur."""
+        keys = {key for table in tables for pairs in table["metadata"].chunks for key in _keys(pairs)}
+        unknown = sorted(self.fields.difference(COLUMNS, keys))
+        if not unknown:
+            return ""
+        there_are = ", ".join([*COLUMNS, *sorted(keys)[:20]])
+        return f"filter {self.text!r}: no passage has the field {unknown[0]!r}; there are {there_are}"
 
 
 def parse_filter(text: str) -> Filter:
@@ -160,7 +170,12 @@ def parse_filter(text: str) -> Filter:
     condition = parser.expression(0)
     if parser.kind != "end":
         raise parser.expected("'and', 'or' or the end")
-    return Filter(text, condition)
+    return Filter(text, condition, frozenset(parser.fields))
+
+
+def _keys(pairs: pa.Array) -> list[str]:
+    keys: list[str] = pc.unique(pairs.flatten().field("key")).to_pylist()
+    return keys
 
 
 def _to_numpy(found: pa.Array) -> np.ndarray:
@@ -170,9 +185,10 @@ def _to_numpy(found: pa.Array) -> np.ndarray:
 
 
 class _Parser:
-    """Reads an expression from left to right; ``kind`` and ``token`` are what comes next."""
+    """Reads an expression from left to right; ``kind`` and ``token`` are what comes next, ``fields`` those read so far."""
 
     def __init__(self, text: str) -> None:
+        self.fields: set[str] = set()
         self._text = text
         self._end = 0
         self._advance()
@@ -242,6 +258,7 @@ class _Parser:
         if self.kind not in ("word", "quoted"):
             raise self.expected("a field, 'not' or '('")
         field = self._value().text
+        self.fields.add(field)
         operator = self._take("==", "!=", *COMPARISONS)
         if operator:
             equal = operator in ("==", "!=")

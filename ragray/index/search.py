@@ -5,6 +5,7 @@ N queries, M candidates, K results, D dim.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -36,6 +37,8 @@ MASKS = 16
 
 OPENINGS = 20
 """Times that `IndexReader.open` follows `CURRENT` when what it named was collected before it was open."""
+
+logger = logging.getLogger("ragray")
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,4 +247,6 @@ class IndexReader:
 
 def _matching(segments: Sequence[OpenSegment], where: str) -> Sequence[np.ndarray]:
     condition = parse_filter(where)
+    if unknown := condition.unknown_field([opened.segment.passages for opened in segments]):
+        logger.warning(unknown)
     return [opened.live_N & condition.mask(opened.segment.passages) for opened in segments]

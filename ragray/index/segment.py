@@ -13,7 +13,7 @@ import pyarrow as pa
 from ragray.artifact import ARRAY_ERRORS, Manifest, atomic_path, fingerprint, open_artifact, publish
 from ragray.corpus.table import PASSAGE_SCHEMA, passage_from_row
 from ragray.embed.shards import encoder_text
-from ragray.errors import CorruptArtifactError
+from ragray.errors import ArtifactError, CorruptArtifactError
 from ragray.index.lexical import LEXICAL, LexicalWriter
 from ragray.types import Passage
 
@@ -43,16 +43,16 @@ def write_segment(
     """
     with atomic_path(folder) as temporary:
         temporary.mkdir(parents=True)
-        shape = (num_rows, empty_index.d)
-        vectors_ND = np.lib.format.open_memmap(temporary / VECTORS_FILE, mode="w+", dtype=np.float16, shape=shape)
+        header = {"descr": "<f2", "fortran_order": False, "shape": (num_rows, empty_index.d)}
         row = 0
         terms = LexicalWriter(lexical) if lexical != "none" else None
         writer: pa.RecordBatchStreamWriter | None = None
-        with pa.OSFile(str(temporary / PASSAGES_FILE), "wb") as sink:
+        with pa.OSFile(str(temporary / PASSAGES_FILE), "wb") as sink, (temporary / VECTORS_FILE).open("wb") as vectors:
+            np.lib.format.write_array_header_1_0(vectors, header)
             for passages, block in blocks:
                 writer = writer or pa.ipc.new_stream(sink, SEGMENT_SCHEMA)
                 writer.write_table(passages.combine_chunks().cast(SEGMENT_SCHEMA))
-                vectors_ND[row : row + len(block)] = block
+                vectors.write(np.ascontiguousarray(block, dtype="<f2").data)
                 empty_index.add(np.ascontiguousarray(block, dtype=np.float32))
                 if terms:
                     pairs = zip(passages["title"].to_pylist(), passages["text"].to_pylist(), strict=True)
@@ -61,9 +61,12 @@ def write_segment(
             if writer is None or row != num_rows:
                 raise CorruptArtifactError(f"{folder}: {row} rows came where {num_rows} were announced; embed again")
             writer.close()
-        vectors_ND.flush()
-        del vectors_ND
-        faiss.write_index(empty_index, str(temporary / FAISS_FILE))
+        try:
+            faiss.write_index(empty_index, str(temporary / FAISS_FILE))
+        except RuntimeError as err:
+            raise ArtifactError(
+                f"{folder}: FAISS cannot write its file ({str(err).splitlines()[0]}); is the disk full?"
+            ) from err
         files = [temporary / name for name in (FAISS_FILE, VECTORS_FILE, PASSAGES_FILE)]
         files += terms.write(temporary / LEXICAL) if terms else []
         facts = {"num_rows": num_rows, "dim": empty_index.d}

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ragray import artifact
@@ -154,6 +155,18 @@ def test_what_has_a_vector_already_needs_no_encoder(index: Path, tmp_path: Path,
     assert found(index) == by_id(passages)
 
 
+def test_without_a_cluster_processes_of_this_machine_embed_and_the_vectors_are_the_same(
+    synced: tuple[Path, SyncReport], index: Path, tmp_path: Path, without_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_embed, "has_cluster", lambda address: False)
+    report = sync_index(index, corpus_of(tmp_path, EDITED), config())
+    on_ray = synced[1]
+    assert (report.embedded, report.snapshot.num_live) == (on_ray.embedded, on_ray.snapshot.num_live)
+    one, other = (IndexReader.open(folder).segments[-1].segment for folder in (index, synced[0]))
+    assert one.passages.equals(other.passages)
+    assert np.array_equal(one.vectors_ND, other.vectors_ND)
+
+
 def test_deleting_alone_adds_no_segment(index: Path, tmp_path: Path, without_ray: None) -> None:
     report = sync_index(index, corpus_of(tmp_path, PASSAGES[10:]), config())
     assert (report.deleted, len(report.snapshot.segments)) == (10, 3)
@@ -165,8 +178,8 @@ def test_a_sync_that_was_killed_goes_on_where_it_was(
 ) -> None:
     corpus = corpus_of(tmp_path, EDITED)
 
-    def die_halfway(source: Path, out: Path, settings: Config, *, address: str | None) -> EmbedReport:
-        embed_corpus(source, out, settings, address=address)
+    def die_halfway(source: Path, out: Path, settings: Config, *, address: str | None, start_ray: bool) -> EmbedReport:
+        embed_corpus(source, out, settings, address=address, start_ray=start_ray)
         artifact.unpublish(out)
         sorted((out / BLOCK_FOLDER).iterdir())[0].unlink()
         raise KeyboardInterrupt
@@ -179,8 +192,8 @@ def test_a_sync_that_was_killed_goes_on_where_it_was(
     assert len(written) == 3
     kept = []
 
-    def look(source: Path, out: Path, settings: Config, *, address: str | None) -> EmbedReport:
-        report = embed_corpus(source, out, settings, address=address)
+    def look(source: Path, out: Path, settings: Config, *, address: str | None, start_ray: bool) -> EmbedReport:
+        report = embed_corpus(source, out, settings, address=address, start_ray=start_ray)
         kept.append({path.name: path.stat().st_mtime_ns for path in (out / BLOCK_FOLDER).iterdir()})
         return report
 
@@ -209,8 +222,8 @@ def test_a_sync_never_hides_what_another_writer_published(
 ) -> None:
     corpus = corpus_of(tmp_path, EDITED)
 
-    def overtaken(source: Path, out: Path, settings: Config, *, address: str | None) -> EmbedReport:
-        report = embed_corpus(source, out, settings, address=address)
+    def overtaken(source: Path, out: Path, settings: Config, *, address: str | None, start_ray: bool) -> EmbedReport:
+        report = embed_corpus(source, out, settings, address=address, start_ray=start_ray)
         base = read_snapshot(index)
         publish_snapshot(index, successor(index, base, "other", base.segments), expected=base.name)
         return report

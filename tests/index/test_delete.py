@@ -103,6 +103,10 @@ def test_ids_or_a_filter_is_asked_for_and_not_both(index: Path) -> None:
         delete_passages(index, ids="p1")
     with pytest.raises(InputError):
         delete_passages(index, where="n ==")
+    with pytest.raises(
+        InputError, match="no passage has the field 'm'; there are id, document_id, title, n; nothing was"
+    ):
+        delete_passages(index, where="m != 1")
     assert names(index) == ["000001-test"]
 
 

@@ -192,3 +192,12 @@ def test_a_hundred_thousand_rows_take_less_than_a_second() -> None:
     mask = parse_filter("lang == en and year >= 2010 and year < 2020").mask(many)
     assert time.perf_counter() - started < 1
     assert mask.sum() == 40_000
+
+
+def test_a_field_that_no_passage_has_is_named_with_those_there_are() -> None:
+    tables = [table(PASSAGES[:3]), table(PASSAGES[3:])]
+    assert parse_filter("lang == en and (year > 1 or title == x) and order != 1").unknown_field(tables) == ""
+    assert parse_filter("lang == en and not yaer > 1").unknown_field(tables) == (
+        "filter 'lang == en and not yaer > 1': no passage has the field 'yaer'; "
+        "there are id, document_id, title, date, lang, order, year"
+    )

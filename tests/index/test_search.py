@@ -301,3 +301,14 @@ def test_opening_follows_current_when_what_it_named_was_collected_meanwhile(
     (index / CURRENT).write_text("000003-test\n", encoding="utf-8")
     with pytest.raises(NotAnArtifactError, match="has no snapshot '000003-test'"):
         IndexReader.open(index)
+
+
+def test_a_filter_on_a_field_that_no_passage_has_warns_once(
+    of_type: dict[IndexType, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    reader = IndexReader.open(of_type["flat"])
+    for _ in range(2):
+        assert reader.search(QUESTIONS, 5, where="m == 7").hits == [[]] * len(QUESTIONS)
+    assert [record.getMessage() for record in caplog.records] == [
+        "filter 'm == 7': no passage has the field 'm'; there are id, document_id, title, n"
+    ]
