@@ -28,7 +28,7 @@ CODE_BYTES_A_MS: dict[IndexType, float] = {
     "ivf_pq": 4e6,
     "hnsw": 1.5e6,
 }
-RESCORE_MS = 0.002
+RESCORE_MS = 0.0003
 SEGMENT_MS = 0.1
 P95_OF_MEAN = 1.5
 FLOPS = 40e9
