@@ -94,8 +94,9 @@ def ragray(
         "embed.cpus_per_worker=1",
         f"embed.engine={engine}",
     ]
-    out = work / f"embeddings-{engine}-{start_ray}"
-    report = embed_corpus(work / "corpus", out, load_config(None, [*settings, *overrides]), start_ray=start_ray)
+    config, out = load_config(None, [*settings, *overrides]), work / f"embeddings-{engine}-{start_ray}"
+    embed_corpus(work / "few", work / f"few-{engine}-{start_ray}", config, start_ray=start_ray)
+    report = embed_corpus(work / "corpus", out, config, start_ray=start_ray)
     vectors_ND = np.concatenate([vectors for _, vectors in Embeddings.open(out).iter_blocks()]).astype(np.float32)
     cosine_N = (vectors_ND * exact_ND).sum(1) / np.linalg.norm(vectors_ND, axis=1) / np.linalg.norm(exact_ND, axis=1)
     rate = len(exact_ND) / report.encode_seconds
@@ -128,6 +129,7 @@ def main() -> None:
     rival, exact_ND = sentence_transformers([passage_text(passage) for passage in passages])
     with tempfile.TemporaryDirectory(prefix="ragray-speed-") as work:
         write_corpus(Path(work) / "corpus", passages, shard_rows=max(1, -(-len(passages) // 2)))
+        write_corpus(Path(work) / "few", passages[:NUM_WARM])
         overrides = [f"embed.batch_tokens={args.batch_tokens}"] if args.batch_tokens else []
         ways = [rival]
         for engine in ("torch", "openvino"):
