@@ -75,7 +75,10 @@ def index_sync(
     config: ConfigFile = None,
     address: Address = None,
 ) -> None:
-    """Make an index hold another corpus: embeds what is new or changed, hides what is gone, keeps the rest."""
+    """Make an index hold another corpus: embeds what is new or changed, hides what is gone, keeps the rest.
+
+    Without --address or RAY_ADDRESS processes of this machine embed, and no Ray cluster is started.
+    """
     from ragray.cluster.sync import sync_index
 
     report = sync_index(index, corpus, load_config(config, overrides or []), address=address)
