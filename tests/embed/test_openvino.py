@@ -32,7 +32,6 @@ def difference(vectors: np.ndarray, expected: np.ndarray) -> float:
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    pytest.importorskip("openvino")
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAGRAY_CACHE", str(folder))

@@ -82,7 +82,6 @@ def test_an_exact_index_has_no_lists_and_nothing_to_plot(tmp_path: Path) -> None
 
 
 def test_plots_are_png_files(index: Path, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     paths = write_plots(inspect_index(index), tmp_path / "plots")
     assert [path.name for path in paths] == ["list-sizes.png", "recall-latency.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
