@@ -1,6 +1,6 @@
 """What an index costs. In: a type with its parameters. Out: bytes, milliseconds, seconds of building; arithmetic from measured rates.
 
-The rates are those of one core of an AMD EPYC with AVX2 and vectors of 384 dimensions (README, "What was measured"); other
+The rates are those of one core of an AMD EPYC with AVX2 and vectors of 384 dimensions (`tests/bench/ann.py`, README); other
 machines differ by a factor, the order of the types does not.
 """
 
