@@ -18,5 +18,5 @@ class PoisonousWorker(BlockWorker):
 
 
 if __name__ == "__main__":
-    processes.BlockWorker = PoisonousWorker  # type: ignore[misc]
+    processes.BlockWorker = PoisonousWorker  # type: ignore[misc] - this process is to use it
     processes.main(*sys.argv[1:])
