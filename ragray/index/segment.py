@@ -106,6 +106,10 @@ class Segment:
                     f"{folder}: {part} hold {shape[0]} rows of {shape[1]} dimensions, the snapshot says {num_rows} of {dim}; "
                     "build the index again"
                 )
+        if vectors.dtype != np.float16 or not vectors.flags.c_contiguous:  # FAISS reads them as they lie
+            raise CorruptArtifactError(
+                f"{folder}: vectors are {vectors.dtype}, expected float16 row after row; build the index again"
+            )
         if index.metric_type != faiss.METRIC_INNER_PRODUCT:
             raise CorruptArtifactError(
                 f"{folder}: the FAISS index measures L2, not inner product; build the index again"

@@ -158,6 +158,14 @@ def of_other_dimension(folder: Path) -> None:
     np.save(folder / VECTORS_FILE, np.zeros((ROWS, DIM + 1), dtype=np.float16))
 
 
+def of_single_bytes(folder: Path) -> None:
+    np.save(folder / VECTORS_FILE, np.zeros((ROWS, DIM), dtype=np.int8))
+
+
+def column_after_column(folder: Path) -> None:
+    np.save(folder / VECTORS_FILE, np.zeros((ROWS, DIM), dtype=np.float16, order="F"))
+
+
 def of_fewer_rows(folder: Path) -> None:
     index = faiss.IndexFlatIP(DIM)
     index.add(np.zeros((ROWS - 1, DIM), dtype=np.float32))
@@ -174,6 +182,8 @@ def of_l2_metric(folder: Path) -> None:
     ("plant", "message"),
     [
         (of_other_dimension, "vectors hold 20 rows of 33 dimensions, the snapshot says 20 of 32"),
+        (of_single_bytes, "vectors are int8, expected float16 row after row"),
+        (column_after_column, "vectors are float16, expected float16 row after row"),
         (of_fewer_rows, "FAISS hold 19 rows"),
         (of_l2_metric, "measures L2, not inner product"),
     ],
