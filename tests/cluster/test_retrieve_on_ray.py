@@ -81,6 +81,14 @@ def inside(actor: Any, function: Callable[[Any], Any]) -> Any:
     return ray.get(actor.__ray_call__.options(max_task_retries=-1).remote(function))
 
 
+def eventually(condition: Callable[[], bool], seconds: float = 60) -> bool:
+    """Whether something comes to hold: what replies set in motion ends some time after they are read."""
+    until = time.monotonic() + seconds
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.01)
+    return condition()
+
+
 def pid_of(actor: Any) -> int:
     return int(inside(actor, lambda self: os.getpid()))
 
@@ -145,24 +153,26 @@ def test_killed_actors_are_started_again_and_no_search_is_lost(pool: RetrieverPo
     for search in under_way:
         assert_same(search.result(), local)
     assert not {pid_of(actor) for actor in pool.actors} & set(before)
-    assert pool._under_way == [[0, 0], [0, 0]]
+    assert eventually(lambda: pool._under_way == [[0, 0], [0, 0]]), pool._under_way
 
 
 def test_searches_go_to_the_replica_that_has_fewer_under_way_and_a_hanging_one_gets_company(
-    pool: RetrieverPool, local: SearchResult
+    pool: RetrieverPool, local: SearchResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hanging = pid_of(pool.replicas[0][0])
     os.kill(hanging, signal.SIGSTOP)
     try:
         while not pool._under_way[0][0]:  # one of the first searches meets the replica that hangs
             assert_same(pool.search(VECTORS, 5), local)
-        started = time.monotonic()
+        sent = pool._sent[0][0]
+        monkeypatch.setattr(pool_module, "HEDGE_S", 60.0)  # on a busy machine the other one may be slow, too
         for _ in range(10):
             assert_same(pool.search(VECTORS, 5), local)
-        assert time.monotonic() - started < 10 * pool_module.HEDGE_S
-        assert pool._under_way == [[1, 0], [0, 0]]
+        assert pool._sent[0][0] == sent
+        assert eventually(lambda: pool._under_way == [[1, 0], [0, 0]]), pool._under_way
     finally:
         os.kill(hanging, signal.SIGCONT)
+    assert eventually(lambda: pool._under_way == [[0, 0], [0, 0]]), pool._under_way
 
 
 def test_a_swap_under_load_loses_no_search_and_every_answer_is_of_one_snapshot(
@@ -171,27 +181,26 @@ def test_a_swap_under_load_loses_no_search_and_every_answer_is_of_one_snapshot(
     elsewhere: RetrieverPool = pickle.loads(pickle.dumps(pool))
     stop = threading.Event()
 
-    def search(handle: RetrieverPool) -> set[str]:
-        seen = set()
+    def search(handle: RetrieverPool, answered_from: list[str]) -> None:
         while not stop.is_set():
             under_way = [handle.submit(VECTORS, 5) for _ in range(3)]
             for one in under_way:
                 assert_same(one.result(), expected[one.snapshot.name])
-                seen.add(one.snapshot.name)
-        return seen
+                answered_from[0] = one.snapshot.name
 
+    last: list[list[str]] = [[""], [""]]
     with ThreadPoolExecutor(2) as threads:
-        loads = [threads.submit(search, handle) for handle in (pool, elsewhere)]
+        loads = [threads.submit(search, *args) for args in zip((pool, elsewhere), last, strict=True)]
         try:
             for name in (SECOND, FIRST, SECOND, FIRST):
                 pool.swap(name)
                 after = pool.submit(VECTORS, 5)
                 assert_same(after.result(), expected[name])
                 assert after.snapshot.name == name
+                assert eventually(lambda name=name: last == [[name]] * 2 or any(load.done() for load in loads))
         finally:
             stop.set()
-        assert [load.result() for load in loads] == [{FIRST, SECOND}] * 2
-    assert_same(elsewhere.search(VECTORS, 5), expected[FIRST])
+        assert [load.result() for load in loads] == [None, None]
     assert elsewhere.snapshot.name == FIRST  # the replies told it
     assert open_snapshots(pool) == [[FIRST]] * 4
 
