@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
-import numpy as np
 from pydantic import JsonValue
 
 from ragray import artifact
 from ragray.artifact import Manifest
+from ragray.cluster.actors import UnitActor, run_units
 from ragray.cluster.session import session
 from ragray.config import Config, IngestConfig
 from ragray.corpus.clean import check_languages, is_damage
@@ -30,7 +30,6 @@ from ragray.errors import InputError, RagrayError
 from ragray.progress import Progress
 
 STAGING_FOLDER = ".staging"
-MAX_BLOCKS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,31 +49,18 @@ class IngestReport:
     first_damaged: str
 
 
-class LotStager:
-    """The work of one actor: stages lots, each named by its number."""
+class LotStager(UnitActor[Lot]):
+    """One actor: a `Stager`."""
 
-    def __init__(self, config: Config, folder: str, lots: Sequence[Lot]) -> None:
+    def set_up(self, config: Config) -> None:
+        """Load the tokenizer."""
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        self._config = config
-        self._folder = Path(folder)
-        self._lots = lots
-        self._stager: Stager | None = None
+        self._stager = Stager(config, self.folder)
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Stage the lots of the batch; return how many files and passages each held, and what went wrong."""
-        results = [self.stage(self._lots[int(number)]) for number in batch["lot"]]
-        files, passages, errors = zip(*results, strict=True)
-        return {"files": np.array(files), "passages": np.array(passages), "error": np.array(errors)}
-
-    def stage(self, lot: Lot) -> tuple[int, int, str]:
-        """Stage one lot; an error on purpose comes back as its message, to reach the user without Ray's trace."""
-        try:
-            self._stager = self._stager or Stager(self._config, self._folder)
-            return len(lot.sources), self._stager.stage(lot).num_passages, ""
-        except RagrayError as err:
-            return 0, 0, str(err)
-        except OSError as err:
-            return 0, 0, f"{self._folder}: cannot be read or written ({err}); mend that and run again"
+    def do(self, unit: Lot) -> int:
+        """Stage a lot; it counts its files."""
+        self._stager.stage(unit)
+        return len(unit.sources)
 
 
 def ingest(sources: Sequence[str], out: Path, config: Config, *, address: str | None = None) -> IngestReport:
@@ -139,20 +125,9 @@ def _stage(lots: Sequence[Lot], staging: Path, config: Config, address: str | No
         return
     num_files = sum(len(lot.sources) for lot in todo)
     with session(address), Progress("ingest", total=num_files, unit="files") as progress:
-        import ray.data
-
-        items = [{"lot": number} for number in range(len(todo))]
-        results = ray.data.from_items(items, override_num_blocks=min(len(todo), MAX_BLOCKS)).map_batches(
-            LotStager,
-            fn_constructor_args=(config, str(staging), todo),
-            batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=min(config.ingest.num_workers, len(todo))),
-            num_cpus=1,
-        )
-        for row in results.iter_rows():
-            if row["error"]:
-                raise InputError(str(row["error"]))
-            progress.advance(int(row["files"]))
+        num_actors = config.ingest.num_workers
+        for count, _ in run_units(LotStager, todo, staging, config, num_actors=num_actors, num_cpus=1):
+            progress.advance(count)
 
 
 def _merge(lots: Sequence[Lot], staging: Path, out: Path, key: str, config: Config) -> Manifest:

@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import monotonic
 
-import numpy as np
 from pydantic import TypeAdapter
 
-from ragray import artifact, errors
+from ragray import artifact
+from ragray.cluster.actors import UnitActor, run_units
 from ragray.cluster.session import has_cluster, session
 from ragray.config import Config, EmbedConfig
 from ragray.corpus.table import QUARANTINE_NAME, Corpus
@@ -35,8 +35,6 @@ from ragray.errors import ArtifactError, ConfigError, CorruptArtifactError, NotA
 from ragray.progress import Progress
 
 PLAN_NAME = "plan.json"
-MAX_TASKS = 4096
-"""Blocks are handed out in so many tasks at most, each of several neighbouring blocks if there are more."""
 
 logger = logging.getLogger("ragray")
 
@@ -61,45 +59,17 @@ class EmbedReport:
         return self.num_computed == 0
 
 
-class BlockEncoder:
-    """One actor: a `BlockWorker` that speaks in batches of Ray Data, a row a block.
+class BlockEncoder(UnitActor[Block]):
+    """One actor: a `BlockWorker`."""
 
-    An error on purpose comes back as its kind and message, to reach the user without Ray's trace.
-    """
+    def set_up(self, config: EmbedConfig, threads: int) -> None:
+        """Load the encoder."""
+        self.worker = BlockWorker(config, self.folder, threads=threads)
 
-    def __init__(self, config: EmbedConfig, folder: str, threads: int) -> None:
-        self._failure: RagrayError | None = None
-        try:
-            self.worker = BlockWorker(config, Path(folder), threads=threads)
-        except RagrayError as err:
-            self._failure = err
-
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Embed the blocks named in the batch; return for each its rows, its seconds and what went wrong."""
-        blocks = [Block(*fields) for fields in zip(*(batch[key].tolist() for key in BLOCK_FIELDS), strict=True)]
-        seconds, failures = [], []
-        for block in blocks:
-            started = monotonic()
-            failures.append(self._embed(block))
-            seconds.append(monotonic() - started)
-        return {
-            "rows": np.array([block.num_rows for block in blocks]),
-            "seconds": np.array(seconds),
-            "kind": np.array([type(failure).__name__ if failure else "" for failure in failures]),
-            "error": np.array([str(failure or "") for failure in failures]),
-        }
-
-    def _embed(self, block: Block) -> RagrayError | None:
-        if self._failure:
-            return self._failure
-        try:
-            self.worker.embed(block)
-        except RagrayError as err:
-            return err
-        return None
-
-
-BLOCK_FIELDS = ("shard", "start", "stop", "name")
+    def do(self, unit: Block) -> int:
+        """Embed a block."""
+        self.worker.embed(unit)
+        return unit.num_rows
 
 
 def embed_corpus(
@@ -215,24 +185,20 @@ def _embed_missing(
 
 def _run(todo: Sequence[Block], out: Path, config: EmbedConfig, progress: Progress) -> float:
     """Embed the blocks on an actor pool; return the seconds that actors spent on them, divided by the number of actors."""
-    import ray.data
-
     num_actors = min(config.num_workers, len(todo))
-    items = ray.data.from_items([asdict(block) for block in todo], override_num_blocks=min(len(todo), MAX_TASKS))
-    results = items.map_batches(
-        BlockEncoder,
-        fn_constructor_args=(config, str(out.resolve()), max(1, int(config.cpus_per_worker))),
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=num_actors),
-        num_cpus=config.cpus_per_worker,
-        num_gpus=config.gpus_per_worker or None,
-    )
     seconds = 0.0
-    for row in results.iter_rows():
-        if row["error"]:
-            raise getattr(errors, str(row["kind"]))(str(row["error"]))
-        progress.advance(int(row["rows"]))
-        seconds += float(row["seconds"])
+    for count, took in run_units(
+        BlockEncoder,
+        todo,
+        out,
+        config,
+        max(1, int(config.cpus_per_worker)),
+        num_actors=num_actors,
+        num_cpus=config.cpus_per_worker,
+        num_gpus=config.gpus_per_worker,
+    ):
+        progress.advance(count)
+        seconds += took
     return seconds / num_actors
 
 

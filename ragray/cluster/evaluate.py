@@ -10,11 +10,10 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-import numpy as np
-
 from ragray import artifact
+from ragray.cluster.actors import UnitActor, run_units
 from ragray.cluster.session import session
-from ragray.config import Config
+from ragray.config import Config, EncoderConfig
 from ragray.errors import ConfigError
 from ragray.evaluate.answers import AnswerScores, score
 from ragray.evaluate.ranking import RankingScores, gold_rank, ranking_scores
@@ -31,6 +30,8 @@ PARTS_FOLDER = ".parts"
 REPORT_FILE = "report.json"
 PREDICTIONS_FILE = "predictions.json"
 DETAILS_FILE = "details.jsonl"
+NOT_DECISIVE = ("num_shards", "num_replicas", "cpus_per_actor", "threads")
+"""Keys of `RetrieveConfig` that do not change what is found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,45 +46,41 @@ class EvaluationReport:
 
 @dataclass(frozen=True, slots=True)
 class SystemUnderTest:
-    """What answers the questions: a closed book has no index."""
+    """What answers the questions: a closed book has no index; of an index it is one snapshot, whatever is published meanwhile."""
 
-    index: str | None
-    run: str | None
     config: Config
+    run: Run | None
+    index: Path | None = None
+    snapshot: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Questions ``start`` to ``stop``, whose answers go into one file: the unit of work, and what a crash can cost."""
+    """Questions whose answers go into one file: the unit of work, and what a crash can cost."""
 
     name: str
-    start: int
-    stop: int
+    examples: tuple[Example, ...]
 
 
-class AnswerWorker:
-    """The work of one actor: retrieves for some questions, answers them, writes a part file."""
+class AnswerWorker(UnitActor[Part]):
+    """One actor: retrieves for some questions, answers them, writes a part file."""
 
-    def __init__(self, system: SystemUnderTest, parts: str, examples: Sequence[Example]) -> None:
-        config = system.config
+    def set_up(self, system: SystemUnderTest) -> None:
+        """Load the retriever and the generator."""
+        config, run = system.config, system.run.folder if system.run else None
         if config.generate.model != "first-sentence":
             import torch
 
             torch.set_num_threads(max(1, int(config.evaluate.cpus_per_worker)))
-        run = Path(system.run) if system.run else None
-        self._retriever = load_retriever(Path(system.index), run, config) if system.index else None
+        self._retriever = load_retriever(system.index, run, config, snapshot=system.snapshot) if system.index else None
         self._generator = load_generator(config.generate, run)
         self._k = config.retrieve.k
         self._depth = max(self._k, *config.evaluate.recall_at)
-        self._parts = Path(parts)
-        self._examples = examples
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Answer the parts named in the batch."""
-        for name, start, stop in zip(batch["name"], batch["start"], batch["stop"], strict=True):
-            lines = self._answer(self._examples[int(start) : int(stop)])
-            artifact.write_json(self._parts / str(name), lines)
-        return {"rows": batch["stop"] - batch["start"]}
+    def do(self, unit: Part) -> int:
+        """Answer the questions of a part."""
+        artifact.write_json(self.folder / unit.name, self._answer(unit.examples))
+        return len(unit.examples)
 
     def _answer(self, examples: Sequence[Example]) -> list[dict[str, Any]]:
         questions = [example.question for example in examples]
@@ -126,10 +123,8 @@ def evaluate_rag(
     if index is None and not closed_book:
         raise ConfigError("evaluate: give --index INDEX, or --closed-book to answer without passages")
     questions = spread(read_examples(examples), config.evaluate.limit)
-    key = _key(questions, config, None if closed_book else index, run)
-    system = SystemUnderTest(
-        None if closed_book or index is None else str(index.resolve()), str(run.resolve()) if run else None, config
-    )
+    system = _system(config, None if closed_book else index, run)
+    key = _key(questions, system)
     with artifact.exclusive(out):
         reused = artifact.is_current(out, kind="report", fingerprint=key)
         if not reused:
@@ -146,18 +141,29 @@ def spread(examples: list[Example], limit: int) -> list[Example]:
     return [examples[number * len(examples) // limit] for number in range(limit)]
 
 
-def _key(questions: Sequence[Example], config: Config, index: Path | None, run: Path | None) -> str:
-    """Hash what decides the answers; also opens index and run, so that what is wrong with them is said before Ray starts."""
+def _system(config: Config, index: Path | None, run: Path | None) -> SystemUnderTest:
+    """Open index and run once, so that what is wrong with them is said before Ray starts."""
+    opened = Run.open(run.resolve()) if run else None
+    if index is None:
+        return SystemUnderTest(config, opened)
+    reader = IndexReader.open(index)
+    if opened:
+        reader.require_encoder(opened.facts.encoder, f"run {run}")
+    elif "model" in config.embed.model_fields_set:
+        question_encoder(reader, None, config, device="cpu")
+    return SystemUnderTest(config, opened, index.resolve(), reader.snapshot.name)
+
+
+def _key(questions: Sequence[Example], system: SystemUnderTest) -> str:
+    """Hash what decides the answers."""
+    config = system.config
     parts: list[Any] = [[asdict(question) for question in questions], config.generate.model_dump(mode="json")]
-    if run is not None:
-        parts.append(Run.open(run).name)
-    if index is not None:
-        reader = IndexReader.open(index)
-        if run is not None:
-            reader.require_encoder(Run.open(run).facts.encoder, f"run {run}")
-        elif "model" in config.embed.model_fields_set:
-            question_encoder(reader, None, config, device="cpu")
-        parts += [reader.snapshot.name, config.retrieve.k, list(config.evaluate.recall_at)]
+    parts.append(system.run.name if system.run else None)
+    if system.index:
+        parts += [system.snapshot, config.retrieve.model_dump(mode="json", exclude=set(NOT_DECISIVE))]
+        parts.append(list(config.evaluate.recall_at))
+        if "model" in config.embed.model_fields_set:
+            parts.append({name: getattr(config.embed, name) for name in EncoderConfig.model_fields})
     return artifact.fingerprint(parts)
 
 
@@ -170,31 +176,25 @@ def _answers(
         shutil.rmtree(out / PARTS_FOLDER)
     size = config.generate.batch_size
     plan = [
-        Part(f"part-{start:08}.json", start, min(start + size, len(questions)))
+        Part(f"part-{start:08}.json", tuple(questions[start : start + size]))
         for start in range(0, len(questions), size)
     ]
     todo = [part for part in plan if not (parts / part.name).is_file()]
     if todo:
-        count = sum(part.stop - part.start for part in todo)
+        count = sum(len(part.examples) for part in todo)
+        settings = config.evaluate
         with session(address), Progress("evaluate", total=count, unit="questions") as progress:
-            _run(todo, system, parts, questions, progress)
+            for answered, _ in run_units(
+                AnswerWorker,
+                todo,
+                parts,
+                system,
+                num_actors=settings.num_workers,
+                num_cpus=settings.cpus_per_worker,
+                num_gpus=settings.gpus_per_worker,
+            ):
+                progress.advance(answered)
     return [line for part in plan for line in json.loads((parts / part.name).read_text(encoding="utf-8"))]
-
-
-def _run(todo: list[Part], system: SystemUnderTest, parts: Path, questions: list[Example], progress: Progress) -> None:
-    import ray.data
-
-    settings = system.config.evaluate
-    results = ray.data.from_items([asdict(part) for part in todo], override_num_blocks=len(todo)).map_batches(
-        AnswerWorker,
-        fn_constructor_args=(system, str(parts.resolve()), questions),
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=min(settings.num_workers, len(todo))),
-        num_cpus=settings.cpus_per_worker,
-        num_gpus=settings.gpus_per_worker or None,
-    )
-    for row in results.iter_rows():
-        progress.advance(int(row["rows"]))
 
 
 def _publish(out: Path, key: str, lines: list[dict[str, Any]], config: Config) -> None:

@@ -16,7 +16,7 @@ import faiss
 import numpy as np
 
 from ragray.embed.encoder import EncoderFingerprint, Vectors
-from ragray.errors import ArtifactError, EncoderMismatchError, InputError
+from ragray.errors import ArtifactError, CorruptArtifactError, EncoderMismatchError, InputError
 from ragray.index.filter import parse_filter
 from ragray.index.lexical import LexicalIndex
 from ragray.index.rescore import Candidates, among, best, refined, top
@@ -185,12 +185,18 @@ class IndexReader:
     ) -> tuple[np.ndarray, np.ndarray]:
         vectors_ND = np.asarray(opened.segment.vectors_ND)
         count = int(np.count_nonzero(allowed_N))
-        if count == len(allowed_N) or count > FEW_ROWS:
-            found = self._candidates(opened, allowed_N, count, queries_ND, k)
-        else:
-            depth = min(count, self.snapshot.over_retrieve * k + SPARE)
-            found = among(vectors_ND, np.flatnonzero(allowed_N), queries_ND, depth)
-        rows_NK, scores_NK = best(vectors_ND, found, queries_ND, k)
+        try:
+            if count == len(allowed_N) or count > FEW_ROWS:
+                found = self._candidates(opened, allowed_N, count, queries_ND, k)
+            else:
+                depth = min(count, self.snapshot.over_retrieve * k + SPARE)
+                found = among(vectors_ND, np.flatnonzero(allowed_N), queries_ND, depth)
+            rows_NK, scores_NK = best(vectors_ND, found, queries_ND, k)
+        except RuntimeError as err:  # FAISS names rows or lists that are not there
+            raise CorruptArtifactError(
+                f"{opened.segment.folder}: FAISS cannot search it ({str(err).splitlines()[-1]}); "
+                f"run: ragray index verify {self.index}"
+            ) from err
         return np.where(rows_NK < 0, -1, rows_NK + opened.offset), scores_NK
 
     def _candidates(

@@ -12,8 +12,12 @@ from ragray.retrieve.retriever import LocalRetriever
 from ragray.run import Run
 
 
-def load_retriever(index: Path, run: Path | None, config: Config, *, device: str = "auto") -> LocalRetriever:
+def load_retriever(
+    index: Path, run: Path | None, config: Config, *, snapshot: str | None = None, device: str = "auto"
+) -> LocalRetriever:
     """Open an index with the run's question encoder, else with the one it was made with; `lexical` mode loads none.
+
+    ``snapshot`` is the current one by default.
 
     Raises:
         EncoderMismatchError: the run, or an encoder named in the configuration, belongs to another index.
@@ -21,7 +25,7 @@ def load_retriever(index: Path, run: Path | None, config: Config, *, device: str
         ModelNotFoundError: the encoder's or the reranker's name resolves to nothing.
     """
     settings = config.retrieve
-    reader = IndexReader.open(index, threads=settings.threads)
+    reader = IndexReader.open(index, snapshot=snapshot, threads=settings.threads)
     encoder = None if settings.mode == "lexical" else question_encoder(reader, run, config, device=device)
     if run is not None and encoder is None:
         reader.require_encoder(Run.open(run).facts.encoder, f"run {run}")

@@ -12,12 +12,12 @@ import pytest
 
 from ragray.artifact import exclusive
 from ragray.cluster import corpus as cluster_corpus
-from ragray.cluster.corpus import STAGING_FOLDER, IngestReport, LotStager, ingest
+from ragray.cluster.corpus import STAGING_FOLDER, IngestReport, ingest
 from ragray.config import Config, load_config
 from ragray.corpus.find import find_sources
 from ragray.corpus.parts import cut_source
 from ragray.corpus.record import Refusal
-from ragray.corpus.stage import Lot, plan_lots, staged, staged_refusals
+from ragray.corpus.stage import Lot, Stager, plan_lots, staged, staged_refusals
 from ragray.corpus.table import Corpus
 from ragray.corpus.tokens import load_tokenizer
 from ragray.errors import ArtifactBusyError, InputError, NotAnArtifactError
@@ -160,7 +160,7 @@ def test_a_run_killed_between_files_is_resumed_where_it_stood(tmp_path: Path) ->
     write_jsonl(source / "b.jsonl", numbered(3, 3))
     lots = lots_of(source, settings)
     staging = tmp_path / "out" / STAGING_FOLDER
-    stager = LotStager(settings, str(staging), lots)
+    stager = Stager(settings, staging)
     stager.stage(lots[0])
     stager.stage(lots[1])
     (staging / lots[1].key / "done.json").unlink()
@@ -209,8 +209,9 @@ def test_a_file_that_changes_while_it_is_read_is_not_staged(tmp_path: Path) -> N
     path = write_jsonl(tmp_path / "a.jsonl", numbered(0, 3))
     (lot,) = lots_of(path, config())
     write_jsonl(path, numbered(0, 4))
-    _, _, error = LotStager(config(), str(tmp_path / "staging"), [lot]).stage(lot)
-    assert error == f"{path}: changed while it was read; run again once nobody writes to it"
+    with pytest.raises(InputError) as caught:
+        Stager(config(), tmp_path / "staging").stage(lot)
+    assert str(caught.value) == f"{path}: changed while it was read; run again once nobody writes to it"
     assert staged(tmp_path / "staging", lot) is None
 
 
@@ -258,7 +259,7 @@ def test_a_lot_is_staged_anew_when_its_attempt_was_not_finished(tmp_path: Path) 
     folder = tmp_path / "staging" / lot.key
     folder.mkdir(parents=True)
     shutil.copy(path, folder / "part-000007.parquet")
-    assert LotStager(config(), str(tmp_path / "staging"), [lot]).stage(lot) == (1, 3, "")
+    assert Stager(config(), tmp_path / "staging").stage(lot).num_passages == 3
     assert len(list(folder.glob("part-*.parquet"))) == 1
     assert [refusal.line for refusal in staged_refusals(tmp_path / "staging", lot)] == [4]
 

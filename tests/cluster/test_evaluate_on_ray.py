@@ -1,20 +1,24 @@
 """Evaluation on Ray: scores of known answers, parts of a killed run are kept, nothing is answered twice."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ragray.artifact import unpublish
+from ragray.cluster import evaluate
 from ragray.cluster.evaluate import DETAILS_FILE, PREDICTIONS_FILE, evaluate_rag, spread
 from ragray.config import load_config
-from ragray.errors import ConfigError
+from ragray.errors import ConfigError, InputError, ModelNotFoundError
 from ragray.evaluate.answers import score
 from ragray.examples import read_examples
 from ragray.types import Example
-from tests.helpers import some_passages
+from tests.helpers import index_of, some_passages, write_index
 
-CONFIG = load_config(None, ["generate.model=first-sentence", "generate.batch_size=4", "evaluate.num_workers=2"])
+FAKE = ["generate.model=first-sentence", "generate.batch_size=4", "evaluate.num_workers=2"]
+CONFIG = load_config(None, FAKE)
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +71,49 @@ def test_answers_of_a_killed_run_are_kept(report: Path, hash_index: Path, exampl
     assert [name for name, text in predictions.items() if text == "planted"] == ["q4", "q5", "q6", "q7"]
 
 
-def test_other_settings_are_evaluated_anew(report: Path, hash_index: Path, examples: Path) -> None:
-    other = load_config(None, ["generate.model=first-sentence", "retrieve.k=1"])
-    assert not evaluate_rag(examples, report, other, index=hash_index).reused
+@pytest.mark.parametrize(
+    "other", ["retrieve.k=1", "retrieve.candidates=7", "retrieve.where=n == 1", "embed.model=hash:64"]
+)
+def test_other_settings_are_evaluated_anew(
+    report: Path, hash_index: Path, examples: Path, tmp_path: Path, other: str
+) -> None:
+    shutil.copytree(report, tmp_path / "report")
+    settings = load_config(None, [*FAKE, other])
+    assert not evaluate_rag(examples, tmp_path / "report", settings, index=hash_index).reused
+
+
+def test_other_workers_are_not(report: Path, hash_index: Path, examples: Path) -> None:
+    settings = load_config(None, [*FAKE, "evaluate.num_workers=1", "retrieve.threads=2"])
+    assert evaluate_rag(examples, report, settings, index=hash_index).reused
+
+
+def test_what_is_wrong_in_a_worker_arrives_as_it_was_raised(
+    ray_session: None, hash_index: Path, examples: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelNotFoundError, match="no model 'gpt-9'"):
+        evaluate_rag(examples, tmp_path, load_config(None, ["generate.model=gpt-9"]), index=hash_index)
+    with pytest.raises(InputError, match="n =="):
+        evaluate_rag(examples, tmp_path, load_config(None, [*FAKE, "retrieve.where=n =="]), index=hash_index)
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_a_snapshot_published_meanwhile_answers_nothing(
+    ray_session: None, examples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = index_of(tmp_path, some_passages(40))
+    whole = evaluate_rag(examples, tmp_path / "whole", CONFIG, index=index)
+    open_system = evaluate._system
+
+    def publish_after(*args: Any) -> Any:
+        system = open_system(*args)
+        write_index(index, tmp_path / "embeddings", tmp_path / "corpus", name="000002-empty", deleted=range(20))
+        return system
+
+    monkeypatch.setattr(evaluate, "_system", publish_after)
+    assert evaluate_rag(examples, tmp_path / "meanwhile", CONFIG, index=index).ranking == whole.ranking
+    monkeypatch.undo()
+    after = evaluate_rag(examples, tmp_path / "after", CONFIG, index=index)
+    assert after.ranking and after.ranking.recall[1] == 0
 
 
 def test_a_report_without_manifest_is_made_again(

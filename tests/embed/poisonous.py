@@ -47,8 +47,8 @@ class PoisonousEncoder:
 class PoisonousBlockEncoder(BlockEncoder):
     """An actor with such an encoder."""
 
-    def __init__(self, config: EmbedConfig, folder: str, threads: int) -> None:
-        super().__init__(config, folder, threads)
+    def set_up(self, config: EmbedConfig, threads: int) -> None:
+        super().set_up(config, threads)
         self.worker.encoder = PoisonousEncoder(self.worker.encoder)
 
 
