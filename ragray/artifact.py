@@ -21,9 +21,12 @@ from tokenize import TokenError
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
-from ragray.errors import ArtifactBusyError, CorruptArtifactError, NotAnArtifactError
+from ragray.errors import ArtifactBusyError, ArtifactError, CorruptArtifactError, NotAnArtifactError, first_line
 
 MANIFEST_NAME = "manifest.json"
+CURRENT = "CURRENT"
+"""File of an index that names its current snapshot: an index has no manifest, its snapshots are (`ragray.index.snapshot`)."""
+
 FORMAT_VERSION = 1
 CHECKSUM_ON_OPEN_BYTES = 64 << 20
 """Files up to this size are checksummed whenever an artefact is opened; larger ones when they have changed since (`CHECKED_NAME`)."""
@@ -91,7 +94,8 @@ def file_checksum(path: Path) -> str:
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success move it there, on any error remove it.
 
-    Works for a file and for a folder. The content is flushed to disk before the move.
+    Works for a file and for a folder. The content is flushed to disk before the move. A folder that was there is moved away
+    first: a process killed at that very moment leaves it whole, but under its hidden name ``.*.old``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
@@ -103,7 +107,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
         _flush(temporary)
         if temporary.is_dir() and path.exists():
             path.replace(old)
-        temporary.replace(path)
+        try:
+            temporary.replace(path)
+        except OSError:
+            if old.exists():
+                old.replace(path)
+            raise
         _flush(path.parent)
         shutil.rmtree(old, ignore_errors=True)
     finally:
@@ -119,6 +128,13 @@ def _flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def write_through(path: Path, text: str) -> None:
+    """Write a small file and wait until it is on disk, not atomically: it may be found cut off."""
+    path.write_text(text, encoding="utf-8")
+    _flush(path)
+    _flush(path.parent)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -182,7 +198,7 @@ def read_manifest(folder: Path, kind: str) -> Manifest:
             )
         manifest = Manifest.model_validate(raw)
     except (ValueError, AttributeError, ValidationError) as err:
-        raise CorruptArtifactError(f"{path}: cannot be read as a manifest ({_first_line(err)}); {advice}") from err
+        raise CorruptArtifactError(f"{path}: cannot be read as a manifest ({first_line(err)}); {advice}") from err
     if manifest.kind != kind:
         raise NotAnArtifactError(f"{folder}: no {kind} here (its manifest is of kind {manifest.kind}); {advice}")
     return manifest
@@ -265,13 +281,26 @@ def is_current(folder: Path, *, kind: str, fingerprint: str) -> bool:
         return False
 
 
+def _kind_of(folder: Path) -> str:
+    """Return the kind of the artefact in a folder; nothing where there is none, or one that cannot be read."""
+    if (folder / CURRENT).is_file():
+        return "index"
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return str(json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8")).get("kind", ""))
+    return ""
+
+
 @contextlib.contextmanager
-def exclusive(folder: Path, *, wait: bool = False) -> Iterator[None]:
+def exclusive(folder: Path, *, kind: str = "", wait: bool = False) -> Iterator[None]:
     """Hold the folder for writing; the operating system lets go when the process ends, however it ends.
 
     Raises:
         ArtifactBusyError: another process holds it, and this one does not ``wait``.
+        ArtifactError: an artefact of another ``kind``, if one is given, lies there.
     """
+    other = _kind_of(folder)
+    if kind and other and other != kind:
+        raise ArtifactError(f"{folder}: holds {other}, which {kind} would overwrite; choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a+", encoding="utf-8") as lock:
         try:
@@ -286,7 +315,3 @@ def exclusive(folder: Path, *, wait: bool = False) -> Iterator[None]:
         lock.write(str(os.getpid()))
         lock.flush()
         yield
-
-
-def _first_line(err: Exception) -> str:
-    return str(err).splitlines()[0] if str(err) else type(err).__name__

@@ -1,4 +1,4 @@
-"""Every error that ragray raises on purpose. In: what went wrong. Out: one line that says what, where and what to do next.
+"""Every error that ragray raises on purpose, and how one travels. In: what went wrong. Out: one line: what, where, what to do next.
 
 ::
 
@@ -104,3 +104,19 @@ class OverloadedError(RagrayError):
     """The service holds as many waiting requests as it may; try again later."""
 
     exit_code = 9
+
+
+def pack(error: RagrayError | None) -> tuple[str, str]:
+    """Return kind and message, to be sent by a process whose traces nobody is to read; both empty without an error."""
+    return (type(error).__name__, str(error)) if error else ("", "")
+
+
+def unpack(kind: str, message: str) -> RagrayError:
+    """Return the error that `pack` was given."""
+    found: RagrayError = globals().get(kind, RagrayError)(message)
+    return found
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what foreign code says of an error, else the error's name."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ragray.artifact import atomic_path, exclusive, file_checksum
-from ragray.errors import MissingPackageError, ModelNotFoundError
+from ragray.errors import MissingPackageError, ModelNotFoundError, first_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ def _from_hub(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
     except Exception as err:  # whatever the hub's client raises, the user needs the same sentence
-        reason = str(err).splitlines()[0] if str(err) else type(err).__name__
+        reason = first_line(err)
         raise ModelNotFoundError(f"model '{name}' cannot be had from the hub ({reason}); {_available()}") from err
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ragray.artifact import open_artifact
 from ragray.config import GenerateConfig
 from ragray.embed.encoder import EncoderFingerprint
-from ragray.errors import CorruptArtifactError
+from ragray.errors import CorruptArtifactError, first_line
 
 MODEL_FOLDER = "model"
 GENERATOR_FOLDER = "generator"
@@ -53,7 +53,7 @@ class Run:
         try:
             facts = RunFacts.model_validate(manifest.facts)
         except ValidationError as err:
-            reason = str(err).splitlines()[0]
+            reason = first_line(err)
             raise CorruptArtifactError(f"{folder}/manifest.json: facts are malformed ({reason}); train again") from err
         return cls(folder, f"{folder.resolve().name}-{manifest.fingerprint[:8]}", facts)
 

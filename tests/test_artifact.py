@@ -1,5 +1,6 @@
 """The folders that stages hand over: what makes one an artefact, what betrays a broken one, who may write it."""
 
+import contextlib
 import json
 import os
 import signal
@@ -23,7 +24,7 @@ from ragray.artifact import (
     read_manifest,
     unpublish,
 )
-from ragray.errors import ArtifactBusyError, CorruptArtifactError, NotAnArtifactError
+from ragray.errors import ArtifactBusyError, ArtifactError, CorruptArtifactError, NotAnArtifactError
 
 
 @pytest.fixture
@@ -259,6 +260,47 @@ def test_the_folder_is_free_again_after_an_error(tmp_path: Path) -> None:
         raise ValueError
     with exclusive(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("kind", ["run", "index", "import"])
+def test_a_stage_does_not_overwrite_what_another_one_made(corpus: Path, kind: str) -> None:
+    with (
+        pytest.raises(ArtifactError, match=f"holds corpus, which {kind} would overwrite"),
+        exclusive(corpus, kind=kind),
+    ):
+        pass
+    with exclusive(corpus, kind="corpus"):
+        pass
+    assert isinstance(open_artifact(corpus, "corpus"), Manifest)
+
+
+def test_an_index_is_not_overwritten_either_and_what_cannot_be_read_is(tmp_path: Path) -> None:
+    for name, text, found in (("CURRENT", "000001-x", "index"), ("manifest.json", "{", "")):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / name).write_text(text)
+        with contextlib.ExitStack() as stack:
+            if found:
+                stack.enter_context(pytest.raises(ArtifactError, match=f"holds {found}"))
+            stack.enter_context(exclusive(folder, kind="corpus"))
+
+
+def test_atomic_path_puts_the_old_folder_back_where_the_new_one_cannot_be_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old").touch()
+    replace = Path.replace
+
+    def failing(path: Path, target: Path) -> Path:
+        if path.suffix == ".tmp":
+            raise OSError("no")
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", failing)
+    with pytest.raises(OSError, match="no"), atomic_path(tmp_path / "out") as folder:
+        folder.mkdir()
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "old"]
 
 
 def test_a_lock_is_no_artefact(corpus: Path) -> None:

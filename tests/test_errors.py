@@ -7,7 +7,7 @@ import re
 import pytest
 
 from ragray import errors
-from ragray.errors import ArtifactError, CorruptArtifactError, RagrayError
+from ragray.errors import ArtifactError, CorruptArtifactError, RagrayError, first_line, pack, unpack
 
 CLASSES = [value for value in vars(errors).values() if inspect.isclass(value) and issubclass(value, Exception)]
 NODE = re.compile(r"^(?P<stem>[ │├└─]*)(?P<name>\w+Error)\b", re.MULTILINE)
@@ -34,6 +34,18 @@ def test_every_error_survives_pickling_with_its_message_and_class(error: type[Ra
     thawed = pickle.loads(pickle.dumps(error("corpus.jsonl:3: no field 'text'")))
     assert type(thawed) is error
     assert str(thawed) == "corpus.jsonl:3: no field 'text'"
+
+
+@pytest.mark.parametrize("error", CLASSES)
+def test_every_error_survives_packing(error: type[RagrayError]) -> None:
+    found = unpack(*pack(error("corpus.jsonl:3: no field 'text'")))
+    assert (type(found), str(found)) == (error, "corpus.jsonl:3: no field 'text'")
+    assert pack(None) == ("", "")
+    assert type(unpack("FromElsewhereError", "x")) is RagrayError
+
+
+def test_an_error_without_a_message_has_a_first_line() -> None:
+    assert [first_line(error) for error in (MemoryError(), OSError("a\nb"))] == ["MemoryError", "a"]
 
 
 @pytest.mark.parametrize("error", CLASSES)

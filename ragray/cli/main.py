@@ -59,7 +59,7 @@ Every stage takes --config FILE.yaml and, last, any number of section.key=value 
 Without --address (or RAY_ADDRESS) a Ray cluster is started on this machine for the length of the command.
 """
 
-_OVERRIDE = re.compile(r"[a-z_]+\.[a-z_]+=")
+_OVERRIDE = re.compile(r"[a-z_]+\.[a-z_0-9]+=")
 
 
 _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)

@@ -10,11 +10,12 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from ragray import errors
-from ragray.errors import ArtifactError, RagrayError
+from ragray.errors import ArtifactError, RagrayError, pack, unpack
 
 MAX_TASKS = 4096
 """Units are handed out in so many tasks at most, each of several neighbouring units if there are more."""
+
+COLUMNS = ("count", "seconds", "kind", "message")
 
 U = TypeVar("U")
 
@@ -41,13 +42,8 @@ class UnitActor(ABC, Generic[U]):
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Do the units of a batch; return what each counts, its seconds, and its error's kind and message, if there was one."""
         counts, seconds, failures = zip(*(self._attempt(unit) for unit in batch["unit"]), strict=True)
-        kinds = [type(failure).__name__ if failure else "" for failure in failures]
-        return {
-            "count": np.array(counts),
-            "seconds": np.array(seconds),
-            "kind": np.array(kinds),
-            "error": np.array([str(failure or "") for failure in failures]),
-        }
+        kinds, messages = zip(*map(pack, failures), strict=True)
+        return dict(zip(COLUMNS, map(np.array, (counts, seconds, kinds, messages)), strict=True))
 
     def _attempt(self, unit: U) -> tuple[int, float, RagrayError | None]:
         started, count, failure = monotonic(), 0, self._failure
@@ -91,5 +87,5 @@ def run_units(
     )
     for row in results.iter_rows():
         if row["kind"]:
-            raise getattr(errors, str(row["kind"]))(str(row["error"]))
+            raise unpack(row["kind"], row["message"])
         yield int(row["count"]), float(row["seconds"])

@@ -24,6 +24,9 @@ from ragray.index.snapshot import SEGMENTS, SegmentRef, Snapshot, publish_snapsh
 from ragray.index.tune import tuned_snapshot
 from ragray.progress import Progress
 
+PLANNING = {"type", "exact_up_to_rows", "memory_gib", "p95_ms", "min_recall", "nlist"}
+"""Keys of `IndexConfig` that decide the FAISS type."""
+
 
 @dataclass(frozen=True, slots=True)
 class CompactReport:
@@ -97,10 +100,18 @@ def compact_index(index: Path, config: Config, *, address: str | None = None) ->
 
 
 def _is_compact(base: Snapshot, plan: IndexPlan, config: IndexConfig) -> bool:
-    """Say whether a compaction would change nothing but the names."""
-    fewest = -(-base.num_live // config.segment_rows)
-    wanted = "type" not in config.model_fields_set or plan.factory == base.factory
-    return base.num_live == base.num_rows and len(base.segments) <= fewest and wanted
+    """Say whether a compaction would change nothing but the names, and nothing that the configuration asks for by name."""
+    number, asked = -(-base.num_live // config.segment_rows), config.model_fields_set
+    changes = (
+        base.num_live < base.num_rows,
+        len(base.segments) > number or ("segment_rows" in asked and len(base.segments) != number),
+        asked & PLANNING and plan.factory != base.factory,
+        "lexical" in asked and config.lexical != base.lexical,
+        plan.nlist and "nprobe" in asked and config.nprobe not in (0, base.nprobe),
+        plan.nlist and "over_retrieve" in asked and config.over_retrieve not in (0, base.over_retrieve),
+        "min_recall" in asked and base.recall_at_10 is not None and base.recall_at_10 < config.min_recall,
+    )
+    return not any(changes)
 
 
 def _parts(num_live: int, segment_rows: int, key: str) -> list[Part]:

@@ -77,7 +77,7 @@ def ingest(sources: Sequence[str], out: Path, config: Config, *, address: str | 
     out = out.absolute()
     _check_packages(config.ingest)
     tokenizer = load_tokenizer(config.embed).identity
-    with artifact.exclusive(out):
+    with artifact.exclusive(out, kind="corpus"):
         cut = [part for source in find_sources(sources, exclude=out) for part in cut_source(source)]
         found, checksums = [source for source, _ in cut], [checksum for _, checksum in cut]
         settings = config.ingest.model_dump(mode="json", exclude={"num_workers", "max_damaged"})

@@ -19,7 +19,7 @@ from ragray.cluster.session import has_cluster, session
 from ragray.config import Config, EmbedConfig
 from ragray.corpus.table import QUARANTINE_NAME, Corpus
 from ragray.embed.attempts import ATTEMPT_FOLDER
-from ragray.embed.encoder import EncoderFingerprint, encoder_fingerprint
+from ragray.embed.encoder import EncoderFingerprint, absolute_model, encoder_fingerprint
 from ragray.embed.processes import embed_in_processes
 from ragray.embed.shards import (
     BLOCK_FOLDER,
@@ -94,7 +94,7 @@ def embed_corpus(
     encoder = encoder_fingerprint(settings)
     plan = _plan_key(source, encoder, settings)
     key = artifact.fingerprint([plan, encoder.model, settings.question_prefix])
-    with artifact.exclusive(out):
+    with artifact.exclusive(out, kind="embeddings"):
         if artifact.is_current(out, kind="embeddings", fingerprint=key):
             refused = artifact.read_manifest(out, "embeddings").facts["num_quarantined"]
             assert isinstance(refused, int)
@@ -109,13 +109,12 @@ def embed_corpus(
 
 
 def _checked(config: EmbedConfig) -> EmbedConfig:
-    """Name a local model's folder absolutely (actors, and later readers, work in other folders); refuse what has no effect."""
+    """Refuse what has no effect; name a local model's folder absolutely."""
     if config.engine == "openvino" and config.gpus_per_worker:
         raise ConfigError("embed.engine=openvino runs on the CPU; set embed.gpus_per_worker=0, or embed.engine=torch")
     if config.dtype in ("bfloat16", "float16") and not config.gpus_per_worker:
         logger.warning("embed.dtype=%s: on most CPUs this is several times slower than float32", config.dtype)
-    folder = Path(config.model).expanduser()
-    return config.model_copy(update={"model": str(folder.resolve())}) if folder.is_dir() else config
+    return absolute_model(config)
 
 
 def _plan_key(source: Corpus, encoder: EncoderFingerprint, config: EmbedConfig) -> str:
@@ -129,7 +128,6 @@ def _prepare(out: Path, encoder: EncoderFingerprint, blocks: Sequence[Block]) ->
 
     Raises:
         EncoderMismatchError: it holds vectors of another encoder.
-        ArtifactError: it holds another artefact.
     """
     found = _encoder_in(out)
     if found:
@@ -148,10 +146,7 @@ def _encoder_in(out: Path) -> EncoderFingerprint | None:
     """Return the encoder of the vectors in a folder, finished or not; nothing if the folder does not say."""
     with contextlib.suppress(CorruptArtifactError, KeyError, ValueError):
         if (out / artifact.MANIFEST_NAME).is_file():
-            try:
-                return encoder_of(artifact.read_manifest(out, "embeddings"))
-            except NotAnArtifactError as err:
-                raise ArtifactError(f"{out}: holds an artefact that is no embeddings; choose another --out") from err
+            return encoder_of(artifact.read_manifest(out, "embeddings"))
     with contextlib.suppress(OSError, KeyError, ValueError, TypeError):
         plan = json.loads((out / PLAN_NAME).read_text(encoding="utf-8"))
         return TypeAdapter(EncoderFingerprint).validate_python(plan["encoder"])
@@ -178,7 +173,7 @@ def _embed_missing(
                 return embed_in_processes(todo, out.resolve(), config, lambda block: progress.advance(block.num_rows))
         with session(address), Progress("embed", total=total, unit="passages") as progress:
             return _run(todo, out, config, progress)
-    except (RagrayError, KeyboardInterrupt):
+    except (RagrayError, KeyboardInterrupt, SystemExit):
         shutil.rmtree(out / ATTEMPT_FOLDER, ignore_errors=True)
         raise
 

@@ -125,7 +125,7 @@ def evaluate_rag(
     questions = spread(read_examples(examples), config.evaluate.limit)
     system = _system(config, None if closed_book else index, run)
     key = _key(questions, system)
-    with artifact.exclusive(out):
+    with artifact.exclusive(out, kind="report"):
         reused = artifact.is_current(out, kind="report", fingerprint=key)
         if not reused:
             lines = _answers(questions, system, out, key, address)

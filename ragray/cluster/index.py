@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,7 @@ from ragray.corpus.table import Corpus
 from ragray.embed.shards import Embeddings
 from ragray.errors import ArtifactError
 from ragray.index.build import SegmentPlan, build_segment, plan_segments, sample_rows, train_empty_index
+from ragray.index.history import TRAINED
 from ragray.index.plan import IndexPlan, plan_index
 from ragray.index.search import IndexReader
 from ragray.index.snapshot import (
@@ -35,13 +37,14 @@ from ragray.index.snapshot import (
 from ragray.index.tune import tuned_snapshot
 from ragray.progress import Progress
 
-TRAINED = "trained"
-"""Folder of an index that keeps trained lists and codes until the segments that need them are built."""
+BUILT = "%s: built before from these embeddings and changed since (now %s): left as it is; ragray index snapshots, promote go back"
+
+logger = logging.getLogger("ragray")
 
 
 @dataclass(frozen=True, slots=True)
 class IndexReport:
-    """What a run of `index build` did."""
+    """What a run of `index build` did; ``reused``: it had been built before, and perhaps changed since by sync, delete or compact."""
 
     snapshot: Snapshot
     seconds: float
@@ -64,12 +67,14 @@ def build_index(
     vectors, passages = Embeddings.open(embeddings.resolve()), Corpus.open(corpus.resolve())
     _require_match(vectors, passages)
     plan = plan_index(vectors.num_rows, vectors.encoder.dim, config.index)
-    key = artifact.fingerprint([vectors.manifest.fingerprint, config.index.model_dump(mode="json")])
+    key = artifact.fingerprint([vectors.content, config.index.model_dump(mode="json")])
     require_file_system(out)
-    with artifact.exclusive(out):
+    with artifact.exclusive(out, kind="index"):
         expected = find_current(out)
         current = _current(out)
-        if current and current.source == key and _is_whole(out):
+        if current and current.build == key and _is_whole(out):
+            if current.source != key:
+                logger.info(BUILT, out, current.name)
             return IndexReport(current, monotonic() - started, True, plan.reason)
         segments = plan_segments(
             vectors, passages, config.index.segment_rows, _segment_key(vectors, plan, config.index)
@@ -103,9 +108,7 @@ def _require_match(vectors: Embeddings, corpus: Corpus) -> None:
 def _segment_key(vectors: Embeddings, plan: IndexPlan, config: IndexConfig) -> str:
     """Name what a segment's content depends on: another latency or recall asked for builds none anew."""
     sample = [plan.train_rows, config.seed] if plan.nlist else []
-    return artifact.fingerprint(
-        [vectors.manifest.fingerprint, plan.factory, config.segment_rows, config.lexical, *sample]
-    )
+    return artifact.fingerprint([vectors.content, plan.factory, config.segment_rows, config.lexical, *sample])
 
 
 def _current(out: Path) -> Snapshot | None:
@@ -151,6 +154,7 @@ def _snapshot(
         parent=parent.name if parent else None,
         created_at=now(),
         source=key,
+        build=key,
         segments=tuple(SegmentRef(name=segment.name, num_rows=segment.num_rows) for segment in segments),
         encoder=vectors.encoder,
         encoder_config=vectors.encoder_config,

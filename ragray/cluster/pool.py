@@ -144,7 +144,7 @@ class RetrieverPool:
             _await_open(opened, f"{self.index}: snapshot {name}")
         except RagrayError:
             for actor in self.actors:
-                actor.release.remote(name)
+                actor.release.options(concurrency_group=OPENING).remote(name)  # after what is being opened there
             raise
         self.learn([served])
         for actor in self.actors:

@@ -20,8 +20,8 @@ from ragray.types import Hit
 
 
 @contextmanager
-def retriever_pool(index: Path, config: RetrieveConfig) -> Iterator[RetrieverPool]:
-    """Start the actors on the current snapshot, wait until all have opened it, end them with the block.
+def retriever_pool(index: Path, config: RetrieveConfig, *, snapshot: str | None = None) -> Iterator[RetrieverPool]:
+    """Start the actors on a snapshot (the current one by default), wait until all have opened it, end them with the block.
 
     Raises:
         ArtifactError: the index cannot be opened; the actors' own error is shown.
@@ -29,8 +29,8 @@ def retriever_pool(index: Path, config: RetrieveConfig) -> Iterator[RetrieverPoo
     """
     import ray
 
-    snapshot = read_snapshot(index)
-    num_shards = max(1, min(config.num_shards, len(snapshot.segments)))
+    opened = read_snapshot(index, snapshot)
+    num_shards = max(1, min(config.num_shards, len(opened.segments)))
     actor = ray.remote(
         num_cpus=config.cpus_per_actor,
         max_restarts=-1,
@@ -42,7 +42,7 @@ def retriever_pool(index: Path, config: RetrieveConfig) -> Iterator[RetrieverPoo
         tuple(actor.remote(str(index.resolve()), shard, num_shards, config.threads) for shard in range(num_shards))
         for _ in range(config.num_replicas)
     )
-    pool = RetrieverPool(index.resolve(), Served(0, snapshot), snapshot.encoder, replicas, owner=True)
+    pool = RetrieverPool(index.resolve(), Served(0, opened), opened.encoder, replicas, owner=True)
     try:
         pool.serve(pool.served)
         yield pool

@@ -15,6 +15,9 @@ from ragray.index.segment import Segment
 from ragray.index.snapshot import SEGMENTS
 from ragray.progress import Progress
 
+ROW_BYTES = 1024
+"""Memory that a row takes while its segment is built, beside its vector in float32: ids, postings, Arrow's buffers."""
+
 
 class Part(Protocol):
     """A segment to write."""
@@ -52,18 +55,31 @@ def write_as_tasks(
 
     for litter in (index / SEGMENTS).glob(".*.tmp"):
         shutil.rmtree(litter, ignore_errors=True)
-    empty_bytes = ray.put(empty)
-    task = ray.remote(_write)
-    waiting = {task.remote(write, part, empty_bytes): part for part in parts}
-    while waiting:
-        [ready], _ = ray.wait(list(waiting), num_returns=1)
-        try:
+    empty_bytes, dim = ray.put(empty), faiss.deserialize_index(empty).d
+    task, room = ray.remote(_write), _memory_of_a_node()
+    waiting = {
+        task.options(memory=min(part.num_rows * (4 * dim + ROW_BYTES), room)).remote(write, part, empty_bytes): part
+        for part in parts
+    }
+    try:
+        while waiting:
+            [ready], _ = ray.wait(list(waiting), num_returns=1)
             ray.get(ready)
-        except RayTaskError as err:
-            if isinstance(err.cause, RagrayError | OSError):
-                raise err.cause from err
-            raise
-        progress.advance(waiting.pop(ready).num_rows)
+            progress.advance(waiting.pop(ready).num_rows)
+    except RayTaskError as err:
+        if isinstance(err.cause, RagrayError | OSError):
+            raise err.cause from err
+        raise
+    finally:
+        for unfinished in waiting:
+            ray.cancel(unfinished, force=True)
+
+
+def _memory_of_a_node() -> int:
+    """Return the memory, in bytes, that one task can reserve at most: that of the largest node."""
+    import ray
+
+    return int(max(node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"]))
 
 
 def _write(write: Callable[[P, faiss.Index], None], part: P, empty_bytes: np.ndarray) -> None:

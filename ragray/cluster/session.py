@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from ragray.errors import RagrayError
+from ragray.errors import RagrayError, first_line
 
 NAMESPACE = "ragray"
 LOCAL_OBJECT_STORE_BYTES = 256 << 20
@@ -66,7 +66,7 @@ def session(address: str | None = None) -> Iterator[None]:
             else:
                 _start_local()
     except OSError as err:
-        reason = str(err).splitlines()[0]
+        reason = first_line(err)
         raise RagrayError(f"no Ray cluster answers at {address} ({reason}); check --address and RAY_ADDRESS") from err
     for name in ("ray.data", "ray.train", "ray.serve"):
         logging.getLogger(name).setLevel(logging.ERROR)

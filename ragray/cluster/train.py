@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -16,7 +17,7 @@ from typing import Any
 from ragray import artifact
 from ragray.cluster.retrieve import RetrieverPool, retriever_pool
 from ragray.cluster.session import session
-from ragray.config import Config, EncoderConfig
+from ragray.config import Config, EncoderConfig, RetrieveConfig
 from ragray.embed.encoder import load_encoder
 from ragray.errors import TrainingError
 from ragray.examples import read_examples
@@ -31,6 +32,10 @@ from ragray.types import Example
 
 STATE_FOLDER = ".train"
 KEY_FILE = "run.key"
+UNUSED = ("mode", "where", "rerank_model")
+"""Keys of `RetrieveConfig` that training does not look at."""
+
+logger = logging.getLogger("ragray")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +74,21 @@ def train_rag(
     started = monotonic()
     snapshot = IndexReader.open(index).snapshot
     questions = read_examples(examples)
+    unused = [name for name in UNUSED if getattr(config.retrieve, name) != RetrieveConfig.model_fields[name].default]
+    if unused:
+        names = ", ".join(f"retrieve.{name}" for name in unused)
+        logger.warning("train: %s without effect: training searches all passages, by vectors", names)
     generator = resolve_model(config.generate.model)
     schedule = Schedule(len(questions), config.train.num_workers, config.train)
     key = artifact.fingerprint(
         [snapshot.source, artifact.file_checksum(examples), weights_fingerprint(generator), *_decisive(config)]
     )
-    with artifact.exclusive(out):
+    with artifact.exclusive(out, kind="run"):
         if artifact.is_current(out, kind="run", fingerprint=key):
             loss = float(str(artifact.read_manifest(out, "run").facts["final_loss"]))
             return TrainReport(out, schedule.num_steps, loss, monotonic() - started, True)
         _claim(out, key, restart)
-        with session(address), retriever_pool(index, config.retrieve) as pool:
+        with session(address), retriever_pool(index, config.retrieve, snapshot=snapshot.name) as pool:
             setup = WorkerSetup(str(out.resolve()), str(generator), snapshot.encoder_config, questions, pool, config)
             with Progress("train", total=schedule.num_steps, unit="steps") as progress, _following(out, progress):
                 loss = _fit(setup, out)

@@ -15,9 +15,9 @@ from ragray.corpus.columns import read_arrow, read_parquet
 from ragray.corpus.lines import read_csv, read_jsonl
 from ragray.corpus.pages import read_html, read_pdf, read_text
 from ragray.corpus.record import Record, Refusal
-from ragray.corpus.sources import Source, first_line
+from ragray.corpus.sources import Source
 from ragray.corpus.trees import read_json
-from ragray.errors import InputError, RagrayError
+from ragray.errors import InputError, RagrayError, first_line
 
 Reader = Callable[[Source, IngestConfig], Iterator[Record | Refusal]]
 READERS: Mapping[str, Reader] = {

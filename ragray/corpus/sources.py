@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from ragray.artifact import file_checksum
-from ragray.errors import InputError, MissingPackageError, RagrayError
+from ragray.errors import InputError, MissingPackageError, RagrayError, first_line
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -183,11 +183,6 @@ def reaching(label: str) -> Iterator[None]:
         raise InputError(
             f"{label}: cannot be reached ({first_line(err)}); check the address and its credentials"
         ) from err
-
-
-def first_line(err: BaseException) -> str:
-    """Return the first line of an error's message, else its name."""
-    return next(iter(str(err).splitlines()), "") or type(err).__name__
 
 
 def _without_query(location: str) -> str:

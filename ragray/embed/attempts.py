@@ -1,8 +1,8 @@
 """What was in hand when a process died. In: the block that is begun, the passage that is tried. Out: how often each was fatal.
 
 Whoever embeds a block leaves a marker on disk and removes it when the block is done or an error is reported; only a process
-that died left its marker behind. The markers outlive every process, so that a passage which takes the whole machine down is
-still found.
+that died left its marker behind. The markers outlive every process and are on disk at once, so that a passage which takes the
+whole machine down is still found.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from ragray.artifact import write_through
 
 ATTEMPT_FOLDER = "attempts"
 
@@ -33,15 +35,15 @@ class Attempts:
 
     def deaths(self, name: str) -> Deaths:
         """Count the markers of a block that nobody removed; ask before beginning it."""
-        held = [path.read_text(encoding="ascii") for path in self._folder.glob(f"{name}.*")]
-        return Deaths(len(held), Counter(int(row) for row in held if row))
+        held = [path.read_text(encoding="ascii", errors="replace") for path in self._folder.glob(f"{name}.*")]
+        return Deaths(len(held), Counter(int(row) for row in held if row.isdecimal()))
 
     @contextlib.contextmanager
     def begin(self, name: str) -> Iterator[Attempt]:
         """Mark a block as being worked on until the block of code ends, however it ends, unless the process does."""
         self._folder.mkdir(parents=True, exist_ok=True)
         marker = self._folder / f"{name}.{uuid.uuid4().hex[:8]}"
-        marker.touch()
+        write_through(marker, "")
         try:
             yield Attempt(marker)
         finally:
@@ -56,4 +58,4 @@ class Attempt:
 
     def hold(self, row: int) -> None:
         """Say which row is tried next."""
-        self.marker.write_text(str(row), encoding="ascii")
+        write_through(self.marker, str(row))

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -111,6 +111,15 @@ def encoder_fingerprint(config: EncoderConfig, folder: Path | None = None) -> En
         max_length=config.max_length,
         passage_prefix=config.passage_prefix,
     )
+
+
+C = TypeVar("C", bound=EncoderConfig)
+
+
+def absolute_model(config: C) -> C:
+    """Name a model's local folder absolutely: actors, and those who read the name later, work in other folders."""
+    folder = Path(config.model).expanduser()
+    return config.model_copy(update={"model": str(folder.resolve())}) if folder.is_dir() else config
 
 
 def load_encoder(config: EncoderConfig, *, device: str = "auto", threads: int = 0) -> Encoder:

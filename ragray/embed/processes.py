@@ -21,12 +21,11 @@ from threading import Lock
 from time import monotonic
 from typing import IO
 
-from ragray import errors
 from ragray.config import EmbedConfig
 from ragray.embed.attempts import Attempts
 from ragray.embed.shards import Block
 from ragray.embed.worker import BlockWorker
-from ragray.errors import RagrayError
+from ragray.errors import RagrayError, pack, unpack
 
 MODULE = "ragray.embed.processes"
 STARTS = 3
@@ -105,8 +104,8 @@ class _Crew:
             if answer := process.ask(block):
                 self._spare.append(process)
                 said = json.loads(answer)
-                if said["error"]:
-                    raise getattr(errors, str(said["kind"]))(str(said["error"]))
+                if said["kind"]:
+                    raise unpack(said["kind"], said["message"])
                 return float(said["seconds"])
             starts = 0 if self._attempts.deaths(block.name).count > before else starts + started
             if starts == STARTS:
@@ -153,8 +152,8 @@ def main(config: str, folder: str, threads: str) -> None:
             worker.embed(Block(**json.loads(line)))
         except RagrayError as err:
             failure = err
-        kind = type(failure).__name__
-        answer = {"seconds": monotonic() - started, "kind": kind, "error": str(failure or "")}
+        kind, message = pack(failure)
+        answer = {"seconds": monotonic() - started, "kind": kind, "message": message}
         print(json.dumps(answer), file=answers, flush=True)
 
 

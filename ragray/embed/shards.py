@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import JsonValue, TypeAdapter
 
-from ragray.artifact import Manifest, atomic_path, open_artifact
+from ragray.artifact import Manifest, atomic_path, fingerprint, open_artifact
 from ragray.config import EncoderConfig
 from ragray.embed.encoder import EncoderFingerprint, Vectors
-from ragray.errors import ConfigError, CorruptArtifactError
+from ragray.errors import ConfigError, CorruptArtifactError, first_line
 from ragray.types import Passage
 
 BLOCK_FOLDER = "blocks"
@@ -104,7 +104,7 @@ def read_layout(path: Path) -> BlockLayout:
         footer = pq.read_metadata(path)
         refused = TypeAdapter(tuple[Refused, ...]).validate_json((footer.metadata or {}).get(REFUSED_KEY, b"[]"))
     except (ValueError, OSError) as err:  # pyarrow has several names for a damaged footer
-        reason = str(err).splitlines()[0]
+        reason = first_line(err)
         raise CorruptArtifactError(f"{path}: is no block of embeddings ({reason}); embed this corpus again") from err
     return BlockLayout(int(footer.num_rows), refused)
 
@@ -128,6 +128,12 @@ def read_block(block: Block) -> pa.Table:
 def encoder_text(title: str, text: str) -> str:
     """Join title and text as the encoder sees them."""
     return f"{title}\n{text}" if title else text
+
+
+def encoder_texts(passages: pa.Table | pa.RecordBatch) -> list[str]:
+    """Return the passages of a table as the encoder sees them."""
+    pairs = zip(passages["title"].to_pylist(), passages["text"].to_pylist(), strict=True)
+    return [encoder_text(title or "", text) for title, text in pairs]
 
 
 def passage_text(passage: Passage) -> str:
@@ -198,10 +204,15 @@ class Embeddings:
                 TypeAdapter(int).validate_python(facts.get("num_quarantined", 0)),
             )
         except (KeyError, ValueError) as err:
-            reason = str(err).splitlines()[0]
+            reason = first_line(err)
             raise CorruptArtifactError(
                 f"{folder}/manifest.json: a fact is malformed ({reason}); run `ragray embed` again"
             ) from err
+
+    @property
+    def content(self) -> str:
+        """Fingerprint of the vectors themselves; the manifest's is of what they were to be made from, refused passages included."""
+        return fingerprint([[entry.path, entry.checksum] for entry in self.manifest.files])
 
     @property
     def blocks(self) -> list[Path]:

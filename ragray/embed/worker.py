@@ -15,7 +15,7 @@ import pyarrow as pa
 from ragray.config import EmbedConfig
 from ragray.embed.attempts import Attempts, Deaths
 from ragray.embed.encoder import Encoder, load_encoder
-from ragray.embed.shards import Block, Refused, encoder_text, is_whole, read_block, write_block
+from ragray.embed.shards import Block, Refused, encoder_texts, is_whole, read_block, write_block
 from ragray.embed.sift import Sifted, SpoiltEncoderError, probe, sift
 from ragray.errors import ArtifactError, ConfigError
 
@@ -55,7 +55,7 @@ class BlockWorker:
             return
         table = read_block(block)
         deaths = self._attempts.deaths(block.name)
-        sifted = self._sift(block, _texts(table), deaths)
+        sifted = self._sift(block, encoder_texts(table), deaths)
         refused = _refused(block, table, sifted)
         ids = table["id"].take(pa.array(sifted.kept, type=pa.int64()))
         if not is_whole(self._folder, block):
@@ -74,11 +74,6 @@ class BlockWorker:
                 return sift(self.encoder, texts, known=deadly, one_by_one=deaths.count >= limit, on_try=attempt.hold)
             except SpoiltEncoderError:
                 os._exit(SPOILT_EXIT_CODE)  # a fresh process goes on; the marker stays, as at any other death
-
-
-def _texts(table: pa.Table) -> list[str]:
-    pairs = zip(table["title"].to_pylist(), table["text"].to_pylist(), strict=True)
-    return [encoder_text(title or "", text) for title, text in pairs]
 
 
 def _refused(block: Block, table: pa.Table, sifted: Sifted) -> list[Refused]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from ragray.generate.generator import Generation, Generator, Prompt
 from ragray.retrieve.retriever import Retriever
-from ragray.types import Answer, Citation, Hit
+from ragray.types import Answer, Citation
 
 
 class Pipeline:
@@ -46,8 +46,3 @@ def to_answer(prompt: Prompt, generation: Generation, snapshot: str) -> Answer:
     cited = [Citation(hit, weight) for hit, weight in zip(prompt.hits, generation.weights, strict=True)]
     ranked = sorted(cited, key=lambda citation: -citation.weight)
     return Answer(prompt.question, generation.text, tuple(ranked), generation.log_prob, snapshot)
-
-
-def hits_in_order(answer: Answer) -> list[Hit]:
-    """Return an answer's passages as the retriever ranked them."""
-    return sorted((citation.hit for citation in answer.citations), key=lambda hit: -hit.score)

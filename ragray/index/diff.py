@@ -53,11 +53,6 @@ class Delta:
     reused_rows: np.ndarray
     dead_rows: np.ndarray
 
-    @property
-    def is_empty(self) -> bool:
-        """True where the corpus is what the snapshot holds."""
-        return not (self.added or self.changed or self.deleted)
-
 
 class Comparison:
     """Compares the tables of a corpus with the live rows of a snapshot, by sorted digests: some 75 bytes a passage."""

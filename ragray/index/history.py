@@ -26,6 +26,9 @@ from ragray.index.snapshot import (
 from ragray.index.tombstones import TOMBSTONES
 from ragray.index.tune import TUNING
 
+TRAINED = "trained"
+"""Where `ragray.cluster.index` keeps trained lists and codes until the segments that need them are built."""
+
 SYNC_FOLDER = ".sync"
 """Where `ragray.cluster.sync` keeps what it has embedded, until it is a segment."""
 
@@ -180,10 +183,10 @@ def _unnamed(folder: Path, named: set[str], oldest_s: float) -> list[Path]:
 
 
 def _litter(index: Path) -> list[Path]:
-    """Return what killed processes left: temporary names, and the working folder of an unfinished sync."""
+    """Return what killed processes left: temporary names, and the working folders of an unfinished sync or build."""
     folders = [index, *(index / name for name in (SNAPSHOTS, SEGMENTS, TOMBSTONES, TUNING))]
     hidden = [path for folder in folders for end in ("tmp", "old") for path in folder.glob(f".*.{end}")]
-    return sorted([*hidden, *index.glob(SYNC_FOLDER)])
+    return sorted([*hidden, *index.glob(SYNC_FOLDER), *index.glob(TRAINED)])
 
 
 def _written_s(path: Path) -> float:

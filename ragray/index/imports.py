@@ -15,11 +15,11 @@ from ragray import artifact
 from ragray.artifact import file_checksum, fingerprint
 from ragray.config import EncoderConfig
 from ragray.corpus.table import PASSAGE_FOLDER, SCHEMA_VERSION, Corpus, ShardWriter, passages_to_table
-from ragray.embed.encoder import EncoderFingerprint, encoder_fingerprint, load_encoder
+from ragray.embed.encoder import EncoderFingerprint, absolute_model, encoder_fingerprint, load_encoder
 from ragray.embed.shards import (
     BLOCK_FOLDER,
     embeddings_facts,
-    encoder_text,
+    encoder_texts,
     is_whole,
     not_finite,
     plan_blocks,
@@ -68,7 +68,8 @@ def import_embeddings(
     ``source`` is a file or folder of Parquet (embedding, id and text, where it has them) or npy. ``corpus`` is a folder that
     `ragray ingest` wrote, or Parquet or jsonl files with id and text; its rows are the vectors' in the same order. Without it
     the texts are those of the Parquet. ``encoder_config`` names the model that made the vectors; questions are encoded with
-    it. The first ``sample`` passages are encoded again to see that it was this one. An interrupted import goes on where it was.
+    it. The first passages, as many as ``sample`` says, are encoded again to see that it was this one. An interrupted import
+    goes on where it was.
 
     Raises:
         InputError: rows cannot be used; names file and row.
@@ -77,8 +78,9 @@ def import_embeddings(
     """
     columns = Columns(id_column, text_column, embedding_column, title_column)
     files = find_files(source, (".parquet", ".npy"))
+    encoder_config = absolute_model(encoder_config)
     encoder = encoder_fingerprint(encoder_config)
-    with artifact.exclusive(out):
+    with artifact.exclusive(out, kind="import"):
         num_vectors = sum(map(count_rows, files))
         if not num_vectors:
             raise InputError(f"{source}: 0 vectors; name files that hold some")
@@ -89,10 +91,13 @@ def import_embeddings(
                 "needs its passage, in the same order"
             )
         target = out / EMBEDDINGS_FOLDER
-        key = fingerprint([*map(_content, files), embedding_column, passages.fingerprint, asdict(encoder)])
+        settings = [asdict(encoder), encoder_config.question_prefix]
+        key = fingerprint([*map(_content, files), embedding_column, passages.fingerprint, *settings])
+        job = _Job(files, passages, target, encoder_config, encoder, columns)
+        job.check_encoder(sample)
         current = artifact.is_current(target, kind="embeddings", fingerprint=key)
         if not current:
-            _Job(files, passages, target, encoder_config, encoder, columns).run(key, sample)
+            job.run(key)
     return ImportReport(passages.folder, target, num_vectors, encoder.dim, current and not made)
 
 
@@ -134,8 +139,9 @@ def _write_corpus(files: list[Path], out: Path, columns: Columns, key: str) -> N
             documents.add([passage.document_id for passage in piece.passages], numbers)
             shards.write(passages_to_table(piece.passages))
             progress.advance(len(piece.passages))
-    doubled = ids.twice()
-    if doubled:
+    if not shards.num_rows:
+        raise InputError(f"{files[0]}: 0 rows; name files that hold passages")
+    if doubled := ids.twice():
         first, second = (_place(starts, places, row) for row in doubled[0])
         raise InputError(f"{second} has the id of {first} ({len(doubled)} such rows in all); every id must be another")
     for path in (out / PASSAGE_FOLDER).iterdir():
@@ -166,7 +172,7 @@ class _Job:
     encoder: EncoderFingerprint
     columns: Columns
 
-    def run(self, key: str, sample: int) -> None:
+    def run(self, key: str) -> None:
         """Write the blocks that are missing, then the manifest; blocks of another import are removed."""
         artifact.unpublish(self.out)
         blocks = plan_blocks(self.corpus.shards, BLOCK_ROWS, key)
@@ -177,10 +183,7 @@ class _Job:
                 if not is_whole(self.out, block):
                     table = read_block(block)
                     self._check(vectors_BD, pieces, table["id"].to_pylist())
-                    if sample > 0:
-                        self._check_encoder(vectors_BD[:sample], pieces, table.slice(0, sample))
                     write_block(self.out, block, table["id"], vectors_BD)
-                sample -= block.num_rows
                 progress.advance(block.num_rows)
         files = [self.out / BLOCK_FOLDER / block.name for block in blocks]
         for path in (self.out / BLOCK_FOLDER).iterdir():
@@ -217,10 +220,19 @@ class _Job:
                 "bring both into the same order"
             )
 
-    def _check_encoder(self, vectors_SD: np.ndarray, pieces: list[Piece], passages: pa.Table) -> None:
-        """Encode passages again, and refuse vectors that are not near what comes out."""
-        pairs = zip(passages["title"].to_pylist(), passages["text"].to_pylist(), strict=True)
-        made_SD = load_encoder(self.config).encode([encoder_text(title, text) for title, text in pairs])
+    def check_encoder(self, sample: int) -> None:
+        """Encode the first passages again, and refuse vectors that are not near what comes out."""
+        if sample < 1:
+            return
+        tables: list[pa.Table] = []
+        for table in self.corpus.iter_tables():
+            tables.append(table)
+            if sum(map(len, tables)) >= sample:
+                break
+        passages = pa.concat_tables(tables).slice(0, sample)
+        vectors_SD, pieces = _Rows(read_vectors(self.files, self.columns)).take(len(passages))
+        self._check(vectors_SD, pieces, passages["id"].to_pylist())
+        made_SD = load_encoder(self.config).encode(encoder_texts(passages))
         lengths = np.linalg.norm(made_SD, axis=1) * np.linalg.norm(vectors_SD, axis=1)
         cosines = (made_SD * vectors_SD).sum(axis=1) / np.maximum(lengths, np.finfo(np.float32).tiny)
         for row in np.flatnonzero((cosines < MIN_COSINE) & (lengths > 0))[:1]:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from ragray.artifact import ARRAY_ERRORS
-from ragray.errors import CorruptArtifactError, InputError
+from ragray.errors import CorruptArtifactError, InputError, first_line
 from ragray.index.snapshot import SEGMENTS, Snapshot
 from ragray.index.tombstones import live_mask
 
@@ -92,7 +92,7 @@ def _load(path: Path, dtype: type[np.generic]) -> np.ndarray:
     try:
         found: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except ARRAY_ERRORS as err:
-        reason = str(err).splitlines()[0] if str(err) else type(err).__name__
+        reason = first_line(err)
         raise CorruptArtifactError(f"{path}: cannot be read ({reason}); build the index again") from err
     if found.ndim != 1 or found.dtype != dtype:
         raise CorruptArtifactError(

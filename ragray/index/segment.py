@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from ragray.artifact import ARRAY_ERRORS, Manifest, atomic_path, fingerprint, open_artifact, publish
 from ragray.corpus.table import PASSAGE_SCHEMA, passage_from_row
-from ragray.embed.shards import encoder_text
-from ragray.errors import ArtifactError, CorruptArtifactError
+from ragray.embed.shards import encoder_texts
+from ragray.errors import ArtifactError, CorruptArtifactError, first_line
 from ragray.index.lexical import LEXICAL, LexicalWriter
 from ragray.types import Passage
 
@@ -55,8 +55,7 @@ def write_segment(
                 vectors.write(np.ascontiguousarray(block, dtype="<f2").data)
                 empty_index.add(np.ascontiguousarray(block, dtype=np.float32))
                 if terms:
-                    pairs = zip(passages["title"].to_pylist(), passages["text"].to_pylist(), strict=True)
-                    terms.add([encoder_text(title, text) for title, text in pairs])
+                    terms.add(encoder_texts(passages))
                 row += len(block)
             if writer is None or row != num_rows:
                 raise CorruptArtifactError(f"{folder}: {row} rows came where {num_rows} were announced; embed again")
@@ -65,7 +64,7 @@ def write_segment(
             faiss.write_index(empty_index, str(temporary / FAISS_FILE))
         except RuntimeError as err:
             raise ArtifactError(
-                f"{folder}: FAISS cannot write its file ({str(err).splitlines()[0]}); is the disk full?"
+                f"{folder}: FAISS cannot write its file ({first_line(err)}); is the disk full?"
             ) from err
         files = [temporary / name for name in (FAISS_FILE, VECTORS_FILE, PASSAGES_FILE)]
         files += terms.write(temporary / LEXICAL) if terms else []
@@ -96,9 +95,7 @@ class Segment:
             vectors = np.load(folder / VECTORS_FILE, mmap_mode="r", allow_pickle=False)
             passages = pa.ipc.open_stream(pa.memory_map(str(folder / PASSAGES_FILE))).read_all()
         except (RuntimeError, *ARRAY_ERRORS) as err:
-            raise CorruptArtifactError(
-                f"{folder}: cannot be read ({str(err).splitlines()[0]}); build the index again"
-            ) from err
+            raise CorruptArtifactError(f"{folder}: cannot be read ({first_line(err)}); build the index again") from err
         found = {"FAISS": (index.ntotal, index.d), "vectors": vectors.shape, "passages": (len(passages), dim)}
         for part, shape in found.items():
             if tuple(shape) != (num_rows, dim):

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from ragray.artifact import CURRENT as CURRENT
 from ragray.artifact import FORMAT_VERSION, atomic_path, fingerprint, write_json
 from ragray.config import EncoderConfig
 from ragray.embed.encoder import EncoderFingerprint
 from ragray.errors import ArtifactError, CorruptArtifactError, NotAnArtifactError, SnapshotConflictError
 
-CURRENT = "CURRENT"
 SNAPSHOTS = "snapshots"
 SEGMENTS = "segments"
 CURRENT_LOCK = ".current.lock"
@@ -46,7 +46,9 @@ class Snapshot(BaseModel):
     parent: str | None
     created_at: str
     source: str
-    """Fingerprint of the embeddings, the corpus and the configuration it was built from."""
+    """Fingerprint of what made it: embeddings and configuration of a build, or its parent and what changed."""
+    build: str = ""
+    """``source`` of the build that it goes back to, through all that was changed since."""
     segments: tuple[SegmentRef, ...]
     encoder: EncoderFingerprint
     encoder_config: EncoderConfig

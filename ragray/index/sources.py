@@ -1,6 +1,6 @@
 """Vectors and texts made elsewhere. In: Parquet, npy or jsonl files. Out: their rows in order, a bounded number in memory at a time.
 
-Every error names the file and the row, counted from 0. B rows of a piece, D dim.
+Every error names the file and the row, counted from 0; blank lines of jsonl are no rows. B rows of a piece, D dim.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ragray.artifact import ARRAY_ERRORS
-from ragray.errors import InputError
+from ragray.errors import InputError, first_line
 from ragray.types import Passage
 
 PIECE_ROWS = 2048
@@ -119,9 +119,7 @@ def _open_npy(path: Path) -> np.ndarray:
     try:
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except ARRAY_ERRORS as err:
-        raise InputError(
-            f"{path}: cannot be read as an array ({str(err).splitlines()[0]}); write it with numpy.save"
-        ) from err
+        raise InputError(f"{path}: cannot be read as an array ({first_line(err)}); write it with numpy.save") from err
     if array.ndim != 2 or array.dtype.kind != "f":
         raise InputError(f"{path}: {array.dtype} of shape {array.shape}, expected rows of floating-point vectors")
     return array
@@ -137,7 +135,7 @@ def _open_parquet(path: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path)
     except (OSError, ValueError) as err:
-        raise InputError(f"{path}: cannot be read as Parquet ({str(err).splitlines()[0]})") from err
+        raise InputError(f"{path}: cannot be read as Parquet ({first_line(err)})") from err
 
 
 def _batches(path: Path, names: list[str], required: set[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
@@ -152,7 +150,7 @@ def _batches(path: Path, names: list[str], required: set[str]) -> Iterator[tuple
                 yield first, batch
                 first += len(batch)
         except (OSError, ValueError) as err:
-            raise InputError(f"{path}: cannot be read beyond row {first} ({str(err).splitlines()[0]})") from err
+            raise InputError(f"{path}: cannot be read beyond row {first} ({first_line(err)})") from err
 
 
 def _parquet_pieces(path: Path, columns: Columns) -> Iterator[Piece]:
@@ -193,15 +191,15 @@ def _parquet_rows(path: Path, columns: Columns) -> Iterator[Mapping[str, object]
 
 
 def _json_rows(path: Path) -> Iterator[Mapping[str, object]]:
-    with path.open(encoding="utf-8") as stream:
-        try:
-            for number, line in enumerate(stream):
+    with path.open("rb") as stream:
+        for number, line in enumerate(filter(bytes.strip, stream)):
+            try:
                 row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise InputError(f"{path}: row {number}: expected an object with id and text")
-                yield row
-        except ValueError as err:
-            raise InputError(f"{path}: cannot be read as lines of JSON ({err})") from err
+            except (ValueError, RecursionError) as err:
+                raise InputError(f"{path}: row {number}: is not JSON ({first_line(err)})") from err
+            if not isinstance(row, dict):
+                raise InputError(f"{path}: row {number}: expected an object with id and text")
+            yield row
 
 
 def _passage(row: Mapping[str, object], columns: Columns, where: str) -> Passage:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ragray.artifact import ARRAY_ERRORS, atomic_path
-from ragray.errors import CorruptArtifactError
+from ragray.errors import CorruptArtifactError, first_line
 from ragray.index.snapshot import SegmentRef
 
 TOMBSTONES = "tombstones"
@@ -50,7 +50,7 @@ def deleted_rows(index: Path, ref: SegmentRef) -> np.ndarray:
     try:
         deleted_N: np.ndarray = np.load(path, allow_pickle=False)
     except ARRAY_ERRORS as err:
-        reason = str(err).splitlines()[0] if str(err) else type(err).__name__
+        reason = first_line(err)
         raise CorruptArtifactError(f"{path}: cannot be read ({reason}); roll back, or build the index again") from err
     if deleted_N.dtype != np.int64 or deleted_N.ndim != 1 or path.stem != _digest(deleted_N):
         raise CorruptArtifactError(f"{path}: its content does not match its name; roll back, or build the index again")

@@ -18,8 +18,8 @@ import pyarrow as pa
 from ragray.artifact import ARRAY_ERRORS, read_manifest, verify_file
 from ragray.corpus.dedup import content_hash
 from ragray.embed.encoder import Encoder
-from ragray.embed.shards import encoder_text
-from ragray.errors import ArtifactError, CorruptArtifactError
+from ragray.embed.shards import encoder_texts
+from ragray.errors import ArtifactError, CorruptArtifactError, first_line
 from ragray.index.ids import IdKeys
 from ragray.index.lexical import LEXICAL, Postings, analyze
 from ragray.index.segment import FAISS_FILE, PASSAGES_FILE, SEGMENT_SCHEMA, VECTORS_FILE
@@ -73,7 +73,7 @@ class Parts:
         table = self.passages.select(["title", "text"])
         neighbours = len(rows) and rows[-1] - rows[0] + 1 == len(rows)
         slices = [table.slice(int(rows[0]), len(rows))] if neighbours else [table.slice(int(row), 1) for row in rows]
-        return [encoder_text(pair["title"], pair["text"]) for piece in slices for pair in piece.to_pylist()]
+        return [text for piece in slices for text in encoder_texts(piece)]
 
 
 def open_parts(index: Path, ref: SegmentRef, snapshot: Snapshot) -> tuple[Parts, list[Fault]]:
@@ -114,7 +114,7 @@ def open_parts(index: Path, ref: SegmentRef, snapshot: Snapshot) -> tuple[Parts,
 
 def _fault(err: Exception, where: Path) -> Fault:
     """Turn an error into a fault: its first line, without the place and the advice of our own messages."""
-    what = str(err).splitlines()[0] if str(err) else type(err).__name__
+    what = first_line(err)
     return Fault(
         what.rpartition("; ")[0].removeprefix(f"{where}: ") if isinstance(err, CorruptArtifactError) else what, where
     )
@@ -200,7 +200,7 @@ def faiss_part_faults(parts: Parts, snapshot: Snapshot) -> Iterator[Fault]:
         for what in faiss_faults(parts.index, parts.vectors_ND, parts.sample, snapshot.nprobe):
             yield Fault(what, where)
     except RuntimeError as err:
-        yield Fault(f"FAISS cannot read its own vectors ({str(err).splitlines()[0]})", where)
+        yield Fault(f"FAISS cannot read its own vectors ({first_line(err)})", where)
 
 
 def lexical_faults(parts: Parts, analyzer: str) -> Iterator[Fault]:

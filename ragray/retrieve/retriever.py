@@ -102,10 +102,6 @@ class LocalRetriever:
         hits = self._search(queries, depth, where, mode or self._settings.mode).hits
         return self._reranker.rerank(queries, hits, k) if self._reranker else hits
 
-    def search_vectors(self, vectors_ND: Vectors, k: int) -> list[list[Hit]]:
-        """Return for every query vector its k best passages, best first."""
-        return self._searcher.search(vectors_ND, k, where=self._settings.where).hits
-
     def _search(self, queries: Sequence[str], k: int, where: str, mode: Mode) -> SearchResult:
         if mode == "dense":
             return self._searcher.search(self._encoded(queries), k, where=where)

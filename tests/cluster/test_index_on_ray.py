@@ -1,8 +1,10 @@
 """Building an index on a real cluster: whole, in parts, again, after damage; what does not belong together is refused."""
 
+import json
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from ragray import artifact
@@ -13,6 +15,7 @@ from ragray.corpus.table import Corpus
 from ragray.embed.encoder import HashEncoder
 from ragray.embed.shards import (
     BLOCK_FOLDER,
+    REFUSED_KEY,
     Refused,
     embeddings_facts,
     passage_text,
@@ -21,6 +24,8 @@ from ragray.embed.shards import (
     write_block,
 )
 from ragray.errors import ArtifactError, CorruptArtifactError, IndexBudgetError
+from ragray.index.delete import delete_passages
+from ragray.index.history import promote, rollback
 from ragray.index.search import IndexReader
 from ragray.index.segment import FAISS_FILE
 from ragray.index.snapshot import CURRENT, SEGMENTS, SNAPSHOTS, publish_snapshot, read_snapshot
@@ -103,6 +108,43 @@ def test_a_second_run_has_nothing_to_do(out: Path, embeddings: Path, corpus: Pat
     assert report.snapshot == read_snapshot(out)
     assert len(list((out / SNAPSHOTS).iterdir())) == 1
     assert times(segments(out)) == before
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_what_was_changed_since_the_build_is_not_undone_by_building_again(
+    out: Path, embeddings: Path, corpus: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    built = read_snapshot(out).name
+    changed = delete_passages(out, ids=[PASSAGES[3].id]).snapshot
+    with caplog.at_level("INFO", logger="ragray"):
+        report = build_index(embeddings, corpus, out, config())
+    assert report.reused and report.snapshot == changed == read_snapshot(out)
+    assert f"changed since (now {changed.name})" in caplog.text
+    promote(out, built)
+    assert_whole(out)
+
+
+def test_embeddings_that_lack_other_passages_make_other_segments(
+    out: Path, embeddings: Path, corpus: Path, tmp_path: Path
+) -> None:
+    """A passage that was refused once, and not when the folder was made again: the manifest's fingerprint is the same."""
+    before = read_snapshot(out)
+    again = tmp_path / "embeddings"
+    shutil.copytree(embeddings, again)
+    manifest = artifact.read_manifest(again, "embeddings")
+    path = again / manifest.files[0].path
+    table = pq.read_table(path)
+    refused = [{"row": 0, "id": table["id"][0].as_py(), "reason": "a test"}]
+    metadata = {**(table.schema.metadata or {}), REFUSED_KEY: json.dumps(refused).encode()}
+    pq.write_table(table.slice(1).replace_schema_metadata(metadata), path)
+    files = [again / entry.path for entry in manifest.files]
+    facts = {**manifest.facts, "num_rows": 99, "num_quarantined": 1}
+    artifact.publish(again, kind="embeddings", fingerprint=manifest.fingerprint, facts=facts, files=files)
+    report = build_index(again, corpus, out, config())
+    assert not report.reused and report.snapshot.num_live == 99
+    assert not {ref.name for ref in before.segments} & {ref.name for ref in report.snapshot.segments}
+    rollback(out)
+    assert_whole(out)
 
 
 def test_an_interrupted_build_is_resumed_and_builds_only_the_missing_segments(

@@ -259,6 +259,28 @@ def test_a_compaction_that_was_killed_keeps_the_segments_that_are_finished(
     assert found(index) == by_id(EDITED)
 
 
+@pytest.mark.parametrize(
+    ("asked", "changed"),
+    [
+        ("index.segment_rows=40", {"num_segments": 2}),
+        ("index.lexical=english", {"lexical": "english"}),
+        ("index.type=ivf", {"factory": "IVF4,Flat"}),
+        ("index.exact_up_to_rows=10", {"factory": "IVF4,Flat"}),
+        ("index.lexical=plain", {}),
+        ("index.type=flat", {}),
+        ("index.train_rows=1000", {}),
+    ],
+)
+def test_a_compact_index_is_written_anew_where_the_configuration_asks_for_something_else(
+    index: Path, asked: str, changed: dict[str, object]
+) -> None:
+    settings = load_config(None, ["index.min_recall=0", "index.nlist=4", "index.segment_rows=25", asked])
+    report = compact_index(index, settings)
+    found = {**report.snapshot.model_dump(), "num_segments": len(report.snapshot.segments)}
+    assert report.reused is not bool(changed)
+    assert {key: found[key] for key in changed} == changed
+
+
 def test_an_error_in_a_task_of_a_compaction_reaches_the_user_as_one_line(
     synced: tuple[Path, SyncReport], tmp_path: Path
 ) -> None:

@@ -190,6 +190,35 @@ def test_texts_may_lie_in_jsonl_beside_npy(tmp_path: Path) -> None:
     assert list(Corpus.open(report.corpus).iter_passages())[7] == Passage("7", PLAIN[7].text, "", "7", {"n": "7"})
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"id": "a", "text": "x"}\n\n{broken\n', "row 1: is not JSON"),
+        ('{"id": "a", "text": "x"}\n[]', "row 1: expected an object"),
+        ('{"id": "a"}', "row 0: no 'text'"),
+        (b"caf\xe9".decode("latin-1"), "row 0: is not JSON"),
+        ("\n \n", "0 rows"),
+    ],
+)
+def test_a_line_of_jsonl_that_cannot_be_used_is_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "texts.jsonl").write_text(text, encoding="latin-1")
+    np.save(tmp_path / "v.npy", vectors_of(PLAIN[:1]))
+    with pytest.raises(InputError, match=f"texts.jsonl: {message}"):
+        import_embeddings(tmp_path / "v.npy", tmp_path / "texts.jsonl", tmp_path / "in", encoder_config=CONFIG)
+
+
+def test_another_question_prefix_is_taken_over_and_a_finished_import_is_still_checked(tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "corpus", PLAIN)
+    np.save(tmp_path / "v.npy", vectors_of(PLAIN[::-1]))
+    settings = CONFIG.model_copy(update={"question_prefix": "query: "})
+    for encoder in (CONFIG, settings):
+        report = import_embeddings(tmp_path / "v.npy", corpus, tmp_path / "in", encoder_config=encoder)
+        assert not report.reused
+        assert Embeddings.open(report.embeddings).encoder_config == encoder
+    with pytest.raises(EncoderMismatchError, match="row 0"):
+        import_embeddings(tmp_path / "v.npy", corpus, tmp_path / "in", encoder_config=settings, sample=3)
+
+
 @pytest.mark.parametrize("kind", [pa.list_(pa.float16()), pa.large_list(pa.float64()), pa.list_(pa.float32(), DIM)])
 def test_any_list_of_floats_is_a_vector(tmp_path: Path, kind: pa.DataType) -> None:
     vectors = pa.array([row.tolist() for row in vectors_of(PLAIN).astype(np.float32)], kind)

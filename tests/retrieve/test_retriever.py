@@ -41,11 +41,6 @@ def test_the_score_is_the_inner_product_of_question_and_passage(retriever: Local
     assert hit.score == pytest.approx(1, abs=1e-3)
 
 
-def test_questions_and_their_vectors_find_the_same(retriever: LocalRetriever) -> None:
-    questions = ["the river", "of the day"]
-    assert retriever.search(questions, 4) == retriever.search_vectors(HashEncoder(64).encode_questions(questions), 4)
-
-
 def test_more_passages_than_there_are_cannot_be_had(retriever: LocalRetriever) -> None:
     ((*hits,),) = retriever.search(["the river"], 1000)
     assert len(hits) == 22
@@ -119,11 +114,6 @@ def test_a_call_may_ask_for_another_mode_and_filter_than_the_settings(index: Pat
     assert {hit.passage.id for hits in asked for hit in hits} <= {"p1", "p3"}
     back = retriever_of(index, mode=mode, where="n in (1, 3)").search(QUESTIONS, 5, mode="dense", where="")
     assert back == retriever_of(index).search(QUESTIONS, 5)
-
-
-def test_vectors_are_searched_under_the_filter_of_the_settings(index: Path) -> None:
-    [hits] = retriever_of(index, where="id == p7").search_vectors(HashEncoder(64).encode(["x"]), 5)
-    assert [hit.passage.id for hit in hits] == ["p7"]
 
 
 class Backwards:
