@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from ragray.errors import ArtifactBusyError, ArtifactError, CorruptArtifactError, NotAnArtifactError, first_line
 
 MANIFEST_NAME = "manifest.json"
+LOCK_NAME = ".lock"
 CURRENT = "CURRENT"
 """File of an index that names its current snapshot: an index has no manifest, its snapshots are (`ragray.index.snapshot`)."""
 
@@ -175,6 +176,15 @@ def unpublish(folder: Path) -> None:
     (folder / MANIFEST_NAME).unlink(missing_ok=True)
 
 
+def require_known_format(path: Path, raw: Mapping[str, object]) -> None:
+    """Raise `CorruptArtifactError` where a newer ragray wrote a file."""
+    version = raw.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise CorruptArtifactError(
+            f"{path}: format_version {version} was written by a newer ragray (this one reads {FORMAT_VERSION}); upgrade"
+        )
+
+
 def read_manifest(folder: Path, kind: str) -> Manifest:
     """Read a folder's manifest without looking at its files.
 
@@ -191,11 +201,7 @@ def read_manifest(folder: Path, kind: str) -> Manifest:
         raise NotAnArtifactError(f"{folder}: no {kind} here ({found}); {advice}")
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        version = raw.get("format_version")
-        if isinstance(version, int) and version > FORMAT_VERSION:
-            raise CorruptArtifactError(
-                f"{path}: format_version {version} was written by a newer ragray (this one reads {FORMAT_VERSION}); upgrade"
-            )
+        require_known_format(path, raw)
         manifest = Manifest.model_validate(raw)
     except (ValueError, AttributeError, ValidationError) as err:
         raise CorruptArtifactError(f"{path}: cannot be read as a manifest ({first_line(err)}); {advice}") from err
@@ -281,13 +287,17 @@ def is_current(folder: Path, *, kind: str, fingerprint: str) -> bool:
         return False
 
 
-def _kind_of(folder: Path) -> str:
-    """Return the kind of the artefact in a folder; nothing where there is none, or one that cannot be read."""
-    if (folder / CURRENT).is_file():
-        return "index"
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        return str(json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8")).get("kind", ""))
-    return ""
+def _require_ours(folder: Path, kind: str) -> None:
+    """Raise `ArtifactError` unless a folder is new, empty, or one that a stage making ``kind`` has written to."""
+    if folder.exists() and not folder.is_dir():
+        raise ArtifactError(f"{folder}: is a file; choose another --out, a folder")
+    found = "index" if (folder / CURRENT).is_file() else ""
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        found = found or str(json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))["kind"])
+    if not found and folder.is_dir() and any(folder.iterdir()) and not (folder / LOCK_NAME).exists():
+        found = "files that ragray did not write"
+    if found not in ("", kind):
+        raise ArtifactError(f"{folder}: holds {found}; choose another --out")
 
 
 @contextlib.contextmanager
@@ -296,13 +306,12 @@ def exclusive(folder: Path, *, kind: str = "", wait: bool = False) -> Iterator[N
 
     Raises:
         ArtifactBusyError: another process holds it, and this one does not ``wait``.
-        ArtifactError: an artefact of another ``kind``, if one is given, lies there.
+        ArtifactError: an artefact of another ``kind``, if one is given, lies there, or files that no stage wrote.
     """
-    other = _kind_of(folder)
-    if kind and other and other != kind:
-        raise ArtifactError(f"{folder}: holds {other}, which {kind} would overwrite; choose another --out")
+    if kind:
+        _require_ours(folder, kind)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+", encoding="utf-8") as lock:
+    with (folder / LOCK_NAME).open("a+", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as err:

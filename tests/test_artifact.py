@@ -265,7 +265,7 @@ def test_the_folder_is_free_again_after_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["run", "index", "import"])
 def test_a_stage_does_not_overwrite_what_another_one_made(corpus: Path, kind: str) -> None:
     with (
-        pytest.raises(ArtifactError, match=f"holds corpus, which {kind} would overwrite"),
+        pytest.raises(ArtifactError, match="holds corpus; choose another --out"),
         exclusive(corpus, kind=kind),
     ):
         pass
@@ -275,14 +275,23 @@ def test_a_stage_does_not_overwrite_what_another_one_made(corpus: Path, kind: st
 
 
 def test_an_index_is_not_overwritten_either_and_what_cannot_be_read_is(tmp_path: Path) -> None:
-    for name, text, found in (("CURRENT", "000001-x", "index"), ("manifest.json", "{", "")):
+    for name, text, found in (
+        ("CURRENT", "000001-x", "index"),
+        ("manifest.json", "{", ""),
+        ("notes.txt", "mine", "files that ragray did not write"),
+    ):
         folder = tmp_path / name
         folder.mkdir()
+        if not found:
+            (folder / ".lock").touch()  # a stage wrote here, and what it wrote was damaged
         (folder / name).write_text(text)
         with contextlib.ExitStack() as stack:
             if found:
                 stack.enter_context(pytest.raises(ArtifactError, match=f"holds {found}"))
             stack.enter_context(exclusive(folder, kind="corpus"))
+        assert (folder / name).read_text() == text
+    with pytest.raises(ArtifactError, match="is a file"), exclusive(tmp_path / "notes.txt" / "notes.txt", kind="run"):
+        pass
 
 
 def test_atomic_path_puts_the_old_folder_back_where_the_new_one_cannot_be_moved(

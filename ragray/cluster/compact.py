@@ -78,9 +78,10 @@ def compact_index(index: Path, config: Config, *, address: str | None = None) ->
         before, forgotten = len(base.segments), base.num_rows - base.num_live
         if _is_compact(base, plan, config.index):
             return CompactReport(base, 0, before, monotonic() - started, True, "it is compact already")
-        key = artifact.fingerprint([base.name, base.source, config.index.model_dump(mode="json")])
-        parts = _parts(base.num_live, config.index.segment_rows, key)
         lexical = config.index.lexical if "lexical" in config.index.model_fields_set else base.lexical
+        settings = config.index.model_dump(mode="json") | {"lexical": lexical}
+        key = artifact.fingerprint([base.name, base.source, settings])
+        parts = _parts(base.num_live, config.index.segment_rows, key)
         todo = [part for part in parts if not is_written(index, part, base.dim)]
         if todo:
             empty = train_empty_index(plan, _sample(index, base, plan, config.index), config.index)

@@ -101,7 +101,7 @@ def embed_corpus(
             return EmbedReport(source.num_passages - refused, 0, monotonic() - started, 0.0, encoder, refused)
         blocks = plan_blocks(source.shards, settings.block_rows, plan)
         _prepare(out, encoder, blocks)
-        todo = missing_blocks(out, blocks)
+        todo = missing_blocks(out, blocks, full=True)  # no manifest vouches for them yet
         encode_seconds = _embed_missing(todo, out, settings, address, start_ray) if todo else 0.0
         refused = _finish(out, blocks, source, encoder, settings, key)
     computed = sum(block.num_rows for block in todo)

@@ -22,6 +22,7 @@ from ragray.embed.encoder import EncoderFingerprint, Vectors
 from ragray.errors import ConfigError, CorruptArtifactError, first_line
 from ragray.types import Passage
 
+COLUMNS = ["id", "embedding"]
 BLOCK_FOLDER = "blocks"
 REFUSED_KEY = b"ragray.refused"
 
@@ -80,17 +81,19 @@ def plan_blocks(shards: Sequence[tuple[Path, int]], block_rows: int, key: str = 
     ]
 
 
-def missing_blocks(folder: Path, blocks: Sequence[Block]) -> list[Block]:
-    """Return the blocks whose file is not there or does not hold as many rows as it should."""
-    return [block for block in blocks if not is_whole(folder, block)]
+def missing_blocks(folder: Path, blocks: Sequence[Block], *, full: bool = False) -> list[Block]:
+    """Return the blocks whose file is not there or not whole; with ``full`` the files are read, else only their footers."""
+    return [block for block in blocks if not is_whole(folder, block, full=full)]
 
 
-def is_whole(folder: Path, block: Block) -> bool:
-    """Say whether the block's file is there and accounts for every row that was planned."""
+def is_whole(folder: Path, block: Block, *, full: bool = False) -> bool:
+    """Say whether the block's file is there and accounts for every row that was planned; with ``full``, read it all."""
     path = folder / BLOCK_FOLDER / block.name
     try:
-        return path.is_file() and read_layout(path).num_planned == block.num_rows
-    except CorruptArtifactError:
+        if not path.is_file() or read_layout(path).num_planned != block.num_rows:
+            return False
+        return not full or pq.read_table(path, page_checksum_verification=True).column_names == COLUMNS
+    except (CorruptArtifactError, OSError, ValueError):  # pyarrow has several names for a damaged file
         return False
 
 
@@ -163,12 +166,12 @@ def write_block(
         )
     values = pa.array(vectors_ND.astype(np.float16).ravel(), type=pa.float16())
     column = pa.FixedSizeListArray.from_arrays(values, vectors_ND.shape[1])
-    table = pa.table({"id": ids, "embedding": column})
+    table = pa.table([ids, column], names=COLUMNS)
     if refused:
         rows = TypeAdapter(list[Refused]).dump_json(sorted(refused, key=attrgetter("row")))
         table = table.replace_schema_metadata({REFUSED_KEY: rows})
     with atomic_path(folder / BLOCK_FOLDER / block.name) as path:
-        pq.write_table(table, path, compression="none")
+        pq.write_table(table, path, compression="none", write_page_checksum=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,11 +84,11 @@ class IndexReader:
             NotAnArtifactError, CorruptArtifactError: there is nothing whole to open.
         """
         for _ in range(OPENINGS):
-            name = snapshot or current_name(index)
+            name = current_name(index) if snapshot is None else snapshot
             try:
                 return cls.of(index, read_snapshot(index, name), shard=shard, num_shards=num_shards, threads=threads)
             except (ArtifactError, OSError) as err:
-                if snapshot or current_name(index) == name:
+                if snapshot is not None or current_name(index) == name:
                     raise
                 failure = err
         raise failure

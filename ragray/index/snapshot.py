@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from ragray.artifact import CURRENT as CURRENT
-from ragray.artifact import FORMAT_VERSION, atomic_path, fingerprint, write_json
+from ragray.artifact import FORMAT_VERSION, atomic_path, fingerprint, require_known_format, write_json
 from ragray.config import EncoderConfig
 from ragray.embed.encoder import EncoderFingerprint
 from ragray.errors import ArtifactError, CorruptArtifactError, NotAnArtifactError, SnapshotConflictError
@@ -84,15 +84,11 @@ def read_snapshot(index: Path, name: str | None = None) -> Snapshot:
         NotAnArtifactError: the folder is no index, or has no such snapshot.
         CorruptArtifactError: the snapshot's file cannot be read, differs from its checksum, or a newer ragray wrote it.
     """
-    name = name or current_name(index)
+    name = current_name(index) if name is None else name
     path = index / SNAPSHOTS / f"{name}.json"
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        version = raw.get("format_version")
-        if isinstance(version, int) and version > FORMAT_VERSION:
-            raise CorruptArtifactError(
-                f"{path}: format_version {version} was written by a newer ragray (this one reads {FORMAT_VERSION}); upgrade"
-            )
+        require_known_format(path, raw)
         found = raw.pop(CHECKSUM, "none")
         snapshot = Snapshot.model_validate(raw)
         if found != fingerprint(raw) or snapshot.name != name:

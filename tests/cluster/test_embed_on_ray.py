@@ -97,6 +97,23 @@ def test_only_blocks_that_are_missing_or_damaged_are_computed_again(out: Path, c
     assert Embeddings.open(out).manifest.files == files
 
 
+@pytest.mark.parametrize("manifest", ["", "{"])
+def test_a_block_that_was_damaged_before_there_was_a_manifest_is_computed_again(
+    out: Path, corpus: Path, manifest: str
+) -> None:
+    before = state(out)
+    (out / "manifest.json").unlink()
+    if manifest:
+        (out / "manifest.json").write_text(manifest)
+    path = out / BLOCK_FOLDER / sorted(before)[2]
+    content = bytearray(path.read_bytes())
+    column = pq.read_metadata(path).row_group(0).column(1)
+    content[column.data_page_offset + column.total_compressed_size // 2] ^= 0x40
+    path.write_bytes(content)
+    assert embed_corpus(corpus, out, config()).num_computed == 8
+    assert {name: content for name, (_, content) in state(out).items()} == {name: it[1] for name, it in before.items()}
+
+
 def test_vectors_of_another_encoder_are_refused_and_the_first_ones_stay(out: Path, corpus: Path) -> None:
     before = state(out)
     message = r"made with encoder 'hash:64' \(dim=64\), this run with 'hash:32' \(dim=32\); choose another --out"

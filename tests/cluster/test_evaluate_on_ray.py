@@ -64,6 +64,7 @@ def test_answers_of_a_killed_run_are_kept(report: Path, hash_index: Path, exampl
     lines = [json.loads(line) for line in (report / DETAILS_FILE).read_text().splitlines()]
     parts = tmp_path / ".parts" / key
     parts.mkdir(parents=True)
+    (tmp_path / ".lock").touch()
     planted = [{**line, "prediction": "planted"} for line in lines[4:8]]
     (parts / "part-00000004.json").write_text(json.dumps(planted), encoding="utf-8")
     evaluate_rag(examples, tmp_path, CONFIG, index=hash_index)
