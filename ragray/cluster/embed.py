@@ -102,6 +102,8 @@ def embed_corpus(
         blocks = plan_blocks(source.shards, settings.block_rows, plan)
         _prepare(out, encoder, blocks)
         todo = missing_blocks(out, blocks, full=True)  # no manifest vouches for them yet
+        for block in todo:
+            (out / BLOCK_FOLDER / block.name).unlink(missing_ok=True)
         encode_seconds = _embed_missing(todo, out, settings, address, start_ray) if todo else 0.0
         refused = _finish(out, blocks, source, encoder, settings, key)
     computed = sum(block.num_rows for block in todo)
