@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from typer.testing import CliRunner
 
 from ragray.cli import app
 from ragray.config import Config, load_config
+from tests.helpers import some_passages, write_corpus
 
 GOOD = '{"id": "1", "question": "Who wrote Hamlet?", "answers": ["William Shakespeare"]}\n'
 
@@ -214,3 +217,21 @@ def test_a_reader_that_goes_away_is_answered_with_silence_but_not_with_success()
     result = subprocess.run(command, stdout=write_end, stderr=subprocess.PIPE, text=True, timeout=120)
     os.close(write_end)
     assert (result.returncode, result.stderr) == (1, "")
+
+
+def test_a_stage_that_is_told_to_end_does_so_at_once_and_quietly(tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "corpus", some_passages(3000))
+    options = ["embed.model=hash:64", "embed.block_rows=1"]
+    command = [sys.executable, "-m", "ragray.cli", "embed", str(corpus), "--out", str(tmp_path / "out"), *options]
+    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        while not list((tmp_path / "out").glob("blocks/block-*")) and running.poll() is None:
+            time.sleep(0.05)
+        running.send_signal(signal.SIGTERM)
+        _, errors = running.communicate(timeout=120)
+    finally:
+        running.kill()
+    assert running.returncode == 143
+    assert "SIGTERM" not in errors and "Traceback" not in errors
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    assert not (tmp_path / "out" / "attempts").exists()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,7 +62,7 @@ def session(address: str | None = None) -> Iterator[None]:
     try:
         if address:
             _knock(address)
-        with _stderr_closed():
+        with _stderr_closed(), _keeping_our_handler():
             if address:
                 ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
             else:
@@ -74,6 +76,15 @@ def session(address: str | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _keeping_our_handler() -> Iterator[None]:
+    """Put back the handler of SIGTERM that was set in Python, if there was one: Ray sets its own, which prints C++ frames."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(handler) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def has_cluster(address: str | None = None) -> bool:
