@@ -31,7 +31,9 @@ def index_plan(
     rows: Annotated[str, typer.Option(help="Passages, for instance 100M.", show_default=False)],
     dim: Annotated[int, typer.Option(help="Dimensions of a vector.", show_default=False, min=1)],
     memory: Annotated[str, typer.Option(help="Memory for the searched vectors, for instance 64GiB.")] = "",
-    p95: Annotated[str, typer.Option(help="95th percentile of a search on one thread, for instance 20ms.")] = "",
+    p95: Annotated[
+        str, typer.Option(help="95th percentile of a search, its segments spread over threads, for instance 20ms.")
+    ] = "",
     recall: Annotated[float, typer.Option(help="Recall@10 against exact search.", min=0, max=1)] = 0.95,
     as_json: AsJson = False,
 ) -> None:

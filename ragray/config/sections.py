@@ -84,7 +84,11 @@ class EmbedConfig(EncoderConfig):
     )
     num_workers: int = Field(2, ge=1, description="encoder actors")
     cpus_per_worker: float = Field(1, gt=0, description="CPUs, and threads, of an encoder actor")
-    gpus_per_worker: float = Field(0, ge=0, description="GPUs of an encoder actor")
+    gpus_per_worker: float = Field(
+        0,
+        ge=0,
+        description="GPUs of an encoder actor; 0 reserves none: on a node that has some, all actors share the first",
+    )
     engine: Literal["torch", "openvino"] = Field(
         "torch", description="what runs the encoder over passages; openvino needs the extra `openvino`"
     )
@@ -109,12 +113,14 @@ class IndexConfig(Section):
     memory_gib: float = Field(
         0, ge=0, description="memory that the searched vectors of all segments may take; 0: no limit"
     )
-    p95_ms: float = Field(0, ge=0, description="95th percentile of a search on one thread; 0: no limit")
+    p95_ms: float = Field(
+        0, ge=0, description="95th percentile of a search, its segments spread over as many threads; 0: no limit"
+    )
     min_recall: float = Field(
         0.95, ge=0, le=1, description="recall@10 that search is tuned to reach; below it nothing is published"
     )
     nlist: int = Field(0, ge=0, description="IVF lists; 0 chooses from the number of rows")
-    nprobe: int = Field(0, ge=0, description="IVF lists searched; 0: tuned on held-out rows")
+    nprobe: int = Field(0, ge=0, description="IVF lists searched; 0: tuned with passages of the index as queries")
     over_retrieve: int = Field(
         0, ge=0, description="candidates re-scored from the fp16 vectors for every result; 0: tuned"
     )

@@ -64,7 +64,8 @@ class Snapshot(BaseModel):
     lexical: str = "none"
     """How the BM25 parts were tokenised (`IndexConfig.lexical`); `none`: there are none."""
     recall_at_10: float | None
-    """Share of the exact ten nearest that the index finds, measured on held-out rows; None for exact search."""
+    """Share of the exact ten nearest that the index finds, None for exact search. Measured by leave-one-out: with rows of the
+    index as queries, each left out of its own result; a snapshot that follows by sync or deletion keeps its parent's."""
 
     @property
     def num_rows(self) -> int:
