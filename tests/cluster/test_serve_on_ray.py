@@ -86,7 +86,7 @@ def test_an_index_that_does_not_exist_is_an_error_before_anything_starts(tmp_pat
     started = time.monotonic()
     with pytest.raises(ArtifactError, match="nowhere"), running(tmp_path / "nowhere", None, config(free_port())):
         pass
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 5
 
 
 def test_a_port_in_use_is_an_error_that_names_it_and_another(index: Path) -> None:

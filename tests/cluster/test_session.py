@@ -21,7 +21,7 @@ def test_an_address_where_nothing_listens_is_refused_at_once(scheme: str, monkey
             session(address),
         ):
             pass
-        assert monotonic() - started < 5
+        assert monotonic() - started < 30
 
 
 def test_a_session_within_a_session_joins_it(ray_session: None) -> None:
