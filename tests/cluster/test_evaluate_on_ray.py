@@ -81,20 +81,19 @@ def test_answers_of_a_killed_run_are_kept(report: Path, hash_index: Path, exampl
     assert [name for name, text in predictions.items() if text == "planted"] == ["q4", "q5", "q6", "q7"]
 
 
-@pytest.mark.parametrize(
-    "other", ["retrieve.k=1", "retrieve.candidates=7", "retrieve.where=n == 1", "embed.model=hash:64"]
-)
-def test_other_settings_are_evaluated_anew(
-    report: Path, hash_index: Path, examples: Path, tmp_path: Path, other: str
-) -> None:
+def test_other_settings_are_evaluated_anew(report: Path, hash_index: Path, examples: Path, tmp_path: Path) -> None:
     shutil.copytree(report, tmp_path / "report")
-    settings = load_config(None, [*FAKE, other])
-    assert not evaluate_rag(examples, tmp_path / "report", settings, index=hash_index).reused
+    other = load_config(None, [*FAKE, "retrieve.k=1"])
+    assert not evaluate_rag(examples, tmp_path / "report", other, index=hash_index).reused
 
 
-def test_other_workers_are_not(report: Path, hash_index: Path, examples: Path) -> None:
-    settings = load_config(None, [*FAKE, "evaluate.num_workers=1", "retrieve.threads=2"])
-    assert evaluate_rag(examples, report, settings, index=hash_index).reused
+def test_the_key_holds_what_decides_the_answers_and_nothing_else(hash_index: Path) -> None:
+    def key_of(*overrides: str) -> str:
+        return evaluate._key([], evaluate._system(load_config(None, [*FAKE, *overrides]), hash_index, None))
+
+    others = ["retrieve.candidates=7", "retrieve.where=n == 1", "embed.model=hash:64", "evaluate.recall_at=[2]"]
+    assert len({key_of(), *map(key_of, others)}) == 5
+    assert key_of("evaluate.num_workers=1", "retrieve.threads=2", "embed.num_workers=7") == key_of()
 
 
 def test_what_is_wrong_with_the_settings_is_said_before_a_cluster_starts(
