@@ -110,6 +110,24 @@ def test_an_approximate_index_leaves_with_its_type_its_parameters_and_its_rescor
     assert found_by_datasets(tmp_path / "out") == ids_of(IndexReader.open(index))
 
 
+@pytest.mark.parametrize(("over_retrieve", "k_factor"), [(2, 20), (100, 216), (1000, ROWS), (10**6, ROWS)])
+def test_faiss_reads_what_takes_more_candidates_than_there_are_rows(
+    tmp_path: Path, over_retrieve: int, k_factor: int
+) -> None:
+    index = make_index(
+        tmp_path / "index", PARTS, factory="IVF8,SQ8", nprobe=8, lexical="none", over_retrieve=over_retrieve
+    )
+    export_hf(index, tmp_path / "out")
+    assert faiss.read_index(str(tmp_path / "out" / "index.faiss")).k_factor == k_factor
+    assert found_by_datasets(tmp_path / "out") == ids_of(IndexReader.open(index))
+
+
+def test_faiss_reads_what_takes_more_candidates_than_a_file_may_ask_for(tmp_path: Path) -> None:
+    index = make_index(tmp_path / "index", [some_passages(1100)], factory="SQ8", lexical="none", over_retrieve=5000)
+    export_hf(index, tmp_path / "out")
+    assert faiss.read_index(str(tmp_path / "out" / "index.faiss")).k_factor == 1000
+
+
 def test_without_rescoring_the_index_holds_the_codes_alone(tmp_path: Path) -> None:
     index = make_index(tmp_path / "index", PARTS, factory="IVF8,SQ8", nprobe=3, lexical="none")
     export_hf(index, tmp_path / "out", rescore=False)
