@@ -32,8 +32,8 @@ COMPARISONS: dict[str, Callable[[pa.Array, pa.Scalar], pa.Array]] = {
     ">": pc.greater,
     ">=": pc.greater_equal,
 }
-NUMBER = r"[+-]?(\d{1,15}(\.\d*)?|\.\d+)"
-"""Numbers of more digits than float64 holds exactly (order numbers, for instance) are text."""
+NUMBER = r"[+-]?([0-9]{1,15}(\.[0-9]*)?|\.[0-9]+)"
+"""Numbers of more digits than float64 holds exactly (order numbers, for instance) are text, and so are digits of other scripts."""
 
 TOKEN = re.compile(
     r"""\s*(?:(?P<op>==|!=|<=|>=|[<>(),])|(?P<quoted>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(?P<word>[^\s()<>=!,"']+))"""
