@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ragray.errors import InputError
+from ragray.errors import InputError, require_utf8
 
 COLUMNS = ("id", "document_id", "title")
 COMPARISONS: dict[str, Callable[[pa.Array, pa.Scalar], pa.Array]] = {
@@ -166,6 +166,7 @@ def parse_filter(text: str) -> Filter:
     Raises:
         InputError: names what was expected, and where.
     """
+    require_utf8(text, "filter")
     parser = _Parser(text)
     condition = parser.expression(0)
     if parser.kind != "end":

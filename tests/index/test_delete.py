@@ -101,6 +101,8 @@ def test_ids_or_a_filter_is_asked_for_and_not_both(index: Path) -> None:
         delete_passages(index, ids=["p1"], where="n == 1")
     with pytest.raises(InputError, match="one of the two"):
         delete_passages(index, ids="p1")
+    with pytest.raises(InputError, match=r"id '.udcff': character 1 .* cannot be written as UTF-8"):
+        delete_passages(index, ids=["p1", "\udcff"])
     with pytest.raises(InputError):
         delete_passages(index, where="n ==")
     with pytest.raises(

@@ -149,6 +149,7 @@ def test_comparisons_of_random_rows_equal_those_of_python(operator: str) -> None
         ("(lang == en", "expected '\\)', 'and' or 'or' at position 12, found the end"),
         ("lang == en)", "expected 'and', 'or' or the end at position 11, found '\\)'"),
         ("title == 'open", 'position 10, found "\'open"'),
+        ("id == x\udcff", r"filter: character 8 \('.udcff'\) cannot be written as UTF-8"),
         ("== en", "expected a field, 'not' or '\\(' at position 1, found '== en'"),
         ("(" * 100_000, "expected at most 50 conditions inside each other at position 52"),
         ("not " * 100_000, "expected at most 50 conditions inside each other"),

@@ -256,13 +256,22 @@ def test_rows_without_texts_and_several_threads_find_the_same(indices: dict[tupl
     assert scores_NK.tobytes() == expected.scores_NK.tobytes()
 
 
-def test_questions_that_are_not_finite_and_no_results_are_refused(one_segment: IndexReader) -> None:
+def test_questions_that_are_not_finite_are_refused(one_segment: IndexReader) -> None:
     broken = QUESTIONS.copy()
     broken[3, 2] = np.nan
     with pytest.raises(InputError, match="query 3: its vector holds NaN"):
         one_segment.search(broken, 5)
-    with pytest.raises(InputError, match="k=0"):
-        one_segment.search(QUESTIONS, 0)
+
+
+@pytest.mark.parametrize("k", [0, -1, 10**9, 10**20])
+def test_no_results_or_more_than_fit_into_memory_are_refused_alike_by_vectors_and_by_words(
+    one_segment: IndexReader, k: int
+) -> None:
+    with pytest.raises(InputError, match=f"k={k}: .* at least one result and at most 1,000,000"):
+        one_segment.search(QUESTIONS, k)
+    with pytest.raises(InputError, match=f"k={k}: .* at least one result and at most 1,000,000"):
+        one_segment.search_text(["same"], k)
+    assert len(one_segment.search(QUESTIONS[:1], search.MAX_RESULTS).hits[0]) == ROWS
 
 
 def test_once_open_a_reader_needs_no_file_any_more(tmp_path: Path) -> None:
