@@ -93,6 +93,7 @@ def export_parquet(
 
 def _export(snapshot: Snapshot, out: Path, settings: list[object], write: Callable[[Path], None]) -> ExportReport:
     """Let ``write`` fill a folder, which appears whole, with a manifest; do nothing where the very same lies there already."""
+    out = out.resolve()  # "." has no name to write beside
     key = fingerprint([snapshot.model_dump(mode="json"), *settings])
     if is_current(out, kind=KIND, fingerprint=key):
         return ExportReport(snapshot.name, snapshot.num_live, out, True)

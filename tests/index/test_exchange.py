@@ -148,6 +148,14 @@ def test_parquet_holds_passages_with_their_vectors_in_files_of_so_many_rows(parq
     np.testing.assert_array_equal(stacked, vectors_of(live[50:150]).astype(np.float32))
 
 
+def test_the_folder_where_one_stands_can_be_written_to(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert export_parquet(index, Path()).folder == tmp_path
+    assert list(tmp_path.glob("part-*.parquet")) and export_parquet(index, tmp_path).reused
+
+
 def test_an_export_that_is_there_is_not_written_again_and_a_foreign_folder_never_replaced(
     index: Path, parquet: Path, tmp_path: Path
 ) -> None:
