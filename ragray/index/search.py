@@ -204,6 +204,11 @@ class IndexReader:
                 f"{opened.segment.folder}: FAISS cannot search it ({str(err).splitlines()[-1]}); "
                 f"run: ragray index verify {self.index}"
             ) from err
+        zero_N = ~queries_ND.any(axis=1)
+        if zero_N.any():  # every row scores the same; FAISS's fast scan would find none
+            first = np.flatnonzero(allowed_N)[:k]
+            rows_NK[zero_N], scores_NK[zero_N] = -1, -np.inf
+            rows_NK[zero_N, : len(first)], scores_NK[zero_N, : len(first)] = first, 0
         return np.where(rows_NK < 0, -1, rows_NK + opened.offset), scores_NK
 
     def _candidates(

@@ -243,6 +243,13 @@ def test_filters_and_tombstones_hold_in_every_type_and_what_is_left_is_scored_ex
     assert reader.search(QUESTIONS, 5, where="n == 151").hits == [[]] * len(QUESTIONS)
 
 
+@pytest.mark.parametrize("name", TYPES)
+def test_a_query_of_zeros_finds_the_first_rows_in_every_type(of_type: dict[IndexType, Path], name: IndexType) -> None:
+    found = IndexReader.open(of_type[name]).search(np.zeros((2, DIM), dtype=np.float32), 155, where="id != p0")
+    assert found.rows_NK.tolist() == [[*range(1, 150), *range(160, 166)]] * 2
+    assert not found.scores_NK.any()
+
+
 def test_a_filter_is_evaluated_once(one_segment: IndexReader) -> None:
     assert one_segment.allowed("n >= 50") is one_segment.allowed("n >= 50")
     assert not np.array_equal(one_segment.allowed("n >= 50")[0], one_segment.allowed("n >= 52")[0])
