@@ -60,13 +60,17 @@ class Texts:
     passages: list[Passage]
 
 
-def find_files(source: Path, kinds: tuple[str, ...]) -> list[Path]:
+def find_files(source: Path, kinds: tuple[str, ...], without: tuple[Path, ...] = ()) -> list[Path]:
     """Return a file, or those of a folder in the order of their names, all of one of the ``kinds`` (suffixes).
+
+    What lies in the folders ``without`` is left out.
 
     Raises:
         InputError: there are none, or of several kinds.
     """
     paths = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.suffix in kinds)
+    left_out = {folder.resolve() for folder in without}
+    paths = [path for path in paths if left_out.isdisjoint(path.resolve().parents)]
     if not paths or {path.suffix for path in paths} - {*kinds}:
         raise InputError(f"{source}: no {' or '.join(kinds)} file here; name a file, or a folder of them")
     if len(found := {path.suffix for path in paths}) > 1:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -279,6 +280,15 @@ def test_an_interrupted_import_goes_on_and_a_changed_source_is_imported_anew(
     import_embeddings(source, None, tmp_path / "in", encoder_config=CONFIG)
     assert len(list((report.embeddings / BLOCK_FOLDER).iterdir())) == 2
     assert [len(ids) for ids, _ in Embeddings.open(report.embeddings).iter_blocks()] == [20, 10]
+
+
+def test_an_import_beneath_its_own_source_does_not_read_what_it_wrote(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "v.parquet", PLAIN)
+    for out in (tmp_path / "out", tmp_path):
+        reports = [import_embeddings(tmp_path, None, out, encoder_config=CONFIG) for _ in range(2)]
+        assert [report.reused for report in reports] == [False, True]
+        assert {report.num_rows for report in reports} == {len(PLAIN)}
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
 
 
 def doubled(path: Path) -> None:
