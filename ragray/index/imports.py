@@ -152,7 +152,7 @@ def _write_corpus(files: list[Path], out: Path, columns: Columns, key: str) -> N
             path.unlink()
     facts: dict[str, JsonValue] = {
         "num_passages": shards.num_rows,
-        "num_documents": len(documents) - len(documents.twice()),
+        "num_documents": documents.num_distinct(),
         "schema_version": SCHEMA_VERSION,
     }
     artifact.publish(out, kind="corpus", fingerprint=key, facts=facts, files=shards.paths)
