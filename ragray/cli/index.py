@@ -284,6 +284,9 @@ def _lines(path: Path | None) -> list[str]:
     if path is None:
         return []
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as err:
         raise InputError(f"{path}: cannot be read as a text file with an id a line ({err}); check --ids") from err
+    if not lines:
+        raise InputError(f"{path}: is empty; expected an id a line")
+    return lines

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ragray.config import Config
-from ragray.errors import InputError
+from ragray.errors import InputError, require_utf8
 from ragray.evaluate.ranking import ndcg, recall, reciprocal_rank
 from ragray.retrieve.load import load_retriever
 from ragray.retrieve.retriever import LocalRetriever
@@ -22,6 +22,10 @@ DEPTH = 100
 MAX_PASSAGES = 100_000
 BATCH = 64
 """Queries searched together at that depth; fewer where the search goes deeper."""
+
+RELEVANCE = r"-?\d{1,15}"
+HEADER = r"(?i)(query|corpus|doc|document|passage)[-_ ]?(id)?|qid|topic|docno|score|rel|relevance|label"
+"""A column's name: a first line without any is no header, but a judgement."""
 
 Qrels = Mapping[str, Mapping[str, int]]
 """Relevance by query and document."""
@@ -139,6 +143,8 @@ def read_queries(path: Path) -> dict[str, str]:
             raise InputError(f"{where}: field 'id' must be a string (found {name!r})")
         if not isinstance(text, str) or not text.strip():
             raise InputError(f"{where}: field 'text' must be a text (found {text!r})")
+        require_utf8(name, f"{where}: field 'id'")
+        require_utf8(text, f"{where}: field 'text'")
         if name in queries:
             raise InputError(f"{where}: id '{name}' stands on an earlier line too; ids must be unique")
         queries[name] = text
@@ -159,10 +165,12 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
                 f"{where}: has {len(fields)} columns, expected query, document and relevance separated by tabs"
             )
         query, document, relevance = fields[0], fields[-2], fields[-1]
-        if not _is_integer(relevance):
-            if number == 0 and not re.match(r"[-+.]?\d", relevance):  # the header
+        if not re.fullmatch(RELEVANCE, relevance):
+            if number == 0 and any(re.fullmatch(HEADER, field) for field in fields):
                 continue
-            raise InputError(f"{where}: field 'relevance' must be a whole number (found '{relevance}')")
+            raise InputError(
+                f"{where}: field 'relevance' must be a whole number of at most 15 digits (found {relevance!r:.40})"
+            )
         if not query or not document:
             raise InputError(f"{where}: field '{'document' if query else 'query'}' is empty; give its id")
         if judged.setdefault(query, {}).setdefault(document, int(relevance)) != int(relevance):
@@ -170,10 +178,6 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
                 f"{where}: query '{query}', document '{document}' has another relevance on an earlier line"
             )
     return judged
-
-
-def _is_integer(text: str) -> bool:
-    return text.removeprefix("-").isdecimal()
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:

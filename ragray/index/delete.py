@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ragray.artifact import exclusive, fingerprint
-from ragray.errors import InputError
+from ragray.errors import InputError, require_utf8
 from ragray.index.filter import parse_filter
 from ragray.index.search import IndexReader
 from ragray.index.snapshot import Snapshot, publish_snapshot, read_snapshot, successor
@@ -46,13 +46,15 @@ def delete_passages(index: Path, *, ids: Collection[str] = (), where: str = "") 
     with a corpus that still holds them brings them back. Where nothing matches, nothing is published.
 
     Raises:
-        InputError: neither or both of ``ids`` and ``where`` are given, ``where`` is no filter expression, or it names a field
-            that no passage has.
+        InputError: neither or both of ``ids`` and ``where`` are given, an id cannot be written as UTF-8, ``where`` is no filter
+            expression, or it names a field that no passage has.
         ArtifactBusyError: another process is writing to the index.
         SnapshotConflictError: another snapshot was made current meanwhile.
     """
     if bool(ids) == bool(where) or isinstance(ids, str):
         raise InputError(f"{index}: name what to delete by ids (a collection of them) or by a filter, one of the two")
+    for identity in ids:
+        require_utf8(identity, f"id {identity!r}")
     condition = parse_filter(where) if where else None
     read_snapshot(index)
     with exclusive(index):

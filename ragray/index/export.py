@@ -28,6 +28,8 @@ KIND = "export"
 DATASET_FOLDER = "dataset"
 HF_SHARD_ROWS = 200_000
 ROWS_PER_FILE = 100_000
+MAX_K_FACTOR = 1000
+"""Candidates for every result that a FAISS file may ask for: with more, `faiss.read_index` refuses it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,7 @@ def export_parquet(
 
 def _export(snapshot: Snapshot, out: Path, settings: list[object], write: Callable[[Path], None]) -> ExportReport:
     """Let ``write`` fill a folder, which appears whole, with a manifest; do nothing where the very same lies there already."""
+    out = out.resolve()  # "." has no name to write beside
     key = fingerprint([snapshot.model_dump(mode="json"), *settings])
     if is_current(out, kind=KIND, fingerprint=key):
         return ExportReport(snapshot.name, snapshot.num_live, out, True)
@@ -162,7 +165,8 @@ def _merged(index: Path, snapshot: Snapshot, rescore: bool, progress: Progress) 
     if rescore and not code_of(merged).exact:
         halves = faiss.IndexScalarQuantizer(merged.d, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
         merged = faiss.IndexRefine(merged, halves)
-        merged.k_factor = (snapshot.over_retrieve + SPARE) * len(snapshot.segments)  # as many as ragray takes in all
+        as_ragray = (snapshot.over_retrieve + SPARE) * len(snapshot.segments)  # as many as it takes in all
+        merged.k_factor = min(as_ragray, snapshot.num_live, MAX_K_FACTOR)
     for block in live_blocks(index, snapshot):
         merged.add(block.vectors.astype(np.float32))
         progress.advance(len(block.rows_B))

@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ragray.errors import InputError
+from ragray.errors import InputError, require_utf8
 
 COLUMNS = ("id", "document_id", "title")
 COMPARISONS: dict[str, Callable[[pa.Array, pa.Scalar], pa.Array]] = {
@@ -32,8 +32,8 @@ COMPARISONS: dict[str, Callable[[pa.Array, pa.Scalar], pa.Array]] = {
     ">": pc.greater,
     ">=": pc.greater_equal,
 }
-NUMBER = r"[+-]?(\d{1,15}(\.\d*)?|\.\d+)"
-"""Numbers of more digits than float64 holds exactly (order numbers, for instance) are text."""
+NUMBER = r"[+-]?([0-9]{1,15}(\.[0-9]*)?|\.[0-9]+)"
+"""Numbers of more digits than float64 holds exactly (order numbers, for instance) are text, and so are digits of other scripts."""
 
 TOKEN = re.compile(
     r"""\s*(?:(?P<op>==|!=|<=|>=|[<>(),])|(?P<quoted>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(?P<word>[^\s()<>=!,"']+))"""
@@ -166,6 +166,7 @@ def parse_filter(text: str) -> Filter:
     Raises:
         InputError: names what was expected, and where.
     """
+    require_utf8(text, "filter")
     parser = _Parser(text)
     condition = parser.expression(0)
     if parser.kind != "end":

@@ -1,4 +1,7 @@
-"""Ids seen in bulk. In: ids with the rows they stand in. Out: which stand in two rows; 24 bytes of memory an id."""
+"""Ids seen in bulk. In: ids with the rows they stand in. Out: which stand in two rows; 24 bytes of memory an id, 33 in the end.
+
+Those that do come twice need some 180 bytes more.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from ragray.corpus.dedup import id_key
 
 
 class IdKeys:
-    """Collects ids as 128-bit hashes, and finds those that came twice by sorting them."""
+    """Collects ids as 128-bit hashes, and finds those that came twice by sorting the hashes' first halves."""
 
     def __init__(self) -> None:
         self._keys: list[np.ndarray] = []
@@ -27,10 +30,34 @@ class IdKeys:
 
     def twice(self) -> list[tuple[int, int]]:
         """Return the rows of neighbouring occurrences of one id, in the order of the later row."""
-        if not self._keys:
+        halves = self._sorted_halves()
+        doubled = np.unique(halves[1:][halves[1:] == halves[:-1]])
+        del halves
+        if not len(doubled):
             return []
-        keys, rows = np.concatenate(self._keys), np.concatenate(self._rows)
+        chosen = [_among(keys[:, 0], doubled) for keys in self._keys]
+        keys, rows = (
+            np.concatenate([part[mask] for part, mask in zip(parts, chosen, strict=True)])
+            for parts in (self._keys, self._rows)
+        )
         order = np.lexsort((rows, keys[:, 1], keys[:, 0]))
         same = np.flatnonzero((keys[order[1:]] == keys[order[:-1]]).all(axis=1))
         pairs = [(int(rows[order[place]]), int(rows[order[place + 1]])) for place in same]
         return sorted(pairs, key=lambda pair: pair[1])
+
+    def num_distinct(self) -> int:
+        """Count the distinct ids, by 64 bits: of a billion, one may be missed."""
+        halves = self._sorted_halves()
+        return min(len(halves), 1) + int(np.count_nonzero(halves[1:] != halves[:-1]))
+
+    def _sorted_halves(self) -> np.ndarray:
+        halves = np.concatenate([np.empty(0, np.uint64), *(keys[:, 0] for keys in self._keys)])
+        halves.sort()
+        return halves
+
+
+def _among(halves: np.ndarray, doubled: np.ndarray) -> np.ndarray:
+    """Say which halves are among the doubled ones, of which there are some."""
+    places = np.minimum(np.searchsorted(doubled, halves), len(doubled) - 1)
+    found: np.ndarray = doubled[places] == halves
+    return found

@@ -77,14 +77,15 @@ def import_embeddings(
         ArtifactBusyError: another process writes to ``out``.
     """
     columns = Columns(id_column, text_column, embedding_column, title_column)
-    files = find_files(source, (".parquet", ".npy"))
+    written = (out / CORPUS_FOLDER / PASSAGE_FOLDER, out / EMBEDDINGS_FOLDER / BLOCK_FOLDER)
+    files = find_files(source, (".parquet", ".npy"), written)
     encoder_config = absolute_model(encoder_config)
     encoder = encoder_fingerprint(encoder_config)
     with artifact.exclusive(out, kind="import"):
         num_vectors = sum(map(count_rows, files))
         if not num_vectors:
             raise InputError(f"{source}: 0 vectors; name files that hold some")
-        passages, made = _corpus(files, corpus, out / CORPUS_FOLDER, columns)
+        passages, made = _corpus(files, corpus, out / CORPUS_FOLDER, columns, written)
         if num_vectors != passages.num_passages:
             raise InputError(
                 f"{source}: {num_vectors} vectors, but {passages.num_passages} passages in {corpus or source}; every vector "
@@ -101,12 +102,14 @@ def import_embeddings(
     return ImportReport(passages.folder, target, num_vectors, encoder.dim, current and not made)
 
 
-def _corpus(files: list[Path], corpus: Path | None, out: Path, columns: Columns) -> tuple[Corpus, bool]:
+def _corpus(
+    files: list[Path], corpus: Path | None, out: Path, columns: Columns, written: tuple[Path, ...]
+) -> tuple[Corpus, bool]:
     """Open the corpus of the vectors; where texts are given as files, write it first. Say whether it was written."""
     if corpus is not None and (corpus / artifact.MANIFEST_NAME).is_file():
         return Corpus.open(corpus), False
     if corpus is not None:
-        files = find_files(corpus, (".parquet", ".jsonl"))
+        files = find_files(corpus, (".parquet", ".jsonl"), written)
     elif not has_column(files[0], columns.text):
         raise InputError(
             f"{files[0]}: has no column {columns.text!r} of texts; name it, or give the corpus of these vectors"
@@ -149,7 +152,7 @@ def _write_corpus(files: list[Path], out: Path, columns: Columns, key: str) -> N
             path.unlink()
     facts: dict[str, JsonValue] = {
         "num_passages": shards.num_rows,
-        "num_documents": len(documents) - len(documents.twice()),
+        "num_documents": documents.num_distinct(),
         "schema_version": SCHEMA_VERSION,
     }
     artifact.publish(out, kind="corpus", fingerprint=key, facts=facts, files=shards.paths)

@@ -27,6 +27,9 @@ SEGMENTS = 16
 SEGMENT_BYTES = 8 << 30
 """A segment's FAISS index is built in the memory of one task."""
 
+MAX_DIM = 65_536
+"""Dimensions of an embedding, at most: no model makes so many."""
+
 EF_SEARCH = 64
 
 _ROWS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
@@ -128,6 +131,8 @@ def plan(budget: Budget) -> IndexPlan:
             f"{budget.rows} rows of {budget.dim} dimensions in {budget.memory_bytes} bytes and {budget.p95_ms} ms: "
             "expected at least one row and one dimension, and no negative limit"
         )
+    if budget.dim > MAX_DIM:
+        raise ConfigError(f"{budget.dim} dimensions: expected those of an embedding, {MAX_DIM:,} at most")
     limits = {"memory_gib": budget.memory_bytes / 2**30, "p95_ms": budget.p95_ms, "min_recall": budget.min_recall}
     return _choose(budget.rows, budget.dim, IndexConfig.model_validate(limits), free=True)
 

@@ -16,7 +16,7 @@ import faiss
 import numpy as np
 
 from ragray.embed.encoder import EncoderFingerprint, Vectors
-from ragray.errors import ArtifactError, CorruptArtifactError, EncoderMismatchError, InputError
+from ragray.errors import ArtifactError, CorruptArtifactError, EncoderMismatchError, InputError, require_utf8
 from ragray.index.filter import parse_filter
 from ragray.index.lexical import LexicalIndex
 from ragray.index.rescore import Candidates, among, best, refined, top
@@ -34,6 +34,9 @@ FEW_ROWS = 20_000
 
 MASKS = 16
 """Filters whose matching rows an open reader remembers."""
+
+MAX_RESULTS = 1_000_000
+"""Results of a query, at most: they are laid out in memory before it is known how many there are."""
 
 OPENINGS = 20
 """Times that `IndexReader.open` follows `CURRENT` when what it named was collected before it was open."""
@@ -116,7 +119,8 @@ class IndexReader:
         """Return the k rows with the largest inner product for every query, among those that match ``where``.
 
         Raises:
-            InputError: ``where`` is no filter expression (see `ragray.index.filter`), or a query is not finite.
+            InputError: ``where`` is no filter expression (see `ragray.index.filter`), a query is not finite, or k is below 1 or
+                above `MAX_RESULTS`.
             EncoderMismatchError: the queries have another dimension than the index.
         """
         return self.result(*self.search_rows(queries_ND, k, where=where))
@@ -141,8 +145,12 @@ class IndexReader:
         Scores are those of one index over all live rows of the snapshot, whatever segments this reader holds.
 
         Raises:
-            InputError: the snapshot has no lexical part, or ``where`` is no filter expression.
+            InputError: the snapshot has no lexical part, ``where`` is no filter expression, a query cannot be written as UTF-8,
+                or k is below 1 or above `MAX_RESULTS`.
         """
+        _check_k(k)
+        for number, query in enumerate(queries):
+            require_utf8(query, f"query {number}")
         if self._lexical is None:
             self._lexical = LexicalIndex.open(self.index, self.snapshot)
         allowed = dict(zip((opened.number for opened in self.segments), self.allowed(where), strict=True))
@@ -174,8 +182,7 @@ class IndexReader:
             raise EncoderMismatchError(
                 f"queries of shape {queries_ND.shape}, index snapshot {self.snapshot.name} has {self.snapshot.dim} dimensions"
             )
-        if k < 1:
-            raise InputError(f"k={k}: a search returns at least one result; ask for k >= 1")
+        _check_k(k)
         wrong = np.flatnonzero(~np.isfinite(queries_ND).all(axis=1))
         if len(wrong):
             raise InputError(f"query {wrong[0]}: its vector holds NaN or infinity; check the encoder that made it")
@@ -197,6 +204,11 @@ class IndexReader:
                 f"{opened.segment.folder}: FAISS cannot search it ({str(err).splitlines()[-1]}); "
                 f"run: ragray index verify {self.index}"
             ) from err
+        zero_N = ~queries_ND.any(axis=1)
+        if zero_N.any():  # every row scores the same; FAISS's fast scan would find none
+            first = np.flatnonzero(allowed_N)[:k]
+            rows_NK[zero_N], scores_NK[zero_N] = -1, -np.inf
+            rows_NK[zero_N, : len(first)], scores_NK[zero_N, : len(first)] = first, 0
         return np.where(rows_NK < 0, -1, rows_NK + opened.offset), scores_NK
 
     def _candidates(
@@ -249,6 +261,11 @@ class IndexReader:
         if isinstance(index, faiss.IndexHNSW):
             return faiss.SearchParametersHNSW(sel=selector, efSearch=ceil(max(1, self.snapshot.ef_search) * effort))
         return faiss.SearchParameters(sel=selector)
+
+
+def _check_k(k: int) -> None:
+    if not 1 <= k <= MAX_RESULTS:
+        raise InputError(f"k={k}: a search returns at least one result and at most {MAX_RESULTS:,}; ask for so many")
 
 
 def _matching(segments: Sequence[OpenSegment], where: str) -> Sequence[np.ndarray]:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ragray.artifact import ARRAY_ERRORS
-from ragray.errors import InputError, first_line
+from ragray.errors import InputError, first_line, require_utf8
 from ragray.types import Passage
 
 PIECE_ROWS = 2048
@@ -60,13 +60,17 @@ class Texts:
     passages: list[Passage]
 
 
-def find_files(source: Path, kinds: tuple[str, ...]) -> list[Path]:
+def find_files(source: Path, kinds: tuple[str, ...], without: tuple[Path, ...] = ()) -> list[Path]:
     """Return a file, or those of a folder in the order of their names, all of one of the ``kinds`` (suffixes).
+
+    What lies in the folders ``without`` is left out.
 
     Raises:
         InputError: there are none, or of several kinds.
     """
     paths = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.suffix in kinds)
+    left_out = {folder.resolve() for folder in without}
+    paths = [path for path in paths if left_out.isdisjoint(path.resolve().parents)]
     if not paths or {path.suffix for path in paths} - {*kinds}:
         raise InputError(f"{source}: no {' or '.join(kinds)} file here; name a file, or a folder of them")
     if len(found := {path.suffix for path in paths}) > 1:
@@ -207,21 +211,26 @@ def _passage(row: Mapping[str, object], columns: Columns, where: str) -> Passage
         if row.get(name) is None:
             raise InputError(f"{where}: no {name!r}; every row needs an id and a text")
     identity, metadata = str(row[columns.id]), row.get("metadata") or {}
-    pairs = (
-        metadata.items() if isinstance(metadata, dict) else map(_pair, metadata if isinstance(metadata, list) else [])
-    )
-    return Passage(
+    entries = metadata if isinstance(metadata, list) else []
+    pairs = metadata.items() if isinstance(metadata, dict) else [_pair(entry, where) for entry in entries]
+    passage = Passage(
         id=identity,
         text=str(row[columns.text]),
         title=str(row.get(columns.title) or ""),
         document_id=str(row.get("document_id") or identity),
         metadata={str(key): str(value) for key, value in pairs if value is not None},
     )
+    fields = [(columns.id, passage.id), (columns.text, passage.text), (columns.title, passage.title)]
+    facts = [("metadata", text) for fact in passage.metadata.items() for text in fact]
+    for name, text in (*fields, ("document_id", passage.document_id), *facts):
+        require_utf8(text, f"{where}: {name!r}")
+    return passage
 
 
-def _pair(entry: object) -> tuple[object, object]:
+def _pair(entry: object, where: str) -> tuple[object, object]:
     """Read an entry of a map column, or of a list of structs of key and value."""
     if isinstance(entry, dict):
         return entry.get("key"), entry.get("value")
-    assert isinstance(entry, tuple)
+    if not isinstance(entry, tuple):
+        raise InputError(f"{where}: 'metadata' must be an object of keys and values (found a list with {entry!r:.40})")
     return entry[0], entry[1]

@@ -214,7 +214,7 @@ def _check_segment(
     for name, found in checks.items():
         report.add(name, rows, "rows", found, segment=ref.name)
     sampled = len(parts.sample)
-    report.add("FAISS against vectors", sampled, "rows", faiss_part_faults(parts, snapshot), segment=ref.name)
+    report.add("FAISS against vectors", sampled, "rows", faiss_part_faults(parts), segment=ref.name)
     if snapshot.lexical != "none":
         report.add("postings against texts", sampled, "rows", lexical_faults(parts, snapshot.lexical), segment=ref.name)
     if encoder and count:

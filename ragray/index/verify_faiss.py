@@ -12,12 +12,11 @@ import faiss
 import numpy as np
 
 PIECE_ROWS = 4096
-SEARCHED_ROWS = 1000
-"""Rows, at most, that are looked for by their own vector: where FAISS cannot give vectors back, or gives back others."""
+SCORED_ROWS = 1000
+"""Rows, at most, that are scored with their own vector: where FAISS cannot give vectors back, or gives back others."""
 
-FOUND_WITHIN = 100
-"""A row that a search for its own vector returns among so many (of a small index, among a tenth) can be found: search re-scores
-its candidates exactly."""
+SAME_SCORE = 1e-3
+"""How far, relatively, two scores of one vector with its own code may be from each other."""
 
 LIST_SHARE = 0.01
 """Rows that may lie in another list than the nearest: an approximate quantizer, and rounding where two are equally near."""
@@ -27,7 +26,8 @@ LIST_SHARE = 0.01
 class Code:
     """How far a FAISS type may be from the vectors it was given.
 
-    ``distance`` is relative to the length of a vector; ``share`` is how many rows may be further away and not be found either.
+    ``distance`` is relative to the length of a vector; ``share`` is how many rows may be further away and have another
+    code than their vector gets when it is added anew.
     """
 
     distance: float
@@ -44,7 +44,7 @@ EXACT = Code(1e-6, 0.0)
 HALVES = Code(2e-3, 0.0)
 SCALAR = Code(0.4, 0.0)
 COARSE = Code(0.9, 0.05)
-SEARCHED = Code(0.0, 0.05, gives_back=False)
+SCORED = Code(0.0, 0.05, gives_back=False)
 
 
 def code_of(index: faiss.Index) -> Code:
@@ -56,7 +56,7 @@ def code_of(index: faiss.Index) -> Code:
     if isinstance(index, faiss.IndexHNSW):
         return code_of(index.storage)
     if isinstance(index, faiss.IndexIVFFastScan | faiss.IndexFastScan | faiss.IndexIVFRaBitQ | faiss.IndexRaBitQ):
-        return SEARCHED
+        return SCORED
     if isinstance(index, faiss.IndexFlat | faiss.IndexIVFFlat):
         return EXACT
     if isinstance(index, faiss.IndexScalarQuantizer | faiss.IndexIVFScalarQuantizer):
@@ -64,10 +64,10 @@ def code_of(index: faiss.Index) -> Code:
     return COARSE
 
 
-def faiss_faults(index: faiss.Index, vectors_ND: np.ndarray, rows_S: np.ndarray, nprobe: int) -> Iterator[str]:
+def faiss_faults(index: faiss.Index, vectors_ND: np.ndarray, rows_S: np.ndarray) -> Iterator[str]:
     """Say what is wrong with an index over ``vectors_ND``; vectors are compared for the rows ``rows_S``, ascending.
 
-    The index is changed on the way (search parameters, direct map): it must be a copy that nobody else uses.
+    The index is changed on the way (direct map, at the end perhaps other rows): it must be a copy that nobody else uses.
     """
     ivf = faiss.try_extract_index_ivf(index)
     if ivf is not None:
@@ -78,7 +78,6 @@ def faiss_faults(index: faiss.Index, vectors_ND: np.ndarray, rows_S: np.ndarray,
         if faults:
             return  # FAISS must not follow such ids
         yield from _assignment_faults(index, ivf, list_N, vectors_ND, rows_S)
-        ivf.nprobe = max(nprobe, 1)
     yield from _vector_faults(index, ivf, vectors_ND, rows_S)
 
 
@@ -134,9 +133,9 @@ def _vector_faults(
     if code.exact:
         lost, stands_for = far, 1
     else:
-        stands_for = -(-len(far) // SEARCHED_ROWS) or 1
+        stands_for = -(-len(far) // SCORED_ROWS) or 1
         asked = far[::stands_for]
-        lost = asked[~_found(index, vectors_ND, asked)]
+        lost = asked[_coded_otherwise(index, ivf, vectors_ND, asked)]
     if len(lost) * stands_for > code.share * len(rows_S):
         about = f"about {len(lost) * stands_for}" if stands_for > 1 else str(len(lost))
         yield f"{about} of {len(rows_S)} rows have another vector than in vectors.npy, the first is row {lost[0]}"
@@ -151,19 +150,36 @@ def _far(index: faiss.Index, code: Code, vectors_SD: np.ndarray, rows: np.ndarra
     return far
 
 
-def _found(index: faiss.Index, vectors_ND: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Say which rows, or rows that score as high, a search for their own vectors returns."""
-    found = np.zeros(len(rows), dtype=bool)
-    for start in range(0, len(rows), 64):
-        piece = rows[start : start + 64]
-        queries = vectors_ND[piece].astype(np.float32)
-        _, found_SK = index.search(queries, min(FOUND_WITHIN, 1 + len(vectors_ND) // 10))
-        found_SK[found_SK >= len(vectors_ND)] = -1
-        with np.errstate(over="ignore", invalid="ignore"):
-            scores_SK = np.einsum("skd,sd->sk", vectors_ND[found_SK].astype(np.float32), queries)
-            as_near = (found_SK >= 0) & (scores_SK >= np.square(queries).sum(1, keepdims=True) * (1 - 1e-5))
-        found[start : start + 64] = ((found_SK == piece[:, None]) | as_near).any(axis=1)
-    return found
+def _coded_otherwise(
+    index: faiss.Index, ivf: faiss.IndexIVF | None, vectors_ND: np.ndarray, rows: np.ndarray
+) -> np.ndarray:
+    """Say which rows score otherwise with their own vectors than they do when they are added anew, to the same index emptied.
+
+    The right code of a vector unlike those that the index was trained on, as a sync adds them, may be far from it all the same.
+    """
+    inner = index if ivf is None else ivf
+    queries_SD = _transformed(index, vectors_ND[rows])
+    stored_S = _own_scores(inner, queries_SD, rows)
+    inner.reset()
+    inner.add(queries_SD)
+    anew_S = _own_scores(inner, queries_SD, np.arange(len(rows)))
+    same_S = np.isclose(stored_S, anew_S, rtol=SAME_SCORE)
+    otherwise: np.ndarray = ~same_S & queries_SD.any(axis=1)  # a fast scan cannot score a query of zeros
+    return otherwise
+
+
+def _own_scores(index: faiss.Index, queries_SD: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return what a search of the nearest list alone scores each row with its own query, (S,) float32; NaN where it is not found."""
+    scores_S = np.full(len(rows), np.nan, dtype=np.float32)
+    for number, row in enumerate(rows.tolist()):
+        selector = faiss.IDSelectorRange(row, row + 1)
+        params = faiss.SearchParameters(sel=selector)
+        if isinstance(index, faiss.IndexIVF):
+            params = faiss.SearchParametersIVF(sel=selector, nprobe=1)
+        ((score,),), ((found,),) = index.search(queries_SD[number, None], 1, params=params)
+        if found == row:
+            scores_S[number] = score
+    return scores_S
 
 
 def _pieces(rows: np.ndarray) -> list[np.ndarray]:

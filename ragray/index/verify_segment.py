@@ -191,13 +191,13 @@ def vector_faults(parts: Parts, *, normalized: bool, zero_allowed: bool) -> Iter
             yield Fault(f"{count} vectors {what}, the first is row {first}", parts.folder / VECTORS_FILE)
 
 
-def faiss_part_faults(parts: Parts, snapshot: Snapshot) -> Iterator[Fault]:
+def faiss_part_faults(parts: Parts) -> Iterator[Fault]:
     """Compare what FAISS holds with the fp16 vectors."""
     if parts.index is None or parts.vectors_ND is None or not parts.num_rows:
         return
     where = parts.folder / FAISS_FILE
     try:
-        for what in faiss_faults(parts.index, parts.vectors_ND, parts.sample, snapshot.nprobe):
+        for what in faiss_faults(parts.index, parts.vectors_ND, parts.sample):
             yield Fault(what, where)
     except RuntimeError as err:
         yield Fault(f"FAISS cannot read its own vectors ({first_line(err)})", where)

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 from ragray.config import RetrieveConfig
 from ragray.embed.encoder import Encoder, Vectors
-from ragray.errors import ConfigError
+from ragray.errors import ConfigError, require_utf8
 from ragray.index.filter import parse_filter
 from ragray.index.lexical import require_lexical
 from ragray.index.result import SearchResult
@@ -92,7 +92,8 @@ class LocalRetriever:
         """Return for every query its k best passages, best first; ``where`` and ``mode`` stand in for those of the settings.
 
         Raises:
-            InputError: the filter cannot be read, or the snapshot has no lexical part.
+            InputError: the filter or a query cannot be read, k is no possible number of results, or the snapshot has no lexical
+                part.
             ConfigError: the mode is none, or needs the encoder that this retriever was made without.
         """
         if not queries:
@@ -117,4 +118,6 @@ class LocalRetriever:
     def _encoded(self, queries: Sequence[str]) -> Vectors:
         if self._encoder is None:
             raise ConfigError("this retriever was made without a question encoder; only retrieve.mode=lexical works")
+        for number, query in enumerate(queries):
+            require_utf8(query, f"query {number}")
         return self._encoder.encode_questions(queries)

@@ -101,6 +101,8 @@ def test_queries_of_beir_are_read(tmp_path: Path) -> None:
     [
         "q1\td1\t1\nq1\td2\t0\nq2\td1\t2\n",
         "query-id\tcorpus-id\tscore\nq1\td1\t1\r\nq1\td2\t0\r\nq2\td1\t2",
+        "\ufeffq\td\tRelevance\nq1\td1\t1\nq1\td2\t0\nq2\td1\t2",
+        "topic iter doc_id rel\nq1 0 d1 1\nq1 0 d2 0\nq2 0 d1 2",
         "q1\t0\td1\t1\nq1\t0\td2\t0\nq2\t0\td1\t2\n",
         "q1 0 d1 1\nq1 0  d2 0\n\nq2 Q0 d1 2\n",
     ],
@@ -115,8 +117,16 @@ def test_judgements_of_beir_and_trec_are_the_same(tmp_path: Path, text: str) -> 
     ("text", "message"),
     [
         ("q\td\t1\nq\td2\n", r"qrels:2: has 2 columns, expected query, document and relevance"),
-        ("q\td\t1\nq\td2\tyes\n", r"qrels:2: field 'relevance' must be a whole number \(found 'yes'\)"),
-        ("q\td\t1.5\n", r"qrels:1: field 'relevance' must be a whole number \(found '1.5'\)"),
+        (
+            "q\td\t1\nq\td2\tyes\n",
+            r"qrels:2: field 'relevance' must be a whole number of at most 15 digits \(found 'yes'\)",
+        ),
+        ("q1\td1\tyes\nq1\td2\t1\n", r"qrels:1: field 'relevance' must be a whole number .* \(found 'yes'\)"),
+        ("q1\td1\t1\t\nq1\td2\t1\n", r"qrels:1: field 'relevance' must be a whole number .* \(found ''\)"),
+        ("Query-ID\tscore\trel\na\tb\tc\n", r"qrels:2: field 'relevance' must be a whole number .* \(found 'c'\)"),
+        (f"q\td\t{'9' * 400}\n", r"qrels:1: field 'relevance' must be a whole number .* \(found '9{39}\)"),
+        (f"q\td\t{'9' * 5000}\n", r"qrels:1: field 'relevance' must be a whole number"),
+        ("q\td\t1.5\n", r"qrels:1: field 'relevance' must be a whole number .* \(found '1.5'\)"),
         ("q\t\t1\n", r"qrels:1: field 'document' is empty"),
         ("\td\t1\n", r"qrels:1: field 'query' is empty"),
         ("q\td\t1\nq\td\t2\n", r"qrels:2: query 'q', document 'd' has another relevance on an earlier line"),
@@ -141,6 +151,8 @@ def test_a_wrong_judgement_names_its_line_and_field(tmp_path: Path, text: str, m
         ('{"id": "1", "text": " "}', "queries:1: field 'text' must be a text"),
         ('{"id": "1", "text": "x"}\n{"_id": "1", "text": "y"}', "queries:2: id '1' stands on an earlier line too"),
         ("[" * 100_000, "queries:1: is not JSON"),
+        ('{"id": "1", "text": "x\\ud800"}', "queries:1: field 'text': character 2 .* cannot be written as UTF-8"),
+        ('{"id": "\\udcff", "text": "x"}', "queries:1: field 'id': character 1 "),
     ],
 )
 def test_a_wrong_query_names_its_line_and_field(tmp_path: Path, text: str, message: str) -> None:

@@ -5,8 +5,10 @@ from collections.abc import Collection
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from ragray import artifact
+from ragray.cli import app
 from ragray.config import IndexConfig
 from ragray.embed.encoder import HashEncoder
 from ragray.embed.shards import passage_text
@@ -101,6 +103,8 @@ def test_ids_or_a_filter_is_asked_for_and_not_both(index: Path) -> None:
         delete_passages(index, ids=["p1"], where="n == 1")
     with pytest.raises(InputError, match="one of the two"):
         delete_passages(index, ids="p1")
+    with pytest.raises(InputError, match=r"id '.udcff': character 1 .* cannot be written as UTF-8"):
+        delete_passages(index, ids=["p1", "\udcff"])
     with pytest.raises(InputError):
         delete_passages(index, where="n ==")
     with pytest.raises(
@@ -108,6 +112,19 @@ def test_ids_or_a_filter_is_asked_for_and_not_both(index: Path) -> None:
     ):
         delete_passages(index, where="m != 1")
     assert names(index) == ["000001-test"]
+
+
+def test_a_file_of_ids_may_begin_with_a_byte_order_mark_and_one_without_ids_is_said_to_be_empty(
+    index: Path, tmp_path: Path
+) -> None:
+    ids = tmp_path / "ids.txt"
+    ids.write_text("p3\n\n p4 \r\n", encoding="utf-8-sig")
+    result = CliRunner().invoke(app, ["index", "delete", str(index), "--ids", str(ids)], catch_exceptions=False)
+    assert "2 passages deleted; snapshot" in result.output
+    for content in ("", "\ufeff \n"):
+        ids.write_text(content)
+        with pytest.raises(InputError, match=r"ids.txt: is empty; expected an id a line"):
+            CliRunner().invoke(app, ["index", "delete", str(index), "--ids", str(ids)], catch_exceptions=False)
 
 
 def test_a_deletion_while_another_process_writes_is_refused_and_not_lost_silently(index: Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,6 +111,24 @@ def test_an_approximate_index_leaves_with_its_type_its_parameters_and_its_rescor
     assert found_by_datasets(tmp_path / "out") == ids_of(IndexReader.open(index))
 
 
+@pytest.mark.parametrize(("over_retrieve", "k_factor"), [(2, 20), (100, 216), (1000, ROWS), (10**6, ROWS)])
+def test_faiss_reads_what_takes_more_candidates_than_there_are_rows(
+    tmp_path: Path, over_retrieve: int, k_factor: int
+) -> None:
+    index = make_index(
+        tmp_path / "index", PARTS, factory="IVF8,SQ8", nprobe=8, lexical="none", over_retrieve=over_retrieve
+    )
+    export_hf(index, tmp_path / "out")
+    assert faiss.read_index(str(tmp_path / "out" / "index.faiss")).k_factor == k_factor
+    assert found_by_datasets(tmp_path / "out") == ids_of(IndexReader.open(index))
+
+
+def test_faiss_reads_what_takes_more_candidates_than_a_file_may_ask_for(tmp_path: Path) -> None:
+    index = make_index(tmp_path / "index", [some_passages(1100)], factory="SQ8", lexical="none", over_retrieve=5000)
+    export_hf(index, tmp_path / "out")
+    assert faiss.read_index(str(tmp_path / "out" / "index.faiss")).k_factor == 1000
+
+
 def test_without_rescoring_the_index_holds_the_codes_alone(tmp_path: Path) -> None:
     index = make_index(tmp_path / "index", PARTS, factory="IVF8,SQ8", nprobe=3, lexical="none")
     export_hf(index, tmp_path / "out", rescore=False)
@@ -128,6 +147,14 @@ def test_parquet_holds_passages_with_their_vectors_in_files_of_so_many_rows(parq
     assert table["id"].to_pylist() == [passage.id for passage in live]
     stacked = np.stack(table.slice(50, 100)["embedding"].to_numpy())  # as embedding-reader does it
     np.testing.assert_array_equal(stacked, vectors_of(live[50:150]).astype(np.float32))
+
+
+def test_the_folder_where_one_stands_can_be_written_to(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert export_parquet(index, Path()).folder == tmp_path
+    assert list(tmp_path.glob("part-*.parquet")) and export_parquet(index, tmp_path).reused
 
 
 def test_an_export_that_is_there_is_not_written_again_and_a_foreign_folder_never_replaced(
@@ -196,6 +223,14 @@ def test_texts_may_lie_in_jsonl_beside_npy(tmp_path: Path) -> None:
         ('{"id": "a", "text": "x"}\n\n{broken\n', "row 1: is not JSON"),
         ('{"id": "a", "text": "x"}\n[]', "row 1: expected an object"),
         ('{"id": "a"}', "row 0: no 'text'"),
+        (
+            '{"id": "a", "text": "x"}\n{"id": "b", "text": "x\\ud800"}',
+            "row 1: 'text': character 2 .* cannot be written as UTF-8",
+        ),
+        ('{"id": "\\udcff", "text": "x"}', "row 0: 'id': character 1 "),
+        ('{"id": "a", "text": "x", "metadata": {"k": "\\ud800"}}', "row 0: 'metadata': character 1 "),
+        ('{"id": "a", "text": "x", "metadata": ["k"]}', "row 0: 'metadata' must be an object .* a list with 'k'"),
+        ('{"id": "a", "text": "x", "metadata": [["k", "v"]]}', "row 0: 'metadata' must be an object"),
         (b"caf\xe9".decode("latin-1"), "row 0: is not JSON"),
         ("\n \n", "0 rows"),
     ],
@@ -245,6 +280,15 @@ def test_an_interrupted_import_goes_on_and_a_changed_source_is_imported_anew(
     import_embeddings(source, None, tmp_path / "in", encoder_config=CONFIG)
     assert len(list((report.embeddings / BLOCK_FOLDER).iterdir())) == 2
     assert [len(ids) for ids, _ in Embeddings.open(report.embeddings).iter_blocks()] == [20, 10]
+
+
+def test_an_import_beneath_its_own_source_does_not_read_what_it_wrote(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "v.parquet", PLAIN)
+    for out in (tmp_path / "out", tmp_path):
+        reports = [import_embeddings(tmp_path, None, out, encoder_config=CONFIG) for _ in range(2)]
+        assert [report.reused for report in reports] == [False, True]
+        assert {report.num_rows for report in reports} == {len(PLAIN)}
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
 
 
 def doubled(path: Path) -> None:

@@ -86,10 +86,20 @@ def rows(expression: str, passages: list[Passage] = PASSAGES) -> list[int]:
         ("lang == en OR lang == de", [0, 1]),
         ("title == 'or' or title == Cats", [3, 4]),
         ("  ( ( lang == en ) )  ", [0]),
+        ("year == \u0662\u0660\u0662\u0660", []),
     ],
 )
 def test_an_expression_matches_the_rows_that_it_should(expression: str, expected: list[int]) -> None:
     assert rows(expression) == expected
+
+
+def test_digits_of_other_scripts_are_text_in_an_expression_and_in_the_rows() -> None:
+    passages = [
+        Passage("p0", "t", metadata={"year": "\u0661\u0664\u0660\u0662"}),
+        Passage("p1", "t", metadata={"year": "1402"}),
+    ]
+    assert rows("year == \u0661\u0664\u0660\u0662", passages) == [0]
+    assert rows("year == 1402", passages) == [1]
 
 
 def test_no_rows_give_an_empty_mask() -> None:
@@ -139,6 +149,7 @@ def test_comparisons_of_random_rows_equal_those_of_python(operator: str) -> None
         ("(lang == en", "expected '\\)', 'and' or 'or' at position 12, found the end"),
         ("lang == en)", "expected 'and', 'or' or the end at position 11, found '\\)'"),
         ("title == 'open", 'position 10, found "\'open"'),
+        ("id == x\udcff", r"filter: character 8 \('.udcff'\) cannot be written as UTF-8"),
         ("== en", "expected a field, 'not' or '\\(' at position 1, found '== en'"),
         ("(" * 100_000, "expected at most 50 conditions inside each other at position 52"),
         ("not " * 100_000, "expected at most 50 conditions inside each other"),

@@ -221,6 +221,7 @@ def test_limits_without_a_unit_or_of_nothing_are_refused(memory: str, p95: str) 
     [
         Budget(0, 768),
         Budget(10, 0),
+        Budget(10, 10**12),
         Budget(10, 8, -1),
         Budget(10, 8, min_recall=1.5),
         Budget(10, 8, min_recall=float("nan")),

@@ -243,6 +243,13 @@ def test_filters_and_tombstones_hold_in_every_type_and_what_is_left_is_scored_ex
     assert reader.search(QUESTIONS, 5, where="n == 151").hits == [[]] * len(QUESTIONS)
 
 
+@pytest.mark.parametrize("name", TYPES)
+def test_a_query_of_zeros_finds_the_first_rows_in_every_type(of_type: dict[IndexType, Path], name: IndexType) -> None:
+    found = IndexReader.open(of_type[name]).search(np.zeros((2, DIM), dtype=np.float32), 155, where="id != p0")
+    assert found.rows_NK.tolist() == [[*range(1, 150), *range(160, 166)]] * 2
+    assert not found.scores_NK.any()
+
+
 def test_a_filter_is_evaluated_once(one_segment: IndexReader) -> None:
     assert one_segment.allowed("n >= 50") is one_segment.allowed("n >= 50")
     assert not np.array_equal(one_segment.allowed("n >= 50")[0], one_segment.allowed("n >= 52")[0])
@@ -256,13 +263,22 @@ def test_rows_without_texts_and_several_threads_find_the_same(indices: dict[tupl
     assert scores_NK.tobytes() == expected.scores_NK.tobytes()
 
 
-def test_questions_that_are_not_finite_and_no_results_are_refused(one_segment: IndexReader) -> None:
+def test_questions_that_are_not_finite_are_refused(one_segment: IndexReader) -> None:
     broken = QUESTIONS.copy()
     broken[3, 2] = np.nan
     with pytest.raises(InputError, match="query 3: its vector holds NaN"):
         one_segment.search(broken, 5)
-    with pytest.raises(InputError, match="k=0"):
-        one_segment.search(QUESTIONS, 0)
+
+
+@pytest.mark.parametrize("k", [0, -1, 10**9, 10**20])
+def test_no_results_or_more_than_fit_into_memory_are_refused_alike_by_vectors_and_by_words(
+    one_segment: IndexReader, k: int
+) -> None:
+    with pytest.raises(InputError, match=f"k={k}: .* at least one result and at most 1,000,000"):
+        one_segment.search(QUESTIONS, k)
+    with pytest.raises(InputError, match=f"k={k}: .* at least one result and at most 1,000,000"):
+        one_segment.search_text(["same"], k)
+    assert len(one_segment.search(QUESTIONS[:1], search.MAX_RESULTS).hits[0]) == ROWS
 
 
 def test_once_open_a_reader_needs_no_file_any_more(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,9 +20,10 @@ from ragray.index.segment import FAISS_FILE, PASSAGES_FILE, VECTORS_FILE
 from ragray.index.snapshot import CHECKSUM, CURRENT, SEGMENTS, SNAPSHOTS
 from ragray.index.tombstones import TOMBSTONES
 from ragray.index.verify import VerifyReport, verify_index
+from ragray.index.verify_faiss import faiss_faults
 from ragray.retrieve.retriever import LocalRetriever
 from tests.helpers import some_passages
-from tests.index.made import DIM, copy_of, make_index, publish_again
+from tests.index.made import DIM, copy_of, make_index, publish_again, vectors_of
 
 ROWS = 60
 PASSAGES = some_passages(2 * ROWS)
@@ -172,9 +174,10 @@ def test_a_damaged_file_is_found_by_its_content_where_the_checksum_was_made_to_m
     assert any(pa.compute.match_substring_regex([problem.what], what)[0].as_py() for problem in problems)
 
 
-@pytest.mark.parametrize(
-    "factory", ["SQ8", "IVF4,Flat", "IVF4,SQ8", "IVF4,PQ16x4fs", "RR64,IVF4,SQ8", "IVF4,RaBitQ", "HNSW8"]
-)
+QUANTISED = ["SQ8", "IVF4,SQ8", "IVF4,PQ16x4fs", "RR64,IVF4,SQ8", "RR64,IVF4,PQ16x4fs", "IVF4,RaBitQ"]
+
+
+@pytest.mark.parametrize("factory", [*QUANTISED, "IVF4,Flat", "HNSW8"])
 def test_every_type_is_compared_with_the_vectors(tmp_path: Path, factory: str) -> None:
     nprobe = 2 if "IVF" in factory else 0
     index = make_index(tmp_path / "index", PARTS, name="000002-newer", factory=factory, nprobe=nprobe, lexical="none")
@@ -182,6 +185,29 @@ def test_every_type_is_compared_with_the_vectors(tmp_path: Path, factory: str) -
     faiss_of_another_segment(segment(index))
     publish_again(segment(index))
     assert any("another vector" in line or "another list" in line for line in found(verify_index(index)))
+
+
+def added(factory: str, vectors_ND: np.ndarray) -> faiss.Index:
+    """An index over vectors unlike those that it was trained on, as a sync makes it."""
+    index = faiss.index_factory(DIM, factory, faiss.METRIC_INNER_PRODUCT)
+    index.train(vectors_of(some_passages(300)).astype(np.float32))
+    index.add(vectors_ND.astype(np.float32))
+    return index
+
+
+@pytest.mark.parametrize("factory", QUANTISED)
+@pytest.mark.parametrize("size", [1, 2, 5, 19, 60, 300])
+def test_rows_unlike_those_trained_on_are_whole_and_one_wrong_row_among_few_is_found(factory: str, size: int) -> None:
+    unlike_ND = np.random.default_rng(size).normal(size=(size, DIM)) * np.linspace(0, 3, DIM) + 1
+    vectors_ND = (unlike_ND / np.linalg.norm(unlike_ND, axis=1, keepdims=True)).astype(np.float16)
+    vectors_ND[size // 2 : size // 2 + 3] = vectors_ND[0]  # equal codes hide each other from a search of few results
+    vectors_ND[size - 1] = 0 if size > 5 else vectors_ND[size - 1]
+    rows_S = np.arange(size)
+    assert [*faiss_faults(added(factory, vectors_ND), vectors_ND, rows_S)] == []
+    other_ND = vectors_ND.copy()
+    other_ND[: 1 + size // 19] = -vectors_ND[0]
+    faults = [*faiss_faults(added(factory, other_ND), vectors_ND, rows_S)]
+    assert any("another vector" in fault for fault in faults)
 
 
 def test_a_truncated_ivf_is_found_where_the_checksum_was_made_to_match(tmp_path: Path) -> None:
@@ -324,4 +350,16 @@ def test_doubled_ids_name_neighbouring_rows_in_the_order_of_the_later_one() -> N
     keys.add([], np.arange(0))
     keys.add(["b", "d", "a", "b"], np.arange(10, 14))
     assert keys.twice() == [(1, 10), (0, 12), (10, 13)]
-    assert len(keys) == 7
+    assert (len(keys), keys.num_distinct(), IdKeys().num_distinct()) == (7, 4, 0)
+
+
+def test_ids_need_little_more_memory_to_be_compared_than_to_be_kept() -> None:
+    keys, count = IdKeys(), 200_000
+    tracemalloc.start()
+    for start in range(0, count, 2000):
+        keys.add([f"p{n}" for n in range(start, start + 2000)], np.arange(start, start + 2000))
+    tracemalloc.reset_peak()
+    assert keys.twice() == [] and keys.num_distinct() == count
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 36 * count

@@ -46,6 +46,12 @@ def test_more_passages_than_there_are_cannot_be_had(retriever: LocalRetriever) -
     assert len(hits) == 22
 
 
+@pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
+def test_a_question_that_is_no_text_is_refused(retriever: LocalRetriever, mode: Mode) -> None:
+    with pytest.raises(InputError, match=r"query 1: character 7 \('.udcff'\) cannot be written as UTF-8"):
+        retriever.search(["the river", "river \udcff"], 3, mode=mode)
+
+
 def test_no_questions_get_no_answers(retriever: LocalRetriever) -> None:
     assert retriever.search([], 3) == []
 
