@@ -73,7 +73,8 @@ def compact_index(index: Path, config: Config, *, address: str | None = None) ->
     with artifact.exclusive(index):
         base = read_snapshot(index)
         if not base.num_live:
-            raise ArtifactError(f"{index}: all passages of snapshot {base.name} are deleted; sync it with a corpus")
+            advice = "build a new index" if base.factory.startswith("HNSW") else "sync it with a corpus"
+            raise ArtifactError(f"{index}: all passages of snapshot {base.name} are deleted; {advice}")
         plan = plan_index(base.num_live, base.dim, config.index)
         before, forgotten = len(base.segments), base.num_rows - base.num_live
         if _is_compact(base, plan, config.index):
