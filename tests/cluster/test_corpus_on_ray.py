@@ -121,6 +121,19 @@ def test_duplicates_across_files_are_kept_once_the_first_one_wins_and_all_stay_i
     assert list(texts(tmp_path / "out")) == ["first", "second"]
 
 
+def test_documents_on_one_line_are_told_apart_within_a_file_and_across_files(tmp_path: Path) -> None:
+    for number, ids in enumerate(["aab", "acd"]):
+        records = [{"id": one, "text": SENTENCE.format(f"{number}{place}")} for place, one in enumerate(ids)]
+        (tmp_path / f"{number}.json").write_text(json.dumps(records), encoding="utf-8")
+    long = " ".join(SENTENCE.format(f"long{n}") for n in range(6))
+    squad = {"data": [{"title": title, "paragraphs": [{"context": f"{long} {title}"}]} for title in "XY"]}
+    (tmp_path / "2.json").write_text(json.dumps(squad), encoding="utf-8")
+    report = ingest([str(tmp_path / "*.json")], tmp_path / "out", config("ingest.deduplicate=false"))
+    found = [passage.document_id for passage in Corpus.open(tmp_path / "out").iter_passages()]
+    assert found == ["a", "b", "c", "d", *["X-0"] * 6, *["Y-0"] * 6]
+    assert (report.documents, report.refused) == (6, {"duplicate id": 2})
+
+
 def test_a_second_run_has_nothing_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_jsonl(tmp_path / "a.jsonl", [*numbered(0, 3), "{broken"])
     first = ingest([str(tmp_path / "a.jsonl")], tmp_path / "out", config())
