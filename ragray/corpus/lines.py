@@ -86,14 +86,14 @@ def read_csv(source: Source, config: IngestConfig) -> Iterator[Record | Refusal]
             if row is None:
                 return
             if row and not header:
-                header = row
+                header = [storable(name) for name in row]
                 require_text_column(source, header, config)
             elif row:
                 yield _from_row(source, first, header, row, config)
 
 
 class _CsvLines:
-    """Feeds `csv.reader` lines of bounded length; bytes that are not UTF-8 become lone surrogates (see `_from_row`)."""
+    """Feeds `csv.reader` lines of bounded length; bytes that are not UTF-8 become lone surrogates (see `storable`)."""
 
     def __init__(self, stream: IO[bytes], source: Source, config: IngestConfig) -> None:
         self.number = 0

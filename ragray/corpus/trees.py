@@ -47,7 +47,7 @@ def _paragraphs(
 ) -> Iterator[Record | Refusal]:
     """Yield an article's contexts, each once; ``numbers`` counts the paragraphs of a title so far."""
     heading = article.get("title")
-    title = storable(heading) if isinstance(heading, str) and heading else source.name.partition(".")[0]
+    title = storable(heading) if isinstance(heading, str) and heading else storable(source.name.partition(".")[0])
     seen = set()
     paragraphs = article[PARAGRAPHS]
     assert isinstance(paragraphs, list)
@@ -58,7 +58,7 @@ def _paragraphs(
         if not isinstance(context, str):
             raw = json.dumps(paragraph, ensure_ascii=False)
             yield refusal(source, line, f"no field '{CONTEXT}'", raw, document_id=identity)
-        elif (key := content_hash("", context)) not in seen:
+        elif (key := content_hash("", storable(context))) not in seen:
             seen.add(key)
             yield Record(line, Document(identity, context, title.replace("_", " ") if heading else ""))
 

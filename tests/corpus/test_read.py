@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import random
 import shutil
 import tracemalloc
@@ -18,6 +19,8 @@ from ragray.config import IngestConfig
 from ragray.corpus.find import find_sources
 from ragray.corpus.read import read_source
 from ragray.corpus.record import Record, Refusal
+from ragray.corpus.sources import Source
+from ragray.corpus.stage import plan_lots
 from ragray.errors import InputError
 from ragray.types import Document
 
@@ -42,6 +45,14 @@ def written(path: Path, content: str | bytes) -> Path:
     compress = {".gz": gzip.compress, ".zst": lambda raw: pa.Codec("zstd").compress(raw).to_pybytes()}
     path.write_bytes(compress[path.suffix](data) if path.suffix in compress else data)
     return path
+
+
+def write_columns(path: Path, table: pa.Table) -> None:
+    if path.suffix == ".parquet":
+        pq.write_table(table, path)
+        return
+    with pa.ipc.new_stream(path, table.schema) as writer:
+        writer.write_table(table)
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "A.JSONL"])
@@ -117,6 +128,19 @@ def test_an_endless_line_is_passed_over_in_bounded_memory(tmp_path: Path, name: 
 def test_a_lone_surrogate_in_an_id_does_not_stop_anything(tmp_path: Path) -> None:
     (document,) = documents(read(written(tmp_path / "a.jsonl", r'{"id": "a\ud800", "text": "t", "m": "\udfff"}')))
     assert (document.id, document.metadata) == ("a?", {"m": "?"})
+
+
+def test_names_of_fields_columns_and_files_need_not_be_utf8(tmp_path: Path) -> None:
+    (document,) = documents(read(written(tmp_path / "a.jsonl", r'{"id": "a", "text": "t", "k\ud800": "v"}')))
+    assert document.metadata == {"k?": "v"}
+    (document,) = documents(read(written(tmp_path / "a.csv", b"id,text,caf\xe9\na,t,v\n")))
+    assert document.metadata == {"caf?": "v"}
+    name = os.fsdecode(b"caf\xe9.txt")
+    (document,) = documents(read(written(tmp_path / name, "text")))
+    assert document.id == "caf?.txt"
+    names = [os.fsdecode(one) for one in (b"caf\xe8.jsonl", b"caf\xe9.jsonl")]
+    first, second = plan_lots([Source(f"/{one}", one) for one in names], ["0", "0"], CONFIG, "")
+    assert first.key != second.key
 
 
 def test_csv_yields_records_with_the_line_they_begin_on(tmp_path: Path) -> None:
@@ -232,6 +256,25 @@ def test_a_row_of_parquet_that_is_not_utf8_is_refused_alone(tmp_path: Path) -> N
     items = read(tmp_path / "a.parquet")
     assert [document.text for document in documents(items)] == ["good", "fine"]
     assert reasons(items) == [(2, "not valid UTF-8")]
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+@pytest.mark.parametrize(
+    "kind", [pa.timestamp("ms"), pa.timestamp("us"), pa.date32(), pa.duration("s"), pa.timestamp("ms", tz="Mars/Base")]
+)
+def test_a_row_with_a_time_that_cannot_be_read_is_refused_alone(tmp_path: Path, name: str, kind: pa.DataType) -> None:
+    far = 2**31 - 1 if kind == pa.date32() else 2**62
+    times = pa.array([None, far, None], pa.int32() if kind == pa.date32() else pa.int64()).cast(kind)
+    write_columns(tmp_path / name, pa.table({"text": ["a", "b", "c"], "day": times}))
+    items = read(tmp_path / name)
+    assert [document.text for document in documents(items)] == ["a", "c"]
+    assert reasons(items) == [(2, f"field 'day' cannot be read as {kind}")]
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+def test_of_two_columns_with_one_name_the_last_one_counts(tmp_path: Path, name: str) -> None:
+    write_columns(tmp_path / name, pa.table([["a"], ["x"], ["y"]], ["text", "m", "m"]))
+    assert documents(read(tmp_path / name))[0].metadata == {"m": "y"}
 
 
 def test_a_text_file_is_one_document_named_by_its_path_below_the_source(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import tracemalloc
 from pathlib import Path
 
@@ -41,6 +42,11 @@ def test_squad_yields_each_context_once_with_the_title_of_its_article(tmp_path: 
 def test_articles_of_one_title_do_not_share_ids_and_one_without_title_is_named_by_its_file(tmp_path: Path) -> None:
     items = read(tmp_path / "wiki.json", {"data": [article("A", "x"), article("A", "y"), article("", "z")]})
     assert [item.document.id for item in items if isinstance(item, Record)] == ["A-0", "A-1", "wiki-0"]
+
+
+def test_lone_surrogates_and_a_file_name_that_is_not_utf8_stop_nothing(tmp_path: Path) -> None:
+    items = read(tmp_path / os.fsdecode(b"caf\xe9.json"), r'{"data": [{"paragraphs": [{"context": "a\ud800"}]}]}')
+    assert [item.document for item in items if isinstance(item, Record)] == [Document("caf?-0", "a\ud800")]
 
 
 def test_a_paragraph_without_context_is_refused_with_the_line_of_its_article(tmp_path: Path) -> None:
