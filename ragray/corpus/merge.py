@@ -43,7 +43,7 @@ def merge_lots(
     seen stands in scratch files in ``staging``.
 
     Raises:
-        ArtifactError: the disk is full.
+        ArtifactError: the disk is full, or a staged part is damaged.
         MissingPackageError: near duplicates are to be found and datasketch is not installed.
     """
     refused: Counter[str] = Counter()

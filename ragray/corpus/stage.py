@@ -22,7 +22,7 @@ from ragray.corpus.sources import ONE_DOCUMENT_FORMATS, Source
 from ragray.corpus.split import split_document
 from ragray.corpus.table import PASSAGE_SCHEMA, SCHEMA_VERSION, passages_to_table
 from ragray.corpus.tokens import Tokenizer, load_tokenizer
-from ragray.errors import InputError
+from ragray.errors import CorruptArtifactError, InputError, first_line
 from ragray.types import Passage
 
 DONE_NAME = "done.json"
@@ -94,15 +94,31 @@ def _groups(files: Sequence[tuple[Source, str]]) -> Iterator[list[tuple[Source, 
 
 
 def staged(folder: Path, lot: Lot) -> Staged | None:
-    """Say what a lot's folder holds, None where it was never finished."""
-    path = folder / lot.key / DONE_NAME
-    return Staged(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    """Say what a lot's folder holds, None where it was never finished or is damaged: such a lot is staged anew."""
+    try:
+        done = Staged(**json.loads((folder / lot.key / DONE_NAME).read_text(encoding="utf-8")))
+        num_passages = sum(pq.read_metadata(path).num_rows for path in _part_paths(folder, lot))
+        num_refused = sum(1 for _ in staged_refusals(folder, lot))
+        is_whole = (num_passages, num_refused) == (done.num_passages, sum(done.refused.values()))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+    return done if is_whole else None
 
 
 def staged_tables(folder: Path, lot: Lot) -> Iterator[pa.Table]:
     """Yield the passages of a staged lot, with their source and line, in order."""
-    for path in sorted((folder / lot.key).glob("part-*.parquet")):
-        yield pq.read_table(path, schema=STAGED_SCHEMA)
+    for path in _part_paths(folder, lot):
+        try:
+            table = pq.read_table(path, schema=STAGED_SCHEMA)
+        except (OSError, pa.ArrowException) as err:
+            raise CorruptArtifactError(
+                f"{path}: cannot be read ({first_line(err)}); remove {path.parent} and run again"
+            ) from err
+        yield table
+
+
+def _part_paths(folder: Path, lot: Lot) -> list[Path]:
+    return sorted((folder / lot.key).glob("part-*.parquet"))
 
 
 def staged_refusals(folder: Path, lot: Lot) -> Iterator[Refusal]:

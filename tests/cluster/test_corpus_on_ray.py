@@ -17,10 +17,10 @@ from ragray.config import Config, load_config
 from ragray.corpus.find import find_sources
 from ragray.corpus.parts import cut_source
 from ragray.corpus.record import Refusal
-from ragray.corpus.stage import Lot, Stager, plan_lots, staged, staged_refusals
+from ragray.corpus.stage import Lot, Stager, plan_lots, staged, staged_refusals, staged_tables
 from ragray.corpus.table import Corpus
 from ragray.corpus.tokens import load_tokenizer
-from ragray.errors import ArtifactBusyError, InputError, NotAnArtifactError
+from ragray.errors import ArtifactBusyError, CorruptArtifactError, InputError, NotAnArtifactError
 
 # Whenever a DataContext is made, Ray 2.60 sets options of its own that it calls deprecated.
 OWN_DEPRECATION = "ignore::DeprecationWarning:ray.data.context"
@@ -275,6 +275,33 @@ def test_a_lot_is_staged_anew_when_its_attempt_was_not_finished(tmp_path: Path) 
     assert Stager(config(), tmp_path / "staging").stage(lot).num_passages == 3
     assert len(list(folder.glob("part-*.parquet"))) == 1
     assert [refusal.line for refusal in staged_refusals(tmp_path / "staging", lot)] == [4]
+
+
+@pytest.mark.parametrize("name", ["done.json", "part-000000.parquet", "refused.jsonl"])
+@pytest.mark.parametrize("num_bytes", [None, 0, 30])
+def test_a_lot_whose_staging_is_damaged_is_as_if_it_had_never_been_staged(
+    tmp_path: Path, name: str, num_bytes: int | None
+) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", [*numbered(0, 3), "{broken"])
+    (lot,) = lots_of(path, config())
+    done = Stager(config(), tmp_path / "staging").stage(lot)
+    assert staged(tmp_path / "staging", lot) == done
+    damaged = tmp_path / "staging" / lot.key / name
+    data = damaged.read_bytes()
+    damaged.unlink()
+    if num_bytes is not None:
+        damaged.write_bytes(data[:num_bytes])
+    assert staged(tmp_path / "staging", lot) is None
+
+
+def test_damaged_pages_of_a_staged_part_say_what_to_remove(tmp_path: Path) -> None:
+    (lot,) = lots_of(write_jsonl(tmp_path / "a.jsonl", numbered(0, 3)), config())
+    Stager(config(), tmp_path).stage(lot)
+    (part,) = (tmp_path / lot.key).glob("part-*.parquet")
+    data = part.read_bytes()
+    part.write_bytes(data[:4] + b"\xff" * 50 + data[54:])
+    with pytest.raises(CorruptArtifactError, match=rf"{part}: cannot be read .*; remove {part.parent} and run again"):
+        list(staged_tables(tmp_path, lot))
 
 
 def test_the_newer_formats_the_filters_and_the_parts_of_a_large_file_meet_in_one_corpus(
