@@ -92,6 +92,30 @@ def test_broken_json_is_named_with_the_line(tmp_path: Path, content: str, line: 
         read(tmp_path / "a.json", content)
 
 
+@pytest.mark.parametrize(
+    ("content", "line", "excerpt"),
+    [
+        ('[{"text": "x"}]\n[{"text": "y"}]\n', 2, '[{"text": "y"}]'),
+        ('{"data": [{"text": "x"}], trunc', 1, "trunc"),
+        ('{"data": [{"text": "x"}]\n', 2, ""),
+        ('{"data": [{"text": "x"}], "n": 1,\n}', 2, "}"),
+        ('{"data": [{"text": "x"}]}\n{"data": []}', 2, '{"data": []}'),
+    ],
+)
+def test_what_follows_the_list_and_is_no_json_is_refused_and_the_list_stays(
+    tmp_path: Path, content: str, line: int, excerpt: str
+) -> None:
+    path = tmp_path / "a.json"
+    record, *refused = read(path, content)
+    assert isinstance(record, Record) and record.document.text == "x"
+    assert refused == [Refusal(str(path), line, "", "not valid JSON behind the list", excerpt)]
+
+
+def test_other_fields_may_follow_the_list(tmp_path: Path) -> None:
+    text = '{"data": [{"text": "x"}], "version": "1.1", "more": {"data": [1]}}\n\n'
+    assert len(read(tmp_path / "a.json", text)) == 1
+
+
 def test_json_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(b'[{"text": "caf\xe9"}]')
     with pytest.raises(InputError, match=r"a\.json:1: is not valid JSON \(not valid UTF-8\)"):
