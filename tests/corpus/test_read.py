@@ -163,6 +163,44 @@ def test_a_broken_row_of_csv_is_refused_and_the_rest_goes_on(tmp_path: Path) -> 
     ]
 
 
+@pytest.mark.parametrize(
+    ("row", "num_lines"),
+    [
+        ('1,"begin\n{}\nend"', 3),
+        ('1,"begin\n{}end"', 2),
+        ('1,"{}\nend"', 2),
+        ('1,"{}"', 1),
+        ("1,{}", 1),
+        ('1,"begin\n{} ""so"" ","\n","end"', 3),
+        ('1,"begin\n{}', 2),
+    ],
+)
+def test_a_record_of_csv_with_a_line_that_is_too_long_is_refused_whole_and_once(
+    tmp_path: Path, row: str, num_lines: int
+) -> None:
+    path = written(tmp_path / "a.csv", "id,text\n0,before\n" + row.format("x" * 200_000) + "\n2,behind\n")
+    items = read(path, IngestConfig(max_chars=100))
+    left = ["before"] if row == '1,"begin\n{}' else ["before", "behind"]
+    assert [document.text for document in documents(items)] == left
+    over = {1: "", 2: " over 2 lines", 3: " over 3 lines"}[num_lines + 2 - len(left)]
+    assert reasons(items) == [(3, f"longer than max_chars=100{over}")]
+    if len(left) == 2:
+        assert items[-1] == Record(3 + num_lines, Document("2", "behind"))
+
+
+def test_a_stray_quotation_mark_shows_the_first_line_that_it_swallowed_and_how_many(tmp_path: Path) -> None:
+    rows = ['1,"stray', "2,good", '3,"good"', "4,good", '5,"stray', '6,b",1', "7,good", '8,"to the end', "9,good"]
+    path = written(tmp_path / "a.csv", "id,text,n\n" + "".join(f"{row},0\n" for row in rows))
+    items = read(path)
+    assert [document.id for document in documents(items)] == ["4", "7"]
+    found = [(item.line, item.reason, item.excerpt) for item in items if isinstance(item, Refusal)]
+    assert found == [
+        (2, "not valid CSV over 3 lines", '1,"stray,0'),
+        (6, "has 4 columns instead of 3 over 2 lines", "5,stray,0 6,b,1,0"),
+        (9, "not valid CSV over 2 lines", '8,"to the end,0'),
+    ]
+
+
 @pytest.mark.parametrize("name", ["psgs_w100.tsv", "a.tsv.gz", "a.tsv.zst"])
 def test_tsv_is_quoted_as_the_passages_of_dpr_are(tmp_path: Path, name: str) -> None:
     content = (
