@@ -327,6 +327,22 @@ def test_the_first_heading_outside_of_code_is_the_title_of_markdown(tmp_path: Pa
     assert documents(read(written(tmp_path / "a.md", text))) == [Document("a.md", text, "The heading")]
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "```sh\n# code\n~~~\n# code\n```",
+        "~~~\n# code\n```\n# code\n~~~~ ",
+        "````md\n```\n# code\n```\n# code\n````",
+        "```\n# code\n``` sh\n# code\n   ```",
+        "~~~ `x`\n# code\n~~~",
+        "```code``` in a line",
+    ],
+)
+def test_code_ends_with_the_fence_that_it_began_with(tmp_path: Path, code: str) -> None:
+    text = f"{code}\n\n# Title\n"
+    assert documents(read(written(tmp_path / "a.md", text))) == [Document("a.md", text, "Title")]
+
+
 def test_a_text_file_that_is_not_utf8_is_refused_with_the_line_of_the_bad_byte(tmp_path: Path) -> None:
     items = read(written(tmp_path / "a.txt", b"one\ntwo caf\xe9\nthree"))
     assert items == [Refusal(str(tmp_path / "a.txt"), 2, "a.txt", "not valid UTF-8", "two caf\ufffd")]
