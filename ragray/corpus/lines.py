@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from ragray.config import IngestConfig
 from ragray.corpus.record import (
+    TOO_MANY_DIGITS,
     Record,
     Refusal,
     from_fields,
@@ -58,8 +59,10 @@ def _from_json(source: Source, number: int, line: bytes, config: IngestConfig) -
         fields = json.loads(text)
     except UnicodeDecodeError:
         return refusal(source, number, "not valid UTF-8", line.decode("utf-8", "replace"))
-    except (ValueError, RecursionError):
+    except (json.JSONDecodeError, RecursionError):
         return refusal(source, number, "not valid JSON", text)
+    except ValueError:
+        return refusal(source, number, TOO_MANY_DIGITS, text)
     if not isinstance(fields, dict):
         return refusal(source, number, "not a JSON object", text)
     return from_fields(source, number, fields, config, raw=text)

@@ -19,6 +19,7 @@ OTHER_FIELDS_BYTES = 1 << 16
 """What the other fields of a record may add to that."""
 CONTENTS_FIELD = "contents"
 """Holds title and text together in the corpora of DPR, Pyserini and FlashRAG."""
+TOO_MANY_DIGITS = "a number has more digits than Python reads"
 _DEFAULT_TEXT_FIELD = IngestConfig().text_field
 _QUOTED_LINE = re.compile(r'\s*"([^\n]*)"[ \t]*(?:\r?\n|$)')
 

@@ -12,7 +12,7 @@ from typing import IO
 from ragray.config import IngestConfig
 from ragray.corpus.dedup import content_hash
 from ragray.corpus.lines import decompressed
-from ragray.corpus.record import Record, Refusal, from_fields, line_limit, refusal, storable
+from ragray.corpus.record import TOO_MANY_DIGITS, Record, Refusal, from_fields, line_limit, refusal, storable
 from ragray.corpus.sources import Source
 from ragray.errors import InputError
 from ragray.types import Document
@@ -156,10 +156,12 @@ class _Json:
                 value, end = self._decoder.raw_decode(self._buffer, self._at)
             except RecursionError as err:
                 raise self._invalid("nested too deeply") from err
-            except ValueError as err:
+            except json.JSONDecodeError as err:
                 if len(self._buffer) - self._at > self._max_chars or not self._fill(len(self._buffer)):
                     raise self._invalid(str(err).partition(":")[0]) from err
                 continue
+            except ValueError as err:
+                raise self._invalid(TOO_MANY_DIGITS) from err
             if end < len(self._buffer) or not self._fill(CHUNK_CHARS):
                 self._pass_to(end)
                 return value

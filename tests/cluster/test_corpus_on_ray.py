@@ -209,6 +209,13 @@ def test_a_file_without_records_is_named(tmp_path: Path) -> None:
         Corpus.open(tmp_path / "out")
 
 
+def test_a_large_file_of_blank_lines_is_named_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.jsonl").write_text("   \n" * 1000, encoding="utf-8")
+    monkeypatch.setattr(cluster_corpus, "cut_source", partial(cut_source, part_bytes=1000))
+    with pytest.raises(InputError, match=r"a\.jsonl: holds no records; fill it or leave it out"):
+        ingest([str(tmp_path / "a.jsonl")], tmp_path / "out", config())
+
+
 def test_a_corpus_without_passages_is_an_error_that_says_why(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", ["{broken", {"text": "short"}, {"text": "tiny"}])
     with pytest.raises(InputError) as caught:

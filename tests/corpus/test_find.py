@@ -158,6 +158,12 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pyte
         find_sources([str(tmp_path / given)])
 
 
+def test_two_colons_in_a_local_name_mean_nothing(tmp_path: Path) -> None:
+    written(tmp_path / "in" / "a::b.txt", "x")
+    assert [source.name for source in find_sources([str(tmp_path / "in" / "a::b.txt")])] == ["a::b.txt"]
+    assert [source.name for source in find_sources([str(tmp_path / "in")])] == ["a::b.txt"]
+
+
 def test_a_file_uri_is_the_path_that_it_names(tmp_path: Path) -> None:
     path = written(tmp_path / "a.txt", "x")
     assert find_sources([f"file://{path}"]) == find_sources([str(path)])

@@ -104,7 +104,7 @@ def test_a_broken_line_is_refused_with_its_number_and_the_rest_goes_on(tmp_path:
         (7, "field 'id' is no string but list"),
         (8, "field 'title' is no string but dict"),
         (9, "not valid JSON"),
-        (10, "not valid JSON"),
+        (10, "a number has more digits than Python reads"),
     ]
     refusal = next(item for item in items if isinstance(item, Refusal) and item.line == 5)
     assert (refusal.source, refusal.document_id) == (str(tmp_path / "a.jsonl"), "five")

@@ -85,6 +85,7 @@ def test_json_that_is_neither_says_what_was_expected(tmp_path: Path, content: ob
         ('[{"text": "x"}\n{"text": "y"}]', 2),
         ("[" * 100_000, 1),
         ('{"data"\n [', 2),
+        ('[{"text": "x"},\n{"n": ' + "9" * 5000 + "}]", 2),
     ],
 )
 def test_broken_json_is_named_with_the_line(tmp_path: Path, content: str, line: int) -> None:
