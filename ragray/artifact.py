@@ -77,9 +77,9 @@ class Manifest(BaseModel):
 
 
 def fingerprint(value: object) -> str:
-    """Hash a JSON-like value into 16 hex digits; the order of mapping keys does not matter."""
+    """Hash a JSON-like value into 16 hex digits; the order of mapping keys does not matter. Names of files need not be UTF-8."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 def file_checksum(path: Path) -> str:

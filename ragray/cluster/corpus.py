@@ -156,7 +156,9 @@ def _num_passages(lots: Sequence[Lot], staging: Path) -> int:
         num_passages += done.num_passages
         refused.update(done.refused)
     if not num_passages:
-        first = next(refusal for lot in lots for refusal in staged_refusals(staging, lot))
+        first = next((refusal for lot in lots for refusal in staged_refusals(staging, lot)), None)
+        if first is None:
+            raise InputError(f"{lots[0].sources[0].label}: holds no records; fill it or leave it out of the sources")
         reasons = ", ".join(f"{reason}: {count}" for reason, count in refused.most_common())
         raise InputError(
             f"no passage is left, {refused.total()} records were refused ({reasons}), the first is "

@@ -16,15 +16,19 @@ BATCH_ROWS = 256
 BUFFER_BYTES = 1 << 20
 """Read at a time of a column; without it pyarrow loads the columns of a whole row group."""
 
+UNREADABLE = (ValueError, OverflowError, LookupError)
+"""What a value raises that is not UTF-8, a time out of Python's range, or in a time zone that is not known."""
+
 
 def read_parquet(source: Source, config: IngestConfig) -> Iterator[Record | Refusal]:
     """Read a record a row; the row number counts from one."""
     with source.open() as stream, pq.ParquetFile(stream, buffer_size=BUFFER_BYTES, pre_buffer=False) as file:
         require_text_column(source, file.schema_arrow.names, config)
+        scalars = [field.name for field in file.schema_arrow if not pa.types.is_nested(field.type)]
         first, groups = 1, range(file.num_row_groups)
         if source.part is not None:
             first, groups = source.part.lines_before + 1, range(*source.part.row_groups)
-        batches = file.iter_batches(batch_size=BATCH_ROWS, row_groups=groups, columns=_scalars(file.schema_arrow))
+        batches = file.iter_batches(batch_size=BATCH_ROWS, row_groups=groups, columns=scalars)
         yield from _records(source, batches, config, first)
 
 
@@ -40,16 +44,13 @@ def read_arrow(source: Source, config: IngestConfig) -> Iterator[Record | Refusa
             batches = pa.ipc.open_stream(stream)
             schema = batches.schema
         require_text_column(source, schema.names, config)
-        yield from _records(source, _sliced(batches, _scalars(schema)), config, 1)
+        yield from _records(source, _sliced(batches), config, 1)
 
 
-def _scalars(schema: pa.Schema) -> list[str]:
-    return [field.name for field in schema if not pa.types.is_nested(field.type)]
-
-
-def _sliced(batches: Iterable[pa.RecordBatch], columns: list[str]) -> Iterator[pa.RecordBatch]:
+def _sliced(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Cut batches down to scalar columns and few rows; of columns with one name the last one counts, as in Parquet."""
     for batch in batches:
-        chosen = batch.select(columns)
+        chosen = batch.select([n for n, field in enumerate(batch.schema) if not pa.types.is_nested(field.type)])
         for column in chosen.columns:
             _check(column)
         for start in range(0, len(batch), BATCH_ROWS):
@@ -66,20 +67,27 @@ def _records(
     source: Source, batches: Iterable[pa.RecordBatch], config: IngestConfig, first: int
 ) -> Iterator[Record | Refusal]:
     for number, fields in enumerate(chain.from_iterable(map(_rows, batches)), start=first):
-        if fields is None:
-            yield refusal(source, number, "not valid UTF-8", "")
+        if isinstance(fields, str):
+            yield refusal(source, number, fields, "")
         else:
             yield from_fields(source, number, fields, config, raw=str(fields.get(config.text_field)))
 
 
-def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, object] | None]:
-    """Yield the rows of a batch, None for one that is not valid UTF-8."""
+def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, object] | str]:
+    """Yield the rows of a batch, the reason instead of one that Python cannot hold."""
     try:
         yield from batch.to_pylist()
-    except UnicodeDecodeError:
-        for row in range(len(batch)):
-            try:
-                fields = batch.slice(row, 1).to_pylist()[0]
-            except UnicodeDecodeError:
-                fields = None
-            yield fields
+    except UNREADABLE:
+        yield from (_row(batch, number) for number in range(len(batch)))
+
+
+def _row(batch: pa.RecordBatch, number: int) -> dict[str, object] | str:
+    fields = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            fields[name] = column[number].as_py()
+        except UnicodeDecodeError:
+            return "not valid UTF-8"
+        except UNREADABLE:
+            return f"field '{name}' cannot be read as {column.type}"
+    return fields

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import json
+import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ragray.corpus.sources import FORMATS, Source, is_uri, local_path, open_filesystem, reaching
@@ -21,11 +23,13 @@ def find_sources(sources: Sequence[str], *, exclude: Path | None = None) -> list
     """Turn files, folders, globs and URIs into files, in the order given, sorted within a folder or glob, each file once.
 
     In folders and globs hidden files, and those below ``exclude``, are passed over; in folders so are ``.json`` files,
-    which may be anything: they are read by name or glob. Of a saved Hugging Face dataset the files that its
-    ``state.json`` lists are taken.
+    which may be anything: they are read by name or glob. As in a shell, below a folder and by ``**`` links to files are
+    read, links to folders are not followed: name those. Of a saved Hugging Face dataset the files that its ``state.json``
+    lists are taken.
 
     Raises:
-        InputError: a source does not exist, is of an unsupported format, holds no supported file, or is an incomplete dataset.
+        InputError: a source does not exist, is of an unsupported format, holds no supported file, is an incomplete dataset,
+            or has a folder that cannot be read.
         MissingPackageError: the package for a URI is not installed.
     """
     if not sources:
@@ -45,19 +49,49 @@ def _expand(given: str, exclude: Path | None) -> list[Source]:
             raise InputError(f"{path}: the format is not supported; convert it to one of {_SUPPORTED}")
         return [source]
     if path.is_dir():
-        root, matches = path, list(path.rglob("*"))
+        root, pattern = path, ["**"]
     elif glob.has_magic(given):
-        # As in a shell, `**` finds files too; that of pathlib finds folders only.
-        root, matches = _fixed_part(path), [Path(match) for match in glob.glob(str(path), recursive=True)]  # noqa: PTH207 - absolute pattern
+        root = _fixed_part(path)
+        pattern = list(path.parts[len(root.parts) :])
     else:
         raise InputError(f"{path}: no such file or folder; check the path")
     away = exclude.resolve() if exclude else None
-    sources = [
-        Source(str(match.absolute()), match.relative_to(root).as_posix())
-        for match in matches
-        if match.is_file() and not (away and match.resolve().is_relative_to(away))
-    ]
+    try:
+        sources = [
+            Source(str(match.absolute()), match.relative_to(root).as_posix())
+            for match in _matches(root, pattern)
+            if match.is_file() and not (away and match.resolve().is_relative_to(away))
+        ]
+    except OSError as err:
+        raise InputError(
+            f"{err.filename}: cannot be read ({err.strerror}); check the path and its permissions, or leave it out of the sources"
+        ) from err
     return _chosen(given, sources, in_folder=path.is_dir())
+
+
+def _matches(folder: Path, pattern: Sequence[str]) -> Iterator[Path]:
+    """Yield what is in a folder and matches a pattern, given part by part, some of it more than once.
+
+    Unlike `glob` it neither follows links to folders in ``**``, which may lead in circles, nor hides what it cannot read.
+    """
+    part, *rest = pattern
+    if part == "**":
+        for below, folders, _ in os.walk(folder, onerror=_raise):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            yield from _matches(Path(below), rest or ["*"])
+        return
+    names: Iterable[str] = [part]
+    if glob.has_magic(part):
+        names = fnmatch.filter((entry.name for entry in folder.iterdir()), part)
+    for name in names:
+        if not rest:
+            yield folder / name
+        elif (folder / name).is_dir():
+            yield from _matches(folder / name, rest)
+
+
+def _raise(err: OSError) -> None:
+    raise err
 
 
 def _expand_remote(given: str) -> list[Source]:

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from ragray.config import IngestConfig
 from ragray.corpus.record import (
+    TOO_MANY_DIGITS,
     Record,
     Refusal,
     from_fields,
@@ -45,8 +46,8 @@ def decompressed(source: Source) -> Iterator[IO[bytes]]:
 def read_jsonl(source: Source, config: IngestConfig) -> Iterator[Record | Refusal]:
     """Read a record a line."""
     with decompressed(source) as stream:
-        for number, line in _bounded_lines(stream, source, config):
-            if line is None:
+        for number, line, is_whole in _bounded_lines(stream, source, config):
+            if not is_whole:
                 yield refusal(source, number, too_long(config), "")
             elif line.strip():
                 yield _from_json(source, number, line, config)
@@ -58,8 +59,10 @@ def _from_json(source: Source, number: int, line: bytes, config: IngestConfig) -
         fields = json.loads(text)
     except UnicodeDecodeError:
         return refusal(source, number, "not valid UTF-8", line.decode("utf-8", "replace"))
-    except (ValueError, RecursionError):
+    except (json.JSONDecodeError, RecursionError):
         return refusal(source, number, "not valid JSON", text)
+    except ValueError:
+        return refusal(source, number, TOO_MANY_DIGITS, text)
     if not isinstance(fields, dict):
         return refusal(source, number, "not a JSON object", text)
     return from_fields(source, number, fields, config, raw=text)
@@ -73,64 +76,74 @@ def read_csv(source: Source, config: IngestConfig) -> Iterator[Record | Refusal]
         rows = csv.reader(lines, strict=True, delimiter="\t" if source.format == ".tsv" else ",")
         header: list[str] = []
         while True:
-            first = lines.number + 1
+            reason = ""
+            lines.begin_record()
             try:
                 row = next(rows)
             except StopIteration:
-                row = None
-            except csv.Error:
-                yield refusal(source, first, f"not valid {source.format[1:].upper()}", lines.latest)
-                continue
-            for number in lines.pop_too_long():
-                yield refusal(source, number, too_long(config), "")
-            if row is None:
                 return
-            if row and not header:
-                header = row
+            except csv.Error:
+                row, reason = [], f"not valid {source.format[1:].upper()}"
+            if not lines.is_whole:
+                reason = too_long(config)
+            if reason:
+                yield refusal(source, lines.first, lines.over(reason), lines.beginning)
+            elif row and not header:
+                header = [storable(name) for name in row]
                 require_text_column(source, header, config)
             elif row:
-                yield _from_row(source, first, header, row, config)
+                yield _from_row(source, lines, header, row, config)
 
 
 class _CsvLines:
-    """Feeds `csv.reader` lines of bounded length; bytes that are not UTF-8 become lone surrogates (see `_from_row`)."""
+    """Feeds `csv.reader` lines of bounded length; bytes that are not UTF-8 become lone surrogates (see `storable`).
+
+    Of the record that is read now it knows the ``first`` line with its ``beginning``, and whether it ``is_whole``.
+    """
 
     def __init__(self, stream: IO[bytes], source: Source, config: IngestConfig) -> None:
-        self.number = 0
-        self.latest = ""
-        self._too_long: list[int] = []
+        self._number = 0
         self._lines = _bounded_lines(stream, source, config)
+        self.begin_record()
+
+    def begin_record(self) -> None:
+        self.first, self.beginning, self.is_whole = self._number + 1, "", True
 
     def __iter__(self) -> _CsvLines:
         return self
 
     def __next__(self) -> str:
-        for number, line in self._lines:
-            self.number = number
-            if line is not None:
-                self.latest = line.decode("utf-8", "surrogateescape")
-                return self.latest
-            self._too_long.append(number)
-        raise StopIteration
+        self._number, line, is_whole = next(self._lines)
+        text = line.decode("utf-8", "surrogateescape")
+        if self._number == self.first and is_whole:
+            self.beginning = text
+        self.is_whole = self.is_whole and is_whole
+        return text
 
-    def pop_too_long(self) -> list[int]:
-        """Return the lines left out since the last call."""
-        numbers, self._too_long = self._too_long, []
-        return numbers
+    def over(self, reason: str) -> str:
+        """Add how many lines the record runs over, where it is more than one: a stray quotation mark swallows records."""
+        num_lines = self._number - self.first + 1
+        return f"{reason} over {num_lines} lines" if num_lines > 1 else reason
 
 
-def _from_row(source: Source, number: int, header: list[str], row: list[str], config: IngestConfig) -> Record | Refusal:
+def _from_row(
+    source: Source, lines: _CsvLines, header: list[str], row: list[str], config: IngestConfig
+) -> Record | Refusal:
     raw = ",".join(row)
     if storable(raw) != raw:
-        return refusal(source, number, "not valid UTF-8", raw)
+        return refusal(source, lines.first, lines.over("not valid UTF-8"), raw)
     if len(row) != len(header):
-        return refusal(source, number, f"has {len(row)} columns instead of {len(header)}", raw)
+        reason = f"has {len(row)} columns instead of {len(header)}"
+        return refusal(source, lines.first, lines.over(reason), raw)
     fields = {name: value for name, value in zip(header, row, strict=True) if value or name == config.text_field}
-    return from_fields(source, number, fields, config, raw=raw)
+    return from_fields(source, lines.first, fields, config, raw=raw)
 
 
-def _bounded_lines(stream: IO[bytes], source: Source, config: IngestConfig) -> Iterator[tuple[int, bytes | None]]:
-    """Yield line numbers and lines, the first without its byte order mark; None for a line past the limit."""
+def _bounded_lines(stream: IO[bytes], source: Source, config: IngestConfig) -> Iterator[tuple[int, bytes, bool]]:
+    """Yield line numbers, lines, and whether they are whole; the first line without its byte order mark.
+
+    Of a line past the limit a quotation mark is left where it has an odd number of them: it opens or closes a field of CSV.
+    """
     limit, number, left = line_limit(config), 0, 1 << 62
     if source.part is not None:
         stream.seek(source.part.start)
@@ -138,9 +151,11 @@ def _bounded_lines(stream: IO[bytes], source: Source, config: IngestConfig) -> I
     while left > 0 and (line := stream.readline(limit)):
         number, left = number + 1, left - len(line)
         if len(line) == limit and not line.endswith(b"\n"):
-            while (rest := stream.readline(SKIP_BYTES)) and not rest.endswith(b"\n"):
+            rest, num_quotes = line, line.count(b'"')
+            while rest and not rest.endswith(b"\n"):
+                rest = stream.readline(SKIP_BYTES)
+                num_quotes += rest.count(b'"')
                 left -= len(rest)
-            left -= len(rest)
-            yield number, None
+            yield number, b'"' * (num_quotes % 2) + b"\n", False
         else:
-            yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line, True

@@ -43,7 +43,7 @@ def merge_lots(
     seen stands in scratch files in ``staging``.
 
     Raises:
-        ArtifactError: the disk is full.
+        ArtifactError: the disk is full, or a staged part is damaged.
         MissingPackageError: near duplicates are to be found and datasketch is not installed.
     """
     refused: Counter[str] = Counter()
@@ -68,6 +68,7 @@ def _merge_lot(
     staging: Path, lot: Lot, duplicates: Duplicates, shards: ShardWriter, advance: Callable[[int], None]
 ) -> Iterator[Refusal]:
     yield from staged_refusals(staging, lot)
+    duplicates.next_lot()
     for table in staged_tables(staging, lot):
         found = duplicates.find(table)
         shards.write(table.select(PASSAGE_SCHEMA.names).filter(pa.array([one is None for one in found])))
@@ -96,7 +97,7 @@ class Duplicates:
     def __init__(self, scratch: Path, config: IngestConfig) -> None:
         self.num_documents = 0
         self._by_content = config.deduplicate
-        self._document: tuple[str, int] | None = None
+        self._document_number: int | None = None
         self._document_is_new: bool | None = None
         self._open = contextlib.ExitStack()
         self._contents = self._open.enter_context(SeenKeys(scratch / "contents.sqlite"))
@@ -114,16 +115,20 @@ class Duplicates:
     ) -> None:
         self._open.__exit__(kind, err, trace)
 
+    def next_lot(self) -> None:
+        """Say that the tables to come are of another lot, whose documents are numbered anew."""
+        self._document_number = None
+
     def find(self, table: pa.Table) -> list[Duplicate | None]:
         """Say for each staged passage why it is left out, None where it is not; tables come in order."""
-        names = ("source", "line", "document_id", "id", "content_hash", "signature")
+        names = ("document_number", "document_id", "id", "content_hash", "signature")
         return [self._find(*row) for row in zip(*(table[name].to_pylist() for name in names), strict=True)]
 
     def _find(
-        self, source: str, line: int, document_id: str, identity: str, content: str, signature: bytes | None
+        self, number: int, document_id: str, identity: str, content: str, signature: bytes | None
     ) -> Duplicate | None:
-        if self._document != (source, line):
-            self._document, self._document_is_new = (source, line), None
+        if self._document_number != number:
+            self._document_number, self._document_is_new = number, None
         key = bytes.fromhex(content)
         if self._by_content and key in self._contents:
             return Duplicate(DUPLICATE_CONTENT)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from collections import Counter
 from pathlib import Path
 from types import TracebackType
 
@@ -18,7 +19,9 @@ from ragray.errors import MissingPackageError
 NUM_PERMUTATIONS = 128
 SHINGLE_WORDS = 3
 MAX_CANDIDATES = 64
-"""Of the passages that share a band with a new one, so many are compared with it."""
+"""Of the passages that share bands with a new one, so many are compared with it: those that share the most."""
+MAX_OF_A_BAND = 64
+"""Of the passages that share one band, so many count, the first ones: a band that more of them share says little."""
 MIN_PROBABILITY = 0.95
 """With which a pair that is just similar enough shares a band."""
 
@@ -76,13 +79,12 @@ class NearDuplicates:
 
     def find(self, signature: bytes) -> str | None:
         """Return the id of the first passage that a signature nearly repeats, None where there is none."""
-        mine = np.frombuffer(signature, "<u4")
-        for number in self._candidates(signature):
-            query = "SELECT id, signature FROM signatures WHERE number = ?"
-            identity, other = self._tables.execute(query, (number,)).fetchone()
-            if np.mean(mine == np.frombuffer(other, "<u4")) >= self._threshold:
-                return str(identity)
-        return None
+        numbers = self._candidates(signature)
+        query = f"SELECT id, signature FROM signatures WHERE number IN ({','.join('?' * len(numbers))}) ORDER BY number"
+        rows = self._tables.execute(query, numbers).fetchall()
+        others = np.frombuffer(b"".join(other for _, other in rows), "<u4").reshape(-1, NUM_PERMUTATIONS)
+        similar = np.flatnonzero(np.mean(others == np.frombuffer(signature, "<u4"), axis=1) >= self._threshold)
+        return str(rows[similar[0]][0]) if len(similar) else None
 
     def add(self, signature: bytes, identity: str) -> None:
         """Remember the signature of a passage."""
@@ -92,9 +94,12 @@ class NearDuplicates:
         self._tables.executemany("INSERT INTO bands VALUES (?, ?)", ((band, number) for band in self._bands(signature)))
 
     def _candidates(self, signature: bytes) -> list[int]:
-        marks = ",".join("?" * self._num_bands)
-        query = f"SELECT number FROM bands WHERE band IN ({marks}) LIMIT {MAX_CANDIDATES}"
-        return sorted({number for (number,) in self._tables.execute(query, self._bands(signature))})
+        """Return the numbers of the passages that share the most bands; what many passages share does not crowd them out."""
+        query = f"SELECT number FROM bands WHERE band = ? LIMIT {MAX_OF_A_BAND}"
+        shared = Counter(
+            number for band in self._bands(signature) for (number,) in self._tables.execute(query, (band,))
+        )
+        return [number for number, _ in shared.most_common(MAX_CANDIDATES)]
 
     def _bands(self, signature: bytes) -> list[bytes]:
         """Hash each band of rows, with its number, to eight bytes."""

@@ -21,7 +21,7 @@ BLOCKS = frozenset(("p", "item", "row", "cell", "lb", "quote", "code", "head", "
 """Elements of a page that trafilatura has cleaned before which a word ends."""
 _ATX_HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(.*)")
 _UNDERLINE = re.compile(r" {0,3}(={3,}|-{3,})[ \t]*$")
-_FENCES = ("```", "~~~")
+_FENCE = re.compile(r"(`{3,}(?!.*`)|~{3,})")
 
 
 def read_text(source: Source, config: IngestConfig) -> Iterator[Record | Refusal]:
@@ -47,14 +47,13 @@ def read_text(source: Source, config: IngestConfig) -> Iterator[Record | Refusal
 def _set_headings_apart(markdown: str) -> tuple[str, str]:
     """Put blank lines around headings, underlined ones written with `#`; return the text, and the first heading's."""
     lines: list[str] = []
-    title, fenced, behind = "", False, False
+    title, fence, behind = "", "", False
     for line in markdown.splitlines():
-        if line.lstrip().startswith(_FENCES):
-            fenced = not fenced
-        underline = None if fenced or not _is_alone(lines) else _UNDERLINE.match(line)
+        fence = _fence_behind(line.strip(), fence)
+        underline = None if fence or not _is_alone(lines) else _UNDERLINE.match(line)
         if underline:
             line = f"{'#' if underline[1][0] == '=' else '##'} {lines.pop().strip()}"
-        heading = None if fenced else _ATX_HEADING.match(line)
+        heading = None if fence else _ATX_HEADING.match(line)
         if lines and lines[-1].strip() and line.strip() and (behind or heading):
             lines.append("")
         lines.append(line)
@@ -62,6 +61,14 @@ def _set_headings_apart(markdown: str) -> tuple[str, str]:
         if heading and not title:
             title = heading[2].strip().rstrip("#").rstrip()
     return "\n".join(lines) + ("\n" if markdown.endswith("\n") else ""), title
+
+
+def _fence_behind(line: str, fence: str) -> str:
+    """Return the fence of the code that is open behind a line: only its own character, as often at least, closes it."""
+    if fence:
+        return "" if line.startswith(fence) and not line.strip(fence[0]) else fence
+    match = _FENCE.match(line)
+    return match[1] if match else ""
 
 
 def _is_alone(lines: list[str]) -> bool:

@@ -19,6 +19,7 @@ OTHER_FIELDS_BYTES = 1 << 16
 """What the other fields of a record may add to that."""
 CONTENTS_FIELD = "contents"
 """Holds title and text together in the corpora of DPR, Pyserini and FlashRAG."""
+TOO_MANY_DIGITS = "a number has more digits than Python reads"
 _DEFAULT_TEXT_FIELD = IngestConfig().text_field
 _QUOTED_LINE = re.compile(r'\s*"([^\n]*)"[ \t]*(?:\r?\n|$)')
 
@@ -68,7 +69,8 @@ def from_fields(
             reason = reason or f"field '{name}' is no string but {type(value).__name__}"
     if reason or not isinstance(text, str):
         return refusal(source, number, reason, raw, document_id=document_id)
-    metadata = {name: storable(_scalar(value)) for name, value in fields.items() if name not in own and _scalar(value)}
+    others = ((name, _scalar(value)) for name, value in fields.items() if name not in own)
+    metadata = {storable(name): storable(value) for name, value in others if value}
     heading = _scalar(title)
     return Record(number, Document(document_id or id_of_content(heading, text), text, heading, metadata))
 

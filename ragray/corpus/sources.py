@@ -69,8 +69,8 @@ class Source:
     @property
     def suffix(self) -> str:
         """Its entry of `FORMATS`, or nothing where it is not supported."""
-        location = _without_query(self.location.partition("::")[0]).lower()
-        return next((suffix for suffix in sorted(FORMATS, key=len) if location.endswith(suffix)), "")
+        location = _without_query(self.location.partition("::")[0]) if self.is_remote else self.location
+        return next((suffix for suffix in sorted(FORMATS, key=len) if location.lower().endswith(suffix)), "")
 
     @property
     def format(self) -> str:

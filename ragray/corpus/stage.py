@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from ragray.corpus.sources import ONE_DOCUMENT_FORMATS, Source
 from ragray.corpus.split import split_document
 from ragray.corpus.table import PASSAGE_SCHEMA, SCHEMA_VERSION, passages_to_table
 from ragray.corpus.tokens import Tokenizer, load_tokenizer
-from ragray.errors import InputError
+from ragray.errors import CorruptArtifactError, InputError, first_line
 from ragray.types import Passage
 
 DONE_NAME = "done.json"
@@ -31,17 +31,18 @@ PART_ROWS = 4096
 PART_CHARS = 16 << 20
 LOT_FILES = 256
 LOT_BYTES = 8 << 20
-READER_VERSION = 2
+READER_VERSION = 3
 """Changes whenever the same source becomes other passages than before: old corpora are made anew."""
 STAGED_SCHEMA = pa.schema(
     [
         *PASSAGE_SCHEMA,
         pa.field("source", pa.string()),
         pa.field("line", pa.int64()),
+        pa.field("document_number", pa.int64()),
         pa.field("signature", pa.binary()),
     ]
 )
-"""Without a search for near duplicates the signatures are null."""
+"""Documents are numbered within a lot, as many may stand on one line. Without a search for near duplicates the signatures are null."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +94,31 @@ def _groups(files: Sequence[tuple[Source, str]]) -> Iterator[list[tuple[Source, 
 
 
 def staged(folder: Path, lot: Lot) -> Staged | None:
-    """Say what a lot's folder holds, None where it was never finished."""
-    path = folder / lot.key / DONE_NAME
-    return Staged(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    """Say what a lot's folder holds, None where it was never finished or is damaged: such a lot is staged anew."""
+    try:
+        done = Staged(**json.loads((folder / lot.key / DONE_NAME).read_text(encoding="utf-8")))
+        num_passages = sum(pq.read_metadata(path).num_rows for path in _part_paths(folder, lot))
+        num_refused = sum(1 for _ in staged_refusals(folder, lot))
+        is_whole = (num_passages, num_refused) == (done.num_passages, sum(done.refused.values()))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+    return done if is_whole else None
 
 
 def staged_tables(folder: Path, lot: Lot) -> Iterator[pa.Table]:
     """Yield the passages of a staged lot, with their source and line, in order."""
-    for path in sorted((folder / lot.key).glob("part-*.parquet")):
-        yield pq.read_table(path, schema=STAGED_SCHEMA)
+    for path in _part_paths(folder, lot):
+        try:
+            table = pq.read_table(path, schema=STAGED_SCHEMA)
+        except (OSError, pa.ArrowException) as err:
+            raise CorruptArtifactError(
+                f"{path}: cannot be read ({first_line(err)}); remove {path.parent} and run again"
+            ) from err
+        yield table
+
+
+def _part_paths(folder: Path, lot: Lot) -> list[Path]:
+    return sorted((folder / lot.key).glob("part-*.parquet"))
 
 
 def staged_refusals(folder: Path, lot: Lot) -> Iterator[Refusal]:
@@ -147,7 +164,7 @@ class Stager:
                         refused[item.reason] += 1
                         refusals.write(refusal_line(item))
                     else:
-                        parts.add(source, *item)
+                        parts.add_document(source, *item)
             parts.flush()
         for source, checksum in zip(lot.sources, lot.checksums, strict=True):
             if source.checksum(fresh=True) != checksum:
@@ -157,15 +174,16 @@ class Stager:
         return done
 
 
-def staged_items(source: Source, tokenizer: Tokenizer, config: IngestConfig) -> Iterator[tuple[int, Passage] | Refusal]:
-    """Read one file: the line and each passage of a document, or a refusal, in the file's order."""
+def staged_items(
+    source: Source, tokenizer: Tokenizer, config: IngestConfig
+) -> Iterator[tuple[int, Iterator[Passage]] | Refusal]:
+    """Read one file: the line and the passages of a document, or a refusal, in the file's order."""
     for item in read_source(source, config):
         cleaned = item if isinstance(item, Refusal) else _cleaned(source, item, config)
         if isinstance(cleaned, Refusal):
             yield cleaned
         else:
-            for passage in split_document(cleaned.document, tokenizer, config):
-                yield cleaned.line, passage
+            yield cleaned.line, split_document(cleaned.document, tokenizer, config)
 
 
 def _cleaned(source: Source, record: Record, config: IngestConfig) -> Record | Refusal:
@@ -184,28 +202,33 @@ class _Parts:
         self._folder = folder
         self._signer = signer
         self._num_parts = 0
+        self._num_documents = 0
         self._num_chars = 0
         self._passages: list[Passage] = []
         self._sources: list[str] = []
         self._lines: list[int] = []
+        self._numbers: list[int] = []
 
-    def add(self, source: Source, line: int, passage: Passage) -> None:
-        self._passages.append(passage)
-        self._sources.append(source.label)
-        self._lines.append(line)
-        self._num_chars += len(passage.text)
-        if len(self._passages) >= PART_ROWS or self._num_chars >= PART_CHARS:
-            self.flush()
+    def add_document(self, source: Source, line: int, passages: Iterable[Passage]) -> None:
+        for passage in passages:
+            self._passages.append(passage)
+            self._sources.append(source.label)
+            self._lines.append(line)
+            self._numbers.append(self._num_documents)
+            self._num_chars += len(passage.text)
+            if len(self._passages) >= PART_ROWS or self._num_chars >= PART_CHARS:
+                self.flush()
+        self._num_documents += 1
 
     def flush(self) -> None:
         if not self._passages:
             return
         columns = passages_to_table(self._passages).columns
         signatures = [self._signer.sign(passage.text) if self._signer else None for passage in self._passages]
-        table = pa.table([*columns, self._sources, self._lines, signatures], schema=STAGED_SCHEMA)
+        table = pa.table([*columns, self._sources, self._lines, self._numbers, signatures], schema=STAGED_SCHEMA)
         with atomic_path(self._folder / f"part-{self._num_parts:06}.parquet") as path:
             pq.write_table(table, path, compression="lz4")
         self.num_rows += len(table)
         self._num_parts += 1
         self._num_chars = 0
-        self._passages, self._sources, self._lines = [], [], []
+        self._passages, self._sources, self._lines, self._numbers = [], [], [], []

@@ -12,7 +12,7 @@ from typing import IO
 from ragray.config import IngestConfig
 from ragray.corpus.dedup import content_hash
 from ragray.corpus.lines import decompressed
-from ragray.corpus.record import Record, Refusal, from_fields, line_limit, refusal, storable
+from ragray.corpus.record import TOO_MANY_DIGITS, Record, Refusal, from_fields, line_limit, refusal, storable
 from ragray.corpus.sources import Source
 from ragray.errors import InputError
 from ragray.types import Document
@@ -27,7 +27,7 @@ def read_json(source: Source, config: IngestConfig) -> Iterator[Record | Refusal
     """Read the paragraphs of SQuAD (``data[].paragraphs[].context``), or the records of a plain list.
 
     Raises:
-        InputError: the file is neither, or is no valid JSON.
+        InputError: the file is neither, or is no valid JSON up to the end of the list.
     """
     numbers: Counter[str] = Counter()
     with decompressed(source) as stream:
@@ -40,6 +40,10 @@ def read_json(source: Source, config: IngestConfig) -> Iterator[Record | Refusal
                 yield from_fields(source, line, element, config, raw=raw)
             else:
                 yield refusal(source, line, "not a JSON object", json.dumps(element, ensure_ascii=False))
+        try:
+            tokens.finish()
+        except InputError:
+            yield refusal(source, tokens.line, "not valid JSON behind the list", tokens.ahead())
 
 
 def _paragraphs(
@@ -47,7 +51,7 @@ def _paragraphs(
 ) -> Iterator[Record | Refusal]:
     """Yield an article's contexts, each once; ``numbers`` counts the paragraphs of a title so far."""
     heading = article.get("title")
-    title = storable(heading) if isinstance(heading, str) and heading else source.name.partition(".")[0]
+    title = storable(heading) if isinstance(heading, str) and heading else storable(source.name.partition(".")[0])
     seen = set()
     paragraphs = article[PARAGRAPHS]
     assert isinstance(paragraphs, list)
@@ -58,7 +62,7 @@ def _paragraphs(
         if not isinstance(context, str):
             raw = json.dumps(paragraph, ensure_ascii=False)
             yield refusal(source, line, f"no field '{CONTEXT}'", raw, document_id=identity)
-        elif (key := content_hash("", context)) not in seen:
+        elif (key := content_hash("", storable(context))) not in seen:
             seen.add(key)
             yield Record(line, Document(identity, context, title.replace("_", " ") if heading else ""))
 
@@ -73,19 +77,42 @@ class _Json:
         self._decoder = json.JSONDecoder()
         self._buffer = ""
         self._at = 0
-        self._line = 1
+        self._in_object = False
+        self.line = 1
 
     def elements(self) -> Iterator[tuple[int, object]]:
         """Yield the elements of the array that the file holds, or holds under ``data``."""
-        if self._next() == "{":
+        self._in_object = self._next() == "{"
+        if self._in_object:
             self._find_data()
         if self._next() != "[":
             raise self._unknown()
         self._skip("[")
         while self._next() != "]":
-            yield self._line, self._value()
+            yield self.line, self._value()
             if self._next() != "]":
                 self._skip(",")
+        self._skip("]")
+
+    def finish(self) -> None:
+        """Pass over what follows the elements.
+
+        Raises:
+            InputError: it is not the rest of the object that holds them, and then the end of the file.
+        """
+        if self._in_object:
+            while self._next() != "}":
+                self._skip(",")
+                self._value()
+                self._skip(":")
+                self._value()
+            self._skip("}")
+        if mark := self._peek():
+            raise self._invalid(f"found {mark!r} behind its end")
+
+    def ahead(self) -> str:
+        """Return what was read and not passed over."""
+        return self._buffer[self._at :]
 
     def _find_data(self) -> None:
         """Move to the value of ``data`` in the object that begins here."""
@@ -101,7 +128,13 @@ class _Json:
         raise self._unknown()
 
     def _next(self) -> str:
-        """Pass over white space; return the character behind it."""
+        mark = self._peek()
+        if not mark:
+            raise self._invalid("it ends too early")
+        return mark
+
+    def _peek(self) -> str:
+        """Pass over white space; return the character behind it, nothing at the end of the file."""
         while True:
             match = _SPACE.match(self._buffer, self._at)
             assert match is not None
@@ -109,7 +142,7 @@ class _Json:
             if self._at < len(self._buffer):
                 return self._buffer[self._at]
             if not self._fill(CHUNK_CHARS):
-                raise self._invalid("it ends too early")
+                return ""
 
     def _skip(self, mark: str) -> None:
         if self._next() != mark:
@@ -123,16 +156,18 @@ class _Json:
                 value, end = self._decoder.raw_decode(self._buffer, self._at)
             except RecursionError as err:
                 raise self._invalid("nested too deeply") from err
-            except ValueError as err:
+            except json.JSONDecodeError as err:
                 if len(self._buffer) - self._at > self._max_chars or not self._fill(len(self._buffer)):
                     raise self._invalid(str(err).partition(":")[0]) from err
                 continue
+            except ValueError as err:
+                raise self._invalid(TOO_MANY_DIGITS) from err
             if end < len(self._buffer) or not self._fill(CHUNK_CHARS):
                 self._pass_to(end)
                 return value
 
     def _pass_to(self, position: int) -> None:
-        self._line += self._buffer.count("\n", self._at, position)
+        self.line += self._buffer.count("\n", self._at, position)
         self._at = position
 
     def _fill(self, num_chars: int) -> bool:
@@ -145,7 +180,7 @@ class _Json:
         return bool(more)
 
     def _invalid(self, reason: str) -> InputError:
-        where = f"{self._source.label}:{self._line}"
+        where = f"{self._source.label}:{self.line}"
         return InputError(f"{where}: is not valid JSON ({reason}); mend the file, or convert it to .jsonl")
 
     def _unknown(self) -> InputError:

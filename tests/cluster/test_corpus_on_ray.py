@@ -17,10 +17,10 @@ from ragray.config import Config, load_config
 from ragray.corpus.find import find_sources
 from ragray.corpus.parts import cut_source
 from ragray.corpus.record import Refusal
-from ragray.corpus.stage import Lot, Stager, plan_lots, staged, staged_refusals
+from ragray.corpus.stage import Lot, Stager, plan_lots, staged, staged_refusals, staged_tables
 from ragray.corpus.table import Corpus
 from ragray.corpus.tokens import load_tokenizer
-from ragray.errors import ArtifactBusyError, InputError, NotAnArtifactError
+from ragray.errors import ArtifactBusyError, CorruptArtifactError, InputError, NotAnArtifactError
 
 # Whenever a DataContext is made, Ray 2.60 sets options of its own that it calls deprecated.
 OWN_DEPRECATION = "ignore::DeprecationWarning:ray.data.context"
@@ -121,6 +121,19 @@ def test_duplicates_across_files_are_kept_once_the_first_one_wins_and_all_stay_i
     assert list(texts(tmp_path / "out")) == ["first", "second"]
 
 
+def test_documents_on_one_line_are_told_apart_within_a_file_and_across_files(tmp_path: Path) -> None:
+    for number, ids in enumerate(["aab", "acd"]):
+        records = [{"id": one, "text": SENTENCE.format(f"{number}{place}")} for place, one in enumerate(ids)]
+        (tmp_path / f"{number}.json").write_text(json.dumps(records), encoding="utf-8")
+    long = " ".join(SENTENCE.format(f"long{n}") for n in range(6))
+    squad = {"data": [{"title": title, "paragraphs": [{"context": f"{long} {title}"}]} for title in "XY"]}
+    (tmp_path / "2.json").write_text(json.dumps(squad), encoding="utf-8")
+    report = ingest([str(tmp_path / "*.json")], tmp_path / "out", config("ingest.deduplicate=false"))
+    found = [passage.document_id for passage in Corpus.open(tmp_path / "out").iter_passages()]
+    assert found == ["a", "b", "c", "d", *["X-0"] * 6, *["Y-0"] * 6]
+    assert (report.documents, report.refused) == (6, {"duplicate id": 2})
+
+
 def test_a_second_run_has_nothing_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_jsonl(tmp_path / "a.jsonl", [*numbered(0, 3), "{broken"])
     first = ingest([str(tmp_path / "a.jsonl")], tmp_path / "out", config())
@@ -196,6 +209,13 @@ def test_a_file_without_records_is_named(tmp_path: Path) -> None:
         Corpus.open(tmp_path / "out")
 
 
+def test_a_large_file_of_blank_lines_is_named_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.jsonl").write_text("   \n" * 1000, encoding="utf-8")
+    monkeypatch.setattr(cluster_corpus, "cut_source", partial(cut_source, part_bytes=1000))
+    with pytest.raises(InputError, match=r"a\.jsonl: holds no records; fill it or leave it out"):
+        ingest([str(tmp_path / "a.jsonl")], tmp_path / "out", config())
+
+
 def test_a_corpus_without_passages_is_an_error_that_says_why(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", ["{broken", {"text": "short"}, {"text": "tiny"}])
     with pytest.raises(InputError) as caught:
@@ -262,6 +282,33 @@ def test_a_lot_is_staged_anew_when_its_attempt_was_not_finished(tmp_path: Path) 
     assert Stager(config(), tmp_path / "staging").stage(lot).num_passages == 3
     assert len(list(folder.glob("part-*.parquet"))) == 1
     assert [refusal.line for refusal in staged_refusals(tmp_path / "staging", lot)] == [4]
+
+
+@pytest.mark.parametrize("name", ["done.json", "part-000000.parquet", "refused.jsonl"])
+@pytest.mark.parametrize("num_bytes", [None, 0, 30])
+def test_a_lot_whose_staging_is_damaged_is_as_if_it_had_never_been_staged(
+    tmp_path: Path, name: str, num_bytes: int | None
+) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", [*numbered(0, 3), "{broken"])
+    (lot,) = lots_of(path, config())
+    done = Stager(config(), tmp_path / "staging").stage(lot)
+    assert staged(tmp_path / "staging", lot) == done
+    damaged = tmp_path / "staging" / lot.key / name
+    data = damaged.read_bytes()
+    damaged.unlink()
+    if num_bytes is not None:
+        damaged.write_bytes(data[:num_bytes])
+    assert staged(tmp_path / "staging", lot) is None
+
+
+def test_damaged_pages_of_a_staged_part_say_what_to_remove(tmp_path: Path) -> None:
+    (lot,) = lots_of(write_jsonl(tmp_path / "a.jsonl", numbered(0, 3)), config())
+    Stager(config(), tmp_path).stage(lot)
+    (part,) = (tmp_path / lot.key).glob("part-*.parquet")
+    data = part.read_bytes()
+    part.write_bytes(data[:4] + b"\xff" * 50 + data[54:])
+    with pytest.raises(CorruptArtifactError, match=rf"{part}: cannot be read .*; remove {part.parent} and run again"):
+        list(staged_tables(tmp_path, lot))
 
 
 def test_the_newer_formats_the_filters_and_the_parts_of_a_large_file_meet_in_one_corpus(

@@ -1,11 +1,13 @@
 """Which files a source stands for: files, folders, globs, URIs, saved datasets."""
 
+import errno
 import functools
 import json
+import os
 import sys
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -93,6 +95,73 @@ def test_a_dataset_that_lacks_a_file_is_refused(tmp_path: Path) -> None:
     written(tmp_path / "state.json", "{}")
     with pytest.raises(InputError, match=r"state\.json: is no state of a saved dataset"):
         find_sources([str(tmp_path)])
+
+
+@pytest.mark.parametrize("given", [".", "**", "**/*.txt", "**/**/*.txt", "*/**/*.txt", "a/**"])
+def test_links_to_files_are_read_and_those_to_folders_are_not_followed(tmp_path: Path, given: str) -> None:
+    file = written(tmp_path / "in" / "a" / "b" / "file.txt", "x")
+    other = written(tmp_path / "other" / "far.txt", "x").parent
+    (tmp_path / "in" / "a" / "link.txt").symlink_to(file)
+    for name in ("one", "two"):
+        (tmp_path / "in" / "a" / name).symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "a" / "other").symlink_to(other)
+    names = [source.name for source in find_sources([str(tmp_path / "in" / given)])]
+    above = "" if given == "a/**" else "a/"
+    assert names == [f"{above}b/file.txt", f"{above}link.txt"]
+    assert [one.name for one in find_sources([str(tmp_path / "in" / "a" / "other" / "**")])] == ["far.txt"]
+    assert [one.name for one in find_sources([str(tmp_path / "in" / "a" / "o*" / "far.txt")])] == ["other/far.txt"]
+
+
+def test_a_glob_matches_as_in_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a1.txt", "a2.txt", "b/a3.txt", "b/c/a4.txt", "b/.d/a5.txt", "[x].txt"):
+        written(tmp_path / name, "x")
+    for given, names in {
+        "a[13].txt": ["a1.txt"],
+        "a?.txt": ["a1.txt", "a2.txt"],
+        "[[]x].txt": ["[x].txt"],
+        "*/*.txt": ["b/a3.txt"],
+        "*/c/a4.txt": ["b/c/a4.txt"],
+        "**/a*.txt": ["a1.txt", "a2.txt", "b/a3.txt", "b/c/a4.txt"],
+        "**/c/**": ["b/c/a4.txt"],
+    }.items():
+        assert [source.name for source in find_sources([str(tmp_path / given)])] == names
+    monkeypatch.chdir(tmp_path)
+    assert [source.name for source in find_sources(["*.txt", "b/**"])] == [
+        "[x].txt",
+        "a1.txt",
+        "a2.txt",
+        "a3.txt",
+        "c/a4.txt",
+    ]
+    with pytest.raises(InputError, match=r"^missing: cannot be read \(No such file"):
+        find_sources(["missing/*.txt"])
+
+
+@pytest.mark.parametrize("given", ["", "**/*.txt", "*/*.txt"])
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    written(tmp_path / "a" / "a.txt", "x")
+    secret = written(tmp_path / "secret" / "b.txt", "x").parent
+
+    def refuse(name: str, really: Callable[[Path], object]) -> None:
+        def read(folder: Path) -> object:
+            if Path(folder) == secret:
+                raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+            return really(folder)
+
+        monkeypatch.setattr(os, name, read)
+
+    refuse("scandir", os.scandir)
+    refuse("listdir", os.listdir)
+    with pytest.raises(
+        InputError, match=rf"^{secret}: cannot be read \(Permission denied\); check the path and its perm"
+    ):
+        find_sources([str(tmp_path / given)])
+
+
+def test_two_colons_in_a_local_name_mean_nothing(tmp_path: Path) -> None:
+    written(tmp_path / "in" / "a::b.txt", "x")
+    assert [source.name for source in find_sources([str(tmp_path / "in" / "a::b.txt")])] == ["a::b.txt"]
+    assert [source.name for source in find_sources([str(tmp_path / "in")])] == ["a::b.txt"]
 
 
 def test_a_file_uri_is_the_path_that_it_names(tmp_path: Path) -> None:

@@ -79,6 +79,18 @@ def test_of_several_the_first_is_named(tmp_path: Path, signer: Signer) -> None:
         assert near.find(signer.sign("A b c D")) == "first"
 
 
+def test_what_many_passages_share_does_not_hide_the_one_that_is_repeated(tmp_path: Path, signer: Signer) -> None:
+    shared = text(1, 70)
+    passages = [shared + [f"own{seed}-{n}" for n in range(80)] for seed in range(900)]
+    assert jaccard(passages[0], passages[1]) == pytest.approx(0.3, abs=0.02)
+    with NearDuplicates(tmp_path / "near", 0.5) as near:
+        for number, words in enumerate(passages):
+            assert near.find(signer.sign(" ".join(words))) is None
+            near.add(signer.sign(" ".join(words)), f"p{number}")
+        found = [near.find(signer.sign(" ".join([*words[:-1], "new"]))) for words in passages]
+    assert found == [f"p{number}" for number in range(900)]
+
+
 def test_without_datasketch_the_pip_line_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasketch", None)
     with pytest.raises(MissingPackageError, match=r"run: pip install datasketch$"):

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import random
 import shutil
 import tracemalloc
@@ -18,6 +19,8 @@ from ragray.config import IngestConfig
 from ragray.corpus.find import find_sources
 from ragray.corpus.read import read_source
 from ragray.corpus.record import Record, Refusal
+from ragray.corpus.sources import Source
+from ragray.corpus.stage import plan_lots
 from ragray.errors import InputError
 from ragray.types import Document
 
@@ -42,6 +45,14 @@ def written(path: Path, content: str | bytes) -> Path:
     compress = {".gz": gzip.compress, ".zst": lambda raw: pa.Codec("zstd").compress(raw).to_pybytes()}
     path.write_bytes(compress[path.suffix](data) if path.suffix in compress else data)
     return path
+
+
+def write_columns(path: Path, table: pa.Table) -> None:
+    if path.suffix == ".parquet":
+        pq.write_table(table, path)
+        return
+    with pa.ipc.new_stream(path, table.schema) as writer:
+        writer.write_table(table)
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "A.JSONL"])
@@ -93,7 +104,7 @@ def test_a_broken_line_is_refused_with_its_number_and_the_rest_goes_on(tmp_path:
         (7, "field 'id' is no string but list"),
         (8, "field 'title' is no string but dict"),
         (9, "not valid JSON"),
-        (10, "not valid JSON"),
+        (10, "a number has more digits than Python reads"),
     ]
     refusal = next(item for item in items if isinstance(item, Refusal) and item.line == 5)
     assert (refusal.source, refusal.document_id) == (str(tmp_path / "a.jsonl"), "five")
@@ -119,6 +130,19 @@ def test_a_lone_surrogate_in_an_id_does_not_stop_anything(tmp_path: Path) -> Non
     assert (document.id, document.metadata) == ("a?", {"m": "?"})
 
 
+def test_names_of_fields_columns_and_files_need_not_be_utf8(tmp_path: Path) -> None:
+    (document,) = documents(read(written(tmp_path / "a.jsonl", r'{"id": "a", "text": "t", "k\ud800": "v"}')))
+    assert document.metadata == {"k?": "v"}
+    (document,) = documents(read(written(tmp_path / "a.csv", b"id,text,caf\xe9\na,t,v\n")))
+    assert document.metadata == {"caf?": "v"}
+    name = os.fsdecode(b"caf\xe9.txt")
+    (document,) = documents(read(written(tmp_path / name, "text")))
+    assert document.id == "caf?.txt"
+    names = [os.fsdecode(one) for one in (b"caf\xe8.jsonl", b"caf\xe9.jsonl")]
+    first, second = plan_lots([Source(f"/{one}", one) for one in names], ["0", "0"], CONFIG, "")
+    assert first.key != second.key
+
+
 def test_csv_yields_records_with_the_line_they_begin_on(tmp_path: Path) -> None:
     content = '\ufeffid,text,year\n1,"two\nlines, quoted ""so""",1999\n\n2,plain,\n'
     assert read(written(tmp_path / "a.csv", content)) == [
@@ -136,6 +160,44 @@ def test_a_broken_row_of_csv_is_refused_and_the_rest_goes_on(tmp_path: Path) -> 
         (3, "not valid UTF-8"),
         (4, "not valid CSV"),
         (6, "not valid CSV"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "num_lines"),
+    [
+        ('1,"begin\n{}\nend"', 3),
+        ('1,"begin\n{}end"', 2),
+        ('1,"{}\nend"', 2),
+        ('1,"{}"', 1),
+        ("1,{}", 1),
+        ('1,"begin\n{} ""so"" ","\n","end"', 3),
+        ('1,"begin\n{}', 2),
+    ],
+)
+def test_a_record_of_csv_with_a_line_that_is_too_long_is_refused_whole_and_once(
+    tmp_path: Path, row: str, num_lines: int
+) -> None:
+    path = written(tmp_path / "a.csv", "id,text\n0,before\n" + row.format("x" * 200_000) + "\n2,behind\n")
+    items = read(path, IngestConfig(max_chars=100))
+    left = ["before"] if row == '1,"begin\n{}' else ["before", "behind"]
+    assert [document.text for document in documents(items)] == left
+    over = {1: "", 2: " over 2 lines", 3: " over 3 lines"}[num_lines + 2 - len(left)]
+    assert reasons(items) == [(3, f"longer than max_chars=100{over}")]
+    if len(left) == 2:
+        assert items[-1] == Record(3 + num_lines, Document("2", "behind"))
+
+
+def test_a_stray_quotation_mark_shows_the_first_line_that_it_swallowed_and_how_many(tmp_path: Path) -> None:
+    rows = ['1,"stray', "2,good", '3,"good"', "4,good", '5,"stray', '6,b",1', "7,good", '8,"to the end', "9,good"]
+    path = written(tmp_path / "a.csv", "id,text,n\n" + "".join(f"{row},0\n" for row in rows))
+    items = read(path)
+    assert [document.id for document in documents(items)] == ["4", "7"]
+    found = [(item.line, item.reason, item.excerpt) for item in items if isinstance(item, Refusal)]
+    assert found == [
+        (2, "not valid CSV over 3 lines", '1,"stray,0'),
+        (6, "has 4 columns instead of 3 over 2 lines", "5,stray,0 6,b,1,0"),
+        (9, "not valid CSV over 2 lines", '8,"to the end,0'),
     ]
 
 
@@ -234,6 +296,25 @@ def test_a_row_of_parquet_that_is_not_utf8_is_refused_alone(tmp_path: Path) -> N
     assert reasons(items) == [(2, "not valid UTF-8")]
 
 
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+@pytest.mark.parametrize(
+    "kind", [pa.timestamp("ms"), pa.timestamp("us"), pa.date32(), pa.duration("s"), pa.timestamp("ms", tz="Mars/Base")]
+)
+def test_a_row_with_a_time_that_cannot_be_read_is_refused_alone(tmp_path: Path, name: str, kind: pa.DataType) -> None:
+    far = 2**31 - 1 if kind == pa.date32() else 2**62
+    times = pa.array([None, far, None], pa.int32() if kind == pa.date32() else pa.int64()).cast(kind)
+    write_columns(tmp_path / name, pa.table({"text": ["a", "b", "c"], "day": times}))
+    items = read(tmp_path / name)
+    assert [document.text for document in documents(items)] == ["a", "c"]
+    assert reasons(items) == [(2, f"field 'day' cannot be read as {kind}")]
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+def test_of_two_columns_with_one_name_the_last_one_counts(tmp_path: Path, name: str) -> None:
+    write_columns(tmp_path / name, pa.table([["a"], ["x"], ["y"]], ["text", "m", "m"]))
+    assert documents(read(tmp_path / name))[0].metadata == {"m": "y"}
+
+
 def test_a_text_file_is_one_document_named_by_its_path_below_the_source(tmp_path: Path) -> None:
     written(tmp_path / "docs" / "sub" / "a.txt", "Some text.\n")
     assert read(tmp_path / "docs") == [Record(1, Document("sub/a.txt", "Some text.\n"))]
@@ -244,6 +325,22 @@ def test_a_text_file_is_one_document_named_by_its_path_below_the_source(tmp_path
 def test_the_first_heading_outside_of_code_is_the_title_of_markdown(tmp_path: Path) -> None:
     text = "intro\n```sh\n# no heading\n```\n\n## The heading ##\n\n# Another\n"
     assert documents(read(written(tmp_path / "a.md", text))) == [Document("a.md", text, "The heading")]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "```sh\n# code\n~~~\n# code\n```",
+        "~~~\n# code\n```\n# code\n~~~~ ",
+        "````md\n```\n# code\n```\n# code\n````",
+        "```\n# code\n``` sh\n# code\n   ```",
+        "~~~ `x`\n# code\n~~~",
+        "```code``` in a line",
+    ],
+)
+def test_code_ends_with_the_fence_that_it_began_with(tmp_path: Path, code: str) -> None:
+    text = f"{code}\n\n# Title\n"
+    assert documents(read(written(tmp_path / "a.md", text))) == [Document("a.md", text, "Title")]
 
 
 def test_a_text_file_that_is_not_utf8_is_refused_with_the_line_of_the_bad_byte(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import tracemalloc
 from pathlib import Path
 
@@ -43,6 +44,11 @@ def test_articles_of_one_title_do_not_share_ids_and_one_without_title_is_named_b
     assert [item.document.id for item in items if isinstance(item, Record)] == ["A-0", "A-1", "wiki-0"]
 
 
+def test_lone_surrogates_and_a_file_name_that_is_not_utf8_stop_nothing(tmp_path: Path) -> None:
+    items = read(tmp_path / os.fsdecode(b"caf\xe9.json"), r'{"data": [{"paragraphs": [{"context": "a\ud800"}]}]}')
+    assert [item.document for item in items if isinstance(item, Record)] == [Document("caf?-0", "a\ud800")]
+
+
 def test_a_paragraph_without_context_is_refused_with_the_line_of_its_article(tmp_path: Path) -> None:
     text = '{"data": [\n {"title": "A", "paragraphs": [{"context": "x"}]},\n {"title": "B", "paragraphs": [{}, 5]}]}'
     first, *refused = read(tmp_path / "a.json", text)
@@ -79,11 +85,36 @@ def test_json_that_is_neither_says_what_was_expected(tmp_path: Path, content: ob
         ('[{"text": "x"}\n{"text": "y"}]', 2),
         ("[" * 100_000, 1),
         ('{"data"\n [', 2),
+        ('[{"text": "x"},\n{"n": ' + "9" * 5000 + "}]", 2),
     ],
 )
 def test_broken_json_is_named_with_the_line(tmp_path: Path, content: str, line: int) -> None:
     with pytest.raises(InputError, match=rf"a\.json:{line}: is not valid JSON"):
         read(tmp_path / "a.json", content)
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "excerpt"),
+    [
+        ('[{"text": "x"}]\n[{"text": "y"}]\n', 2, '[{"text": "y"}]'),
+        ('{"data": [{"text": "x"}], trunc', 1, "trunc"),
+        ('{"data": [{"text": "x"}]\n', 2, ""),
+        ('{"data": [{"text": "x"}], "n": 1,\n}', 2, "}"),
+        ('{"data": [{"text": "x"}]}\n{"data": []}', 2, '{"data": []}'),
+    ],
+)
+def test_what_follows_the_list_and_is_no_json_is_refused_and_the_list_stays(
+    tmp_path: Path, content: str, line: int, excerpt: str
+) -> None:
+    path = tmp_path / "a.json"
+    record, *refused = read(path, content)
+    assert isinstance(record, Record) and record.document.text == "x"
+    assert refused == [Refusal(str(path), line, "", "not valid JSON behind the list", excerpt)]
+
+
+def test_other_fields_may_follow_the_list(tmp_path: Path) -> None:
+    text = '{"data": [{"text": "x"}], "version": "1.1", "more": {"data": [1]}}\n\n'
+    assert len(read(tmp_path / "a.json", text)) == 1
 
 
 def test_json_that_is_not_utf8_is_named(tmp_path: Path) -> None:
