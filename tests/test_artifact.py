@@ -262,7 +262,7 @@ def test_the_folder_is_free_again_after_an_error(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("kind", ["run", "index", "import"])
+@pytest.mark.parametrize("kind", ["run", "index", "embeddings"])
 def test_a_stage_does_not_overwrite_what_another_one_made(corpus: Path, kind: str) -> None:
     with (
         pytest.raises(ArtifactError, match="holds corpus; choose another --out"),

@@ -81,7 +81,7 @@ def import_embeddings(
     files = find_files(source, (".parquet", ".npy"), written)
     encoder_config = absolute_model(encoder_config)
     encoder = encoder_fingerprint(encoder_config)
-    with artifact.exclusive(out, kind="import"):
+    with artifact.exclusive(out), artifact.exclusive(out / EMBEDDINGS_FOLDER, kind="embeddings"):
         num_vectors = sum(map(count_rows, files))
         if not num_vectors:
             raise InputError(f"{source}: 0 vectors; name files that hold some")
@@ -117,7 +117,8 @@ def _corpus(
     key = fingerprint([*map(_content, files), columns.id, columns.text, columns.title])
     if artifact.is_current(out, kind="corpus", fingerprint=key):
         return Corpus.open(out), False
-    _write_corpus(files, out, columns, key)
+    with artifact.exclusive(out, kind="corpus"):
+        _write_corpus(files, out, columns, key)
     return Corpus.open(out), True
 
 

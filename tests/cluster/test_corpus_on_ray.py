@@ -177,6 +177,7 @@ def test_a_run_killed_between_files_is_resumed_where_it_stood(tmp_path: Path) ->
     stager.stage(lots[0])
     stager.stage(lots[1])
     (staging / lots[1].key / "done.json").unlink()
+    (tmp_path / "out" / ".lock").touch()
     for path in (staging / lots[0].key).glob("part-*.parquet"):
         table = pq.read_table(path)
         marked = pa.array([f"{text} (first run)" for text in table["text"].to_pylist()], pa.large_string())
