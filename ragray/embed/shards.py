@@ -171,7 +171,7 @@ def write_block(
         rows = TypeAdapter(list[Refused]).dump_json(sorted(refused, key=attrgetter("row")))
         table = table.replace_schema_metadata({REFUSED_KEY: rows})
     with atomic_path(folder / BLOCK_FOLDER / block.name) as path:
-        pq.write_table(table, path, compression="none", write_page_checksum=True)
+        pq.write_table(table, path, compression="none", use_dictionary=False, write_page_checksum=True)
 
 
 @dataclass(frozen=True, slots=True)
