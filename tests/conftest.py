@@ -1,14 +1,43 @@
 """Fixtures that several test modules share."""
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ragray.cluster.session import session
 from ragray.config import EncoderConfig
 from tests import helpers, tiny
+
+OWN_CLUSTERS = ("tests/cluster/test_jobs_on_ray.py", "tests/pipeline/test_readme_and_sample.py", "tests/test_cli.py")
+LAST_WORDS = pytest.StashKey[list[str]]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that start clusters in processes of their own come first, before test processes hold clusters too."""
+    items.sort(key=lambda item: not item.nodeid.startswith(OWN_CLUSTERS))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Keep how a test process died, and what Ray wrote of it: xdist says only that it is gone."""
+    if not error:
+        return
+    process: subprocess.Popen[bytes] = node.gateway._io.popen
+    words = [f"{node.gateway.id} (process {process.pid}) ended with status {process.wait(timeout=10)}"]
+    for log in sorted(Path("/tmp/ray").glob(f"session_*_{process.pid}/logs/*")):
+        if log.name in ("raylet.err", "gcs_server.err") or log.name.startswith("python-core-driver"):
+            words += [f"-- {log}", *log.read_text(errors="replace").splitlines()[-10:]]
+    node.config.stash.setdefault(LAST_WORDS, []).extend(words)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if words := config.stash.get(LAST_WORDS, []):
+        terminalreporter.section("processes that died")
+        terminalreporter.write_line("\n".join(words))
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -16,6 +17,9 @@ from ragray.errors import RagrayError, first_line
 
 NAMESPACE = "ragray"
 LOCAL_OBJECT_STORE_BYTES = 256 << 20
+START_ATTEMPTS = 3
+"""A local cluster is started so often at most: Ray gives up where the machine is so busy that a part takes over 15 s to come."""
+
 KNOCK_TIMEOUT_S = 10.0
 LOCAL_LOGICAL_CPUS = 8
 """A local cluster has at least so many logical CPUs: retriever actors, workers and drivers share the real ones by time."""
@@ -50,7 +54,7 @@ def session(address: str | None = None) -> Iterator[None]:
     machine that ends with the block. A cluster that was joined is left as it was.
 
     Raises:
-        RagrayError: no cluster answers at the address.
+        RagrayError: no cluster answers at the address, or none could be started here.
     """
     prepare_environment()
     import ray
@@ -101,6 +105,23 @@ def _knock(address: str) -> None:
 
 
 def _start_local() -> None:
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            with _agent_on_a_free_port():
+                _init_local()
+            return
+        except Exception as err:
+            if type(err) is not Exception:  # what Ray raises where a process of its own did not come up in time
+                raise
+            if attempt == START_ATTEMPTS:
+                raise RagrayError(
+                    f"Ray did not start on this machine in {attempt} attempts ({first_line(err)}); "
+                    "try again when it is less busy, or join a cluster with --address; "
+                    "Ray's own logs are in /tmp/ray/session_latest/logs"
+                ) from err
+
+
+def _init_local() -> None:
     import ray
 
     ray.init(
@@ -113,6 +134,22 @@ def _start_local() -> None:
         logging_level="ERROR",
         runtime_env={"env_vars": {"PYTHONPATH": _python_path()}},
     )
+
+
+@contextlib.contextmanager
+def _agent_on_a_free_port() -> Iterator[None]:
+    """Let the node's agent listen anywhere: two clusters on one machine want the same port, and `ray.init` offers no choice.
+
+    The second one tries again for 3 s, which on a busy machine is enough for Ray to give it up.
+    """
+    from ray._private import parameter
+
+    params = parameter.RayParams
+    parameter.RayParams = functools.partial(params, dashboard_agent_listen_port=0)
+    try:
+        yield
+    finally:
+        parameter.RayParams = params
 
 
 @contextlib.contextmanager

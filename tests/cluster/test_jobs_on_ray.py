@@ -20,7 +20,7 @@ import pytest
 import yaml
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from ragray.cluster.session import ENVIRONMENT
+from ragray.cluster.session import ENVIRONMENT, START_ATTEMPTS
 from ragray.index.snapshot import current_name, read_snapshot
 from ragray.run import Run
 from tests.helpers import some_passages
@@ -56,22 +56,31 @@ def wait_for(url: str, seconds: float) -> str:
             time.sleep(0.3)
 
 
+def start_head(port: int, log: Path) -> subprocess.Popen[bytes]:
+    """Start a head node with its dashboard at the port; again, where Ray gives up because the machine is busy."""
+    environment = {**os.environ, **ENVIRONMENT}
+    environment.pop("RAY_ADDRESS", None)
+    command = [
+        str(BIN / "ray"), "start", "--head", "--block", "--port=0", "--dashboard-host=127.0.0.1",
+        f"--dashboard-port={port}", "--num-cpus=8", "--object-store-memory=150000000",
+        f"--ray-client-server-port={free_port()}", "--disable-usage-stats", "--min-worker-port=0", "--max-worker-port=0",
+        "--dashboard-agent-listen-port=0",  # it takes jobs, and would want the port of any other cluster on this machine
+    ]  # fmt: skip
+    for _ in range(START_ATTEMPTS):
+        with log.open("w") as output:
+            head = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
+        while head.poll() is None:
+            if "Ray runtime started" in log.read_text(errors="replace"):
+                return head
+            time.sleep(0.3)
+    raise RuntimeError(log.read_text(errors="replace")[-3000:])
+
+
 @pytest.fixture(scope="module")
 def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A head node of its own, with dashboard, ended by its pid."""
     port = free_port()
-    log = tmp_path_factory.mktemp("head") / "log"
-    environment = {**os.environ, **ENVIRONMENT}
-    environment.pop("RAY_ADDRESS", None)
-    command = [
-        str(BIN / "ray"), "start", "--head", "--block", f"--port={free_port()}", "--dashboard-host=127.0.0.1",
-        f"--dashboard-port={port}", "--num-cpus=8", "--object-store-memory=150000000",
-        f"--ray-client-server-port={free_port()}",
-        # The agent that takes jobs would otherwise want the port of any other cluster on this machine.
-        f"--dashboard-agent-listen-port={free_port()}", "--disable-usage-stats", "--min-worker-port=0", "--max-worker-port=0",
-    ]  # fmt: skip
-    with log.open("w") as output:
-        head = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
+    head = start_head(port, tmp_path_factory.mktemp("head") / "log")
     try:
         wait_for(f"http://127.0.0.1:{port}/api/version", START_S)
         yield f"http://127.0.0.1:{port}"

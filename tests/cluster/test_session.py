@@ -5,6 +5,7 @@ from time import monotonic
 
 import pytest
 
+from ragray.cluster import session as module
 from ragray.cluster.session import session
 from ragray.errors import RagrayError
 
@@ -31,3 +32,45 @@ def test_a_session_within_a_session_joins_it(ray_session: None) -> None:
     with session():
         assert ray.get_runtime_context().get_job_id() == before
     assert ray.is_initialized()
+
+
+def test_a_second_cluster_on_the_machine_does_not_want_the_port_of_the_first(ray_session: None) -> None:
+    from ray._private import worker
+    from ray._private.ray_constants import DEFAULT_DASHBOARD_AGENT_LISTEN_PORT
+
+    assert worker._global_node.dashboard_agent_listen_port not in (0, DEFAULT_DASHBOARD_AGENT_LISTEN_PORT)
+
+
+class Start:
+    """Fails as often as it is told to, as Ray does where its own processes come up too late."""
+
+    def __init__(self, failures: int, error: type[Exception] = Exception) -> None:
+        self.failures, self.error, self.tried = failures, error, 0
+
+    def __call__(self) -> None:
+        self.tried += 1
+        if self.tried <= self.failures:
+            raise self.error("The current node timed out during startup.\nMore about it.")
+
+
+def test_a_cluster_that_came_up_too_late_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = Start(failures=2)
+    monkeypatch.setattr(module, "_init_local", start)
+    module._start_local()
+    assert start.tried == 3
+
+
+def test_a_cluster_that_never_comes_up_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_init_local", Start(failures=9))
+    with pytest.raises(
+        RagrayError, match=r"^Ray did not start on this machine in 3 attempts \(The current node timed out"
+    ):
+        module._start_local()
+
+
+def test_other_errors_of_a_start_are_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = Start(failures=1, error=ValueError)
+    monkeypatch.setattr(module, "_init_local", start)
+    with pytest.raises(ValueError, match="timed out"):
+        module._start_local()
+    assert start.tried == 1
