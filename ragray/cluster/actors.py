@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -86,8 +85,7 @@ def run_units(
         num_cpus=num_cpus,
         num_gpus=num_gpus or None,
     )
-    with contextlib.closing(iter(results.iter_rows())) as rows:  # actors end with it, not when the garbage is collected
-        for row in rows:
-            if row["kind"]:
-                raise unpack(row["kind"], row["message"])
-            yield int(row["count"]), float(row["seconds"])
+    for row in results.iter_rows():
+        if row["kind"]:
+            raise unpack(row["kind"], row["message"])
+        yield int(row["count"]), float(row["seconds"])
