@@ -13,6 +13,7 @@
     │   └── SnapshotConflictError  another writer moved the index on in the meantime
     ├── EncoderMismatchError   vectors of two different encoders would be mixed
     ├── ModelNotFoundError     a model name that resolves to nothing
+    ├── ModelError             a model, or its tokenizer, that cannot be used: a template that fails, weights that are no numbers
     ├── MissingPackageError    an optional package is not installed
     ├── TrainingError          a training run that cannot start or go on
     ├── ServingError           a service that cannot start
@@ -78,6 +79,12 @@ class EncoderMismatchError(RagrayError):
 
 class ModelNotFoundError(RagrayError):
     """A model name is no local folder, no packaged weights and cannot be had from the hub."""
+
+    exit_code = 6
+
+
+class ModelError(RagrayError):
+    """A model or its tokenizer cannot be used: its chat template fails, or its weights or outputs are not finite."""
 
     exit_code = 6
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
+
+FinishReason = Literal["stop", "length"]
+"""Why an answer ends: the generator wrote its end token, or the answer was as long as it may be."""
 
 Metadata = Mapping[str, str]
 """Free-form facts about a document that are carried through to every passage of it."""
@@ -58,10 +62,11 @@ class Citation:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A generated answer with its sources, best supported first, and the snapshot it was answered from."""
+    """A generated answer with its sources, best supported first, the snapshot it was answered from, and why it ends."""
 
     question: str
     text: str
     citations: tuple[Citation, ...] = ()
     log_prob: float = 0.0
     snapshot: str = ""
+    finish_reason: FinishReason = "stop"

@@ -26,6 +26,19 @@ def _tokenizer(*, ends: bool) -> PreTrainedTokenizerFast:
     )
 
 
+def byte_tokenizer(*, chat_template: str | None = None) -> PreTrainedTokenizerFast:
+    """Make a tokenizer of bytes, with the control tokens and, if given, the template of a chat model."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: number for number, token in enumerate(["<|end|>", "<|im_start|>", "<|im_end|>", *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|end|>")
+    fast.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    fast.chat_template = chat_template
+    return fast
+
+
 def save_decoder(folder: Path) -> Path:
     """Save a decoder-only generator of two layers."""
     torch.manual_seed(1)

@@ -2,7 +2,7 @@
 
 ::
 
-    Gateway (HTTP, one coroutine a request) -> Retriever (batched search) -> Generator (batched or streamed)
+    Gateway (HTTP, one coroutine a request) -> Retriever (batched search) -> Generator (answers written side by side)
 
 Plain classes here; `application` wraps them. The folder of the index is in the Retriever's ``user_config``, which Serve
 hands to running replicas: a new index is loaded beside the old one and switched without restarting anything.
@@ -11,6 +11,7 @@ hands to running replicas: a new index is loaded beside the old one and switched
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from ragray.index.snapshot import read_snapshot
 from ragray.retrieve.retriever import Retriever
 from ragray.run import Run
 from ragray.serve.answerer import Found, Health
-from ragray.serve.worker import Worker
+from ragray.serve.batcher import Batcher
 from ragray.types import Hit
 
 if TYPE_CHECKING:
@@ -36,9 +37,7 @@ logger = logging.getLogger("ragray.serve")
 
 RETRIEVE_BATCH = 64
 RETRIEVE_WAIT_S = 0.002
-GENERATE_WAIT_S = 0.01
 """How long the first request of a batch waits for others; while a batch is computed, the next one fills anyway."""
-
 
 GATEWAY_REQUESTS = 1000
 """Requests that a Gateway holds; it only waits, so that the deployments behind it are what refuses more."""
@@ -180,30 +179,22 @@ def search_batch(retriever: Retriever, queries: Sequence[str], ks: Sequence[int]
 
 
 class GeneratorReplica:
-    """Writes answers: requests that want them whole are batched, a stream has the model to itself while it runs."""
+    """Writes the answers of all its requests side by side; a request joins and leaves between two tokens."""
 
     def __init__(self, config: GenerateConfig, run: str) -> None:
-        from ray import serve
-
         from ragray.generate.load import load_generator
 
-        self._generator = load_generator(config, Path(run) if run else None)
-        self._worker = Worker("generator")
-        batched = serve.batch(max_batch_size=config.batch_size, batch_wait_timeout_s=GENERATE_WAIT_S)
-        self.generate: Callable[[Prompt], Awaitable[Generation]] = batched(self.generate_many)
+        self._batcher = Batcher(load_generator(config, Path(run) if run else None))
+
+    async def generate(self, prompt: Prompt) -> Generation:
+        """Answer a prompt."""
+        return await self._batcher.generate(prompt)
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[str | Generation, None]:
         """Yield an answer piece by piece, then, last, the whole."""
-        pieces = self._worker.stream(lambda: self._generator.stream(prompt))
-        try:
+        async with contextlib.aclosing(self._batcher.stream(prompt)) as pieces:
             async for piece in pieces:
                 yield piece
-        finally:
-            await pieces.aclose()
-
-    async def generate_many(self, prompts: list[Prompt]) -> list[Generation]:
-        """Answer a batch; `generate` is this for one prompt of a batch."""
-        return await self._worker.run(lambda: self._generator.generate(prompts))
 
 
 def application(index: str, run: str, config: Config, *, run_name: str = "") -> Application:

@@ -8,137 +8,150 @@ With RAG-Sequence (Lewis et al. 2020, section 2.1) p(y | x) = sum_z p(z | x) pro
 weight of passage z at token i is its posterior w_z = p(z | x, y_<i), which each token updates: greedy decoding of the exact
 mixture, one token at a time, so it can be streamed. With RAG-Token the weights stay p(z | x) throughout.
 
-B questions, K passages, R = B K rows, T tokens, V vocabulary.
+Questions join and leave the batch between two tokens (iteration-level scheduling: Yu et al. 2022, Orca, OSDI, section 3.1).
+
+B questions, K passages (each question may have another number), R rows (all K of all B), T tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ragray.generate.model import GeneratorModel, positions
-from ragray.generate.prompt import left_pad
+from ragray.errors import ModelError
+from ragray.generate.model import GeneratorModel
+from ragray.generate.rows import Rows
+from ragray.types import FinishReason
+
+
+@dataclass(frozen=True, slots=True)
+class DecodingRequest:
+    """A question to be decoded: the token ids of its K prompts, and log p(z | x) of the K passages."""
+
+    prompts: Sequence[Sequence[int]]
+    log_prior_K: Tensor
 
 
 @dataclass(slots=True)
 class Decoding:
-    """An answer while it is written."""
+    """An answer while it is written; ``token_ids`` never hold the end token."""
 
     token_ids: list[int] = field(default_factory=list)
     log_prob: float = 0.0
     weights: list[float] = field(default_factory=list)
-    finished: bool = False
+    finish_reason: FinishReason | None = None
 
 
-@torch.inference_mode()
-def decode(
-    model: GeneratorModel,
-    prompts: Sequence[Sequence[Sequence[int]]],
-    log_prior_BK: Tensor,
-    *,
-    max_new_tokens: int,
-    update_posterior: bool,
-) -> Iterator[list[Decoding]]:
-    """Decode B questions of K prompts each; yield all answers after every token.
+@dataclass(slots=True)
+class _Question:
+    """A question in the batch: log weights of its passages, (K,), and the token that its rows go on with."""
 
-    ``log_prior_BK`` is log p(z | x). The answers hold no end token. Finished questions leave the batch.
-    """
-    answers = [Decoding() for _ in prompts]
-    alive = list(range(len(prompts)))
-    log_prior_BK = log_prior_BK.to(model.device)
-    mixing_BK, posterior_BK = log_prior_BK, log_prior_BK
-    stop = model.stop_ids()
-    state = _State.start(model, [row for rows in prompts for row in rows])
-    for _ in range(max_new_tokens):
-        logp_BKV = state.log_probs().view(*mixing_BK.shape, -1)
-        mixture_BV = (mixing_BK[:, :, None] + logp_BKV).logsumexp(1)
-        best_B = mixture_BV.argmax(-1)
-        of_best_BK = logp_BKV.gather(-1, best_B[:, None, None].expand(-1, logp_BKV.shape[1], 1)).squeeze(-1)
-        posterior_BK = (posterior_BK + of_best_BK).log_softmax(-1)
-        if update_posterior:
-            mixing_BK = posterior_BK
-        for row, number in enumerate(alive):
-            answer, token = answers[number], int(best_B[row])
-            answer.log_prob += float(mixture_BV[row, token])
-            answer.weights = posterior_BK[row].exp().tolist()
-            answer.finished = token in stop
-            if not answer.finished:
-                answer.token_ids.append(token)
-        yield answers
-        keep = [row for row, number in enumerate(alive) if not answers[number].finished]
-        if not keep:
-            return
-        if len(keep) < len(alive):
-            alive = [alive[row] for row in keep]
-            kept = torch.tensor(keep, device=model.device)
-            mixing_BK, posterior_BK, best_B = mixing_BK[kept], posterior_BK[kept], best_B[kept]
-            state.select(kept, mixing_BK.shape[1])
-        state.append(best_B.repeat_interleave(mixing_BK.shape[1]))
+    mixing_K: Tensor
+    posterior_K: Tensor
+    answer: Decoding
+    next_token: int = -1
 
 
-class _State:
-    """The rows that are being decoded, with their key-value cache."""
+class DecodingBatch:
+    """Decodes questions side by side, each exactly as it would be alone."""
 
-    def __init__(self, model: GeneratorModel, mask_RT: Tensor, encoded: Any | None) -> None:
+    def __init__(self, model: GeneratorModel, *, max_new_tokens: int, update_posterior: bool) -> None:
         self._model = model
-        self._mask = mask_RT
-        self._encoded = encoded
-        self._cache: Any = None
-        self._logits: Tensor = torch.empty(0)
+        self._max_new_tokens = max_new_tokens
+        self._update_posterior = update_posterior
+        self._stop = model.stop_ids()
+        self._questions: dict[int, _Question] = {}
+        self._rows: Rows | None = None
+        self._behind = False
 
-    @classmethod
-    def start(cls, model: GeneratorModel, rows: Sequence[Sequence[int]]) -> _State:
-        ids, mask = (torch.tensor(part, device=model.device) for part in left_pad(rows, model.pad_id))
-        if not model.is_encoder_decoder:
-            state = cls(model, mask, None)
-            state._step(ids, position_ids=positions(mask))
-            return state
-        encoded = model.model.get_encoder()(input_ids=ids, attention_mask=mask)
-        state = cls(model, mask, encoded)
-        state._step(torch.full((len(rows), 1), int(model.model.config.decoder_start_token_id), device=model.device))
-        return state
+    def __len__(self) -> int:
+        return len(self._questions)
 
-    def log_probs(self) -> Tensor:
-        """Return log p of the next token, (R, V) float32."""
-        return self._logits.float().log_softmax(-1)
+    @property
+    def joinable(self) -> bool:
+        """Whether questions may join now: any time, unless the model's cache cannot be joined with another."""
+        return self._rows is None or self._rows.joinable
 
-    def append(self, token_R: Tensor) -> None:
-        """Let every row go on with a token."""
-        if self._encoded is not None:
-            self._step(token_R[:, None])
+    @torch.inference_mode()
+    def add(self, requests: Mapping[int, DecodingRequest]) -> None:
+        """Read the prompts of some questions, each under a key of the caller's; they take part from the next step on."""
+        if not requests:
             return
-        self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], dim=1)
-        self._step(token_R[:, None], position_ids=positions(self._mask)[:, -1:])
-
-    def select(self, kept: Tensor, rows_each: int) -> None:
-        """Drop the rows of all questions but the ``kept`` ones."""
-        rows = (kept[:, None] * rows_each + torch.arange(rows_each, device=kept.device)).flatten()
-        self._mask = self._mask[rows]
-        self._cache.batch_select_indices(rows)
-        if self._encoded is not None:
-            self._encoded.last_hidden_state = self._encoded.last_hidden_state[rows]
-
-    def _step(self, ids_RT: Tensor, **more: Tensor) -> None:
-        if self._encoded is not None:
-            output = self._model.model(
-                encoder_outputs=self._encoded,
-                attention_mask=self._mask,
-                decoder_input_ids=ids_RT,
-                past_key_values=self._cache,
-                use_cache=True,
-            )
+        self._catch_up()
+        rows = Rows.read(self._model, [row for request in requests.values() for row in request.prompts])
+        if self._rows is None:
+            self._rows = rows
         else:
-            output = self._model.model(
-                input_ids=ids_RT,
-                attention_mask=self._mask,
-                past_key_values=self._cache,
-                use_cache=True,
-                logits_to_keep=1,
-                **more,
-            )
-        self._cache = output.past_key_values
-        self._logits = output.logits[:, -1]
+            self._rows.join(rows)
+        for key, request in requests.items():
+            prior = request.log_prior_K.to(self._model.device)
+            self._questions[key] = _Question(prior, prior, Decoding())
+
+    @torch.inference_mode()
+    def remove(self, key: int) -> None:
+        """Drop a question; nothing happens where it has left already."""
+        self._keep([other for other in self._questions if other != key])
+
+    @torch.inference_mode()
+    def step(self) -> dict[int, Decoding]:
+        """Write a token of every answer and return all of them; those that are finished leave the batch.
+
+        Raises:
+            ModelError: the model's output is not finite.
+        """
+        self._catch_up()
+        if self._rows is None:
+            return {}
+        sizes = [len(question.mixing_K) for question in self._questions.values()]
+        for question, logp_KV in zip(self._questions.values(), self._rows.log_probs().split(sizes), strict=True):
+            self._write(question, logp_KV)
+        answers = {key: question.answer for key, question in self._questions.items()}
+        self._behind = True
+        self._keep([key for key, answer in answers.items() if answer.finish_reason is None])
+        return answers
+
+    def _write(self, question: _Question, logp_KV: Tensor) -> None:
+        """Choose the next token of a question from the mixture of its rows."""
+        mixture_V = (question.mixing_K[:, None] + logp_KV).logsumexp(0)
+        token = int(mixture_V.argmax())
+        log_prob = float(mixture_V[token])
+        if not math.isfinite(log_prob):
+            raise ModelError(self._model.explain_not_finite("the probability of the next token is not a number"))
+        question.posterior_K = (question.posterior_K + logp_KV[:, token]).log_softmax(-1)
+        if self._update_posterior:
+            question.mixing_K = question.posterior_K
+        answer = question.answer
+        answer.log_prob += log_prob
+        answer.weights = question.posterior_K.exp().tolist()
+        question.next_token = token
+        if token in self._stop:
+            answer.finish_reason = "stop"
+            return
+        answer.token_ids.append(token)
+        if len(answer.token_ids) == self._max_new_tokens:
+            answer.finish_reason = "length"
+
+    def _catch_up(self) -> None:
+        """Let all rows read the tokens that were chosen last, if they have not yet."""
+        if self._behind and self._rows is not None:
+            tokens = [q.next_token for q in self._questions.values() for _ in range(len(q.mixing_K))]
+            self._rows.append(torch.tensor(tokens, device=self._model.device))
+        self._behind = False
+
+    def _keep(self, keys: Sequence[int]) -> None:
+        """Drop all questions but some."""
+        if len(keys) == len(self._questions):
+            return
+        kept, row, rows = set(keys), 0, list[int]()
+        for key, question in self._questions.items():
+            rows += range(row, row + len(question.mixing_K)) if key in kept else ()
+            row += len(question.mixing_K)
+        self._questions = {key: question for key, question in self._questions.items() if key in kept}
+        if not rows:
+            self._rows = None
+        elif self._rows is not None:
+            self._rows.select(torch.tensor(rows, device=self._model.device))

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from ragray.config import GenerateConfig
-from ragray.generate.generator import FirstSentenceGenerator, Generator
+from ragray.generate.fake import FirstSentenceGenerator
+from ragray.generate.generator import Generator
+from ragray.generate.prompt import PromptEncoder, make_prompt_encoder
+from ragray.models import resolve_model
 from ragray.run import Run
 
 FAKE = "first-sentence"
@@ -15,16 +18,46 @@ FAKE = "first-sentence"
 def load_generator(config: GenerateConfig, run: Path | None = None, *, device: str = "auto") -> Generator:
     """Load the fine-tuned generator of a run, else the configured model.
 
-    A run brings its own prompt, marginalisation and temperature; only lengths and batch size are taken from ``config``.
+    Raises:
+        ModelNotFoundError, ModelError, ConfigError: the model cannot be loaded, or its prompts cannot be made.
+        ArtifactError: the run cannot be opened.
     """
     if run is None and config.model == FAKE:
         return FirstSentenceGenerator()
     from ragray.generate.transformer import TransformerGenerator
 
+    settings, weights = effective(config, run)
+    return TransformerGenerator.load(settings, weights=weights, device=device)
+
+
+def load_prompts(config: GenerateConfig, run: Path | None = None, *, max_answer_tokens: int = 0) -> PromptEncoder | None:
+    """Load what makes the prompts of `load_generator`'s generator, without its weights; None for the fake generator.
+
+    Raises as `load_generator` does.
+    """
+    if run is None and config.model == FAKE:
+        return None
+    from transformers import AutoConfig, AutoTokenizer
+
+    settings, weights = effective(config, run)
+    folder = weights or resolve_model(settings.model)
+    return make_prompt_encoder(
+        AutoTokenizer.from_pretrained(folder),
+        AutoConfig.from_pretrained(folder),
+        settings,
+        max_answer_tokens=max_answer_tokens,
+    )
+
+
+def effective(config: GenerateConfig, run: Path | None) -> tuple[GenerateConfig, Path | None]:
+    """Return the settings that are in force, and the weights of the run, if there is one.
+
+    A run brings its own prompt, marginalisation and temperature; only lengths and batch size are taken from ``config``.
+    """
     if run is None:
-        return TransformerGenerator.load(config, device=device)
+        return config, None
     opened = Run.open(run)
     settings = opened.facts.generate.model_copy(
         update={"max_new_tokens": config.max_new_tokens, "batch_size": config.batch_size}
     )
-    return TransformerGenerator.load(settings, weights=opened.generator, device=device)
+    return settings, opened.generator

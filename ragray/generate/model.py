@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ragray.config import GenerateConfig
 from ragray.embed.transformer import pick_device
-from ragray.generate.prompt import PromptEncoder, left_pad
+from ragray.errors import ModelError
+from ragray.generate.prompt import PromptEncoder, left_pad, make_prompt_encoder
 
 IGNORE = -100
 """Label of a position that is no part of the answer."""
@@ -28,7 +30,10 @@ class GeneratorModel(nn.Module):
         self.model = model
         self.tokenizer = tokenizer
         self.is_encoder_decoder = bool(self.model.config.is_encoder_decoder)
-        self.pad_id = int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
+        pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        if pad_id is None:
+            raise ModelError(f"{tokenizer.name_or_path}: the tokenizer names neither a padding nor an end token; set eos_token")
+        self.pad_id = int(pad_id)
 
     @classmethod
     def load(cls, folder: Path, *, device: str = "auto", dtype: torch.dtype | None = None) -> GeneratorModel:
@@ -55,14 +60,18 @@ class GeneratorModel(nn.Module):
         ids = found if isinstance(found, list) else [found]
         return {int(token) for token in [*ids, self.tokenizer.eos_token_id] if token is not None}
 
-    def prompt_encoder(self, *, instruction: str, max_prompt_tokens: int) -> PromptEncoder:
-        """Make the prompt encoder for this model: chat templates are for decoder-only models."""
-        return PromptEncoder(
-            self.tokenizer,
-            instruction=instruction,
-            max_prompt_tokens=max_prompt_tokens,
-            chat=not self.is_encoder_decoder,
+    def prompt_encoder(self, config: GenerateConfig, *, max_answer_tokens: int = 0) -> PromptEncoder:
+        """Make the prompt encoder for this model (see `make_prompt_encoder`)."""
+        return make_prompt_encoder(
+            self.tokenizer, self.model.config, config, max_answer_tokens=max_answer_tokens
         )
+
+    def explain_not_finite(self, found: str) -> str:
+        """Return a message on an output that is not finite, with the first weight that is none either, if there is one."""
+        for name, parameter in self.model.named_parameters():
+            if not bool(parameter.isfinite().all()):
+                return f"{self.model.name_or_path}: {found}: its weight '{name}' holds NaN or infinity; use undamaged weights"
+        return f"{self.model.name_or_path}: {found}, though its weights are finite; load it in float32, or use another model"
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """Return log p(y_l | prompt, y_<l) of the labelled tokens, (R, L) float32, zero where there is no label."""

@@ -45,4 +45,6 @@ def to_answer(prompt: Prompt, generation: Generation, snapshot: str) -> Answer:
     """Join a generation with the passages it was written from, best supported first."""
     cited = [Citation(hit, weight) for hit, weight in zip(prompt.hits, generation.weights, strict=True)]
     ranked = sorted(cited, key=lambda citation: -citation.weight)
-    return Answer(prompt.question, generation.text, tuple(ranked), generation.log_prob, snapshot)
+    return Answer(
+        prompt.question, generation.text, tuple(ranked), generation.log_prob, snapshot, generation.finish_reason
+    )

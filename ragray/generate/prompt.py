@@ -5,49 +5,167 @@ A generator reads one passage at a time; what it makes of several is marginalise
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from ragray.config import GenerateConfig
+from ragray.errors import ConfigError, InputError, ModelError, first_line
+from ragray.generate.textcodec import Piece, TextCodec
 from ragray.types import Passage
+
+PASSAGE_ROOM = 16
+"""Tokens of a prompt that a question leaves to the passage: with fewer, an answer would name sources that nobody read."""
+
+INSTRUCTION, ASKED = "\ue001ragray-instruction\ue001", "\ue001ragray-question\ue001"
+"""Stand in a chat template for what is put there: characters for private use, which no template changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptLimit:
+    """How many tokens a prompt may have, and which setting or property of the model says so."""
+
+    num_tokens: int
+    reason: str
+
+
+def prompt_limit(model: Any, config: GenerateConfig, *, max_answer_tokens: int = 0) -> PromptLimit:
+    """Return how long a prompt may be for a model, given its configuration as `transformers` has it.
+
+    Prompt and answer stand in one window; the two halves of an encoder-decoder have a window each. The answer's length is
+    ``max_answer_tokens`` in training, ``generate.max_new_tokens`` without.
+
+    Raises:
+        ConfigError: answers of that length leave no room for a prompt.
+    """
+    setting = "train.max_answer_tokens" if max_answer_tokens else "generate.max_new_tokens"
+    answer = max_answer_tokens or config.max_new_tokens
+    window = getattr(model.get_text_config(), "max_position_embeddings", None)
+    if window is None:  # relative positions: the model has no longest text
+        return PromptLimit(config.max_prompt_tokens, "generate.max_prompt_tokens")
+    room = window - answer
+    if model.is_encoder_decoder and answer <= window:
+        room = window
+    if room < 2 * PASSAGE_ROOM:
+        raise ConfigError(f"{setting}={answer} leaves no room for a prompt: the model's window has {window} tokens; lower it")
+    if config.max_prompt_tokens <= room:
+        return PromptLimit(config.max_prompt_tokens, "generate.max_prompt_tokens")
+    return PromptLimit(room, f"the model's window of {window} tokens, less {setting}={answer}")
+
+
+def make_prompt_encoder(
+    tokenizer: Any, model: Any, config: GenerateConfig, *, max_answer_tokens: int = 0
+) -> PromptEncoder:
+    """Make the prompt encoder for a tokenizer and a model's configuration; chat templates are for decoder-only models.
+
+    Raises:
+        ConfigError: as `prompt_limit` does.
+        ModelError: as `PromptEncoder` does.
+    """
+    limit = prompt_limit(model, config, max_answer_tokens=max_answer_tokens)
+    return PromptEncoder(tokenizer, instruction=config.instruction, limit=limit, chat=not model.is_encoder_decoder)
 
 
 class PromptEncoder:
     """Renders prompts with the tokenizer's chat template where it has one, else as plain text."""
 
-    def __init__(self, tokenizer: Any, *, instruction: str, max_prompt_tokens: int, chat: bool) -> None:
+    def __init__(self, tokenizer: Any, *, instruction: str, limit: PromptLimit, chat: bool) -> None:
+        """Read the chat template.
+
+        Raises:
+            ModelError: the template cannot be rendered, or leaves the question out; the tokenizer has no end token.
+        """
         self.tokenizer = tokenizer
-        self._instruction = instruction
-        self._max_tokens = max_prompt_tokens
+        self.limit = limit
         self._chat = chat and bool(getattr(tokenizer, "chat_template", None))
+        self._layout = _chat_layout(tokenizer) if self._chat else PLAIN_LAYOUT
+        self._instruction = instruction
+        trusted = "".join(part for part in self._layout if part not in (INSTRUCTION, ASKED))
+        self.codec = TextCodec(tokenizer, template=trusted if self._chat else "")
+        if tokenizer.eos_token_id is None:
+            raise ModelError(f"{tokenizer.name_or_path}: the tokenizer names no end token (eos_token); answers would never end")
+
+    def check(self, question: str) -> None:
+        """Raise `InputError` where a question is too long to be asked with a passage."""
+        self._require_room(len(self._encode(question, "")))
 
     def ids(self, question: str, passage: Passage | None) -> list[int]:
-        """Return the prompt's ids; a passage that does not fit loses its end, the question never does."""
+        """Return the prompt's ids; a passage that does not fit loses its end, the question never does.
+
+        Raises:
+            InputError: the question is too long, as `check` says.
+        """
         context = _context(passage)
-        ids = self._encode(self._render(question, context))
-        if len(ids) <= self._max_tokens or not context:
+        ids = self._encode(question, context)
+        if len(ids) <= self.limit.num_tokens - (0 if context else PASSAGE_ROOM):
             return ids
-        passage_ids = self.tokenizer(context, add_special_tokens=False)["input_ids"]
-        keep = max(0, len(passage_ids) - (len(ids) - self._max_tokens))
-        return self._encode(self._render(question, self.tokenizer.decode(passage_ids[:keep])))
+        self._require_room(len(self._encode(question, "")))
+        room = len(self.codec.encode(context))
+        while len(ids) > self.limit.num_tokens:
+            room -= len(ids) - self.limit.num_tokens
+            ids = self._encode(question, self.codec.cut(context, room))
+        return ids
 
     def answer_ids(self, answer: str, max_tokens: int) -> list[int]:
-        """Return the ids that training wants the generator to write: the answer, then the end token."""
-        text = answer if self._chat else f" {answer}"
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return [*ids[: max_tokens - 1], self.tokenizer.eos_token_id]
+        """Return the ids that training wants the generator to write: the answer, then the end token.
 
-    def _render(self, question: str, context: str) -> str:
+        Of a longer answer they are its first tokens, without the end token: the generator is not to learn to end there.
+        """
+        ids = [*self.codec.encode(answer if self._chat else f" {answer}"), self.tokenizer.eos_token_id]
+        return ids if len(ids) <= max_tokens else self.codec.whole(ids[:max_tokens])
+
+    def answer_length(self, answer: str) -> int:
+        """Return the tokens of an answer, its end token included."""
+        return len(self.codec.encode(answer if self._chat else f" {answer}")) + 1
+
+    def _require_room(self, num_tokens: int) -> None:
+        if num_tokens + PASSAGE_ROOM > self.limit.num_tokens:
+            raise InputError(
+                f"the question is too long: with the instruction it has {num_tokens} tokens of this model, and a prompt may have "
+                f"{self.limit.num_tokens} ({self.limit.reason}), {PASSAGE_ROOM} of them for a passage; shorten it"
+            )
+
+    def _encode(self, question: str, context: str) -> list[int]:
+        """Encode a prompt; a chat template already wrote the tokens that stand around it."""
         asked = f"{context}\n\nQuestion: {question}" if context else f"Question: {question}"
-        if not self._chat:
-            return f"{self._instruction}\n\n{asked}\nAnswer:"
-        messages = [{"role": "system", "content": self._instruction}, {"role": "user", "content": asked}]
-        text: str = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return text
+        filled = {INSTRUCTION: self._instruction, ASKED: asked}
+        pieces = [Piece(filled.get(part, part), trusted=part not in filled) for part in self._layout]
+        return self.codec.encode_pieces(pieces, frame=not self._chat)
 
-    def _encode(self, text: str) -> list[int]:
-        """Tokenise; a chat template already wrote the special tokens."""
-        ids: list[int] = self.tokenizer(text, add_special_tokens=not self._chat)["input_ids"]
-        return ids
+
+PLAIN_LAYOUT = (INSTRUCTION, "\n\n", ASKED, "\nAnswer:")
+
+
+def _chat_layout(tokenizer: Any) -> tuple[str, ...]:
+    """Return the parts of a chat template with the places of instruction and question among them.
+
+    A template that knows no system message, whether it says so or leaves it out, gets the instruction in the user's turn.
+    """
+    user = {"role": "user", "content": ASKED}
+    try:
+        text = _rendered(tokenizer, [{"role": "system", "content": INSTRUCTION}, user])
+    except Exception:  # whatever the template raises of its own
+        text = ""
+    if INSTRUCTION not in text:
+        try:
+            text = _rendered(tokenizer, [{"role": "user", "content": f"{INSTRUCTION}\n\n{ASKED}"}])
+        except Exception as err:
+            raise ModelError(
+                f"{tokenizer.name_or_path}: the chat template of the tokenizer cannot be rendered ({first_line(err)}); "
+                "mend tokenizer.chat_template, or remove it for a plain prompt"
+            ) from err
+    if ASKED not in text or INSTRUCTION not in text:
+        raise ModelError(
+            f"{tokenizer.name_or_path}: the chat template of the tokenizer leaves the user's message out; "
+            "mend tokenizer.chat_template, or remove it for a plain prompt"
+        )
+    return tuple(part for part in re.split(f"({INSTRUCTION}|{ASKED})", text) if part)
+
+
+def _rendered(tokenizer: Any, messages: list[dict[str, str]]) -> str:
+    text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return text
 
 
 def _context(passage: Passage | None) -> str:

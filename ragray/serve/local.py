@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 
 from ragray.errors import OverloadedError
 from ragray.generate.generator import Generation, Generator, Prompt
-from ragray.generate.pipeline import Pipeline, to_answer
+from ragray.generate.pipeline import to_answer
 from ragray.retrieve.retriever import Retriever
 from ragray.serve.answerer import Found, Health, ServedAnswer
-from ragray.serve.worker import Worker
+from ragray.serve.batcher import Batcher
 
 
 class LocalAnswerer:
-    """Answers in one worker thread, one request after another; past ``max_waiting`` open requests it refuses more."""
+    """Searches in one thread and writes answers in another; past ``max_waiting`` open requests it refuses more."""
 
     def __init__(
         self, retriever: Retriever, generator: Generator, *, k: int, run: str = "", max_waiting: int = 64
@@ -24,22 +26,22 @@ class LocalAnswerer:
         self._generator = generator
         self._k = k
         self._run = run
-        self._worker = Worker("answerer")
+        self._searching = ThreadPoolExecutor(max_workers=1, thread_name_prefix="retriever")
+        self._batcher = Batcher(generator)
         self._max_waiting = max_waiting
         self._waiting = 0
 
     async def search(self, query: str, *, k: int | None) -> Found:
         """Return the k best passages of a query."""
         with self._place():
-            [hits] = await self._worker.run(lambda: self._retriever.search([query], k or self._k))
-        return Found(self._retriever.snapshot, tuple(hits))
+            return await self._search(query, k)
 
     async def answer(self, question: str, *, k: int | None, closed_book: bool) -> ServedAnswer:
         """Answer a question."""
         with self._place():
             prompt, retrieve_s = await self._prompt(question, k, closed_book)
             started = monotonic()
-            [generation] = await self._worker.run(lambda: self._generator.generate([prompt]))
+            generation = await self._batcher.generate(prompt)
         return self._served(prompt, generation, closed_book, retrieve_s, monotonic() - started)
 
     async def stream(
@@ -49,7 +51,7 @@ class LocalAnswerer:
         with self._place():
             prompt, retrieve_s = await self._prompt(question, k, closed_book)
             started = monotonic()
-            async with contextlib.aclosing(self._worker.stream(lambda: self._generator.stream(prompt))) as pieces:
+            async with contextlib.aclosing(self._batcher.stream(prompt)) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, Generation):
                         yield self._served(prompt, piece, closed_book, retrieve_s, monotonic() - started)
@@ -61,14 +63,20 @@ class LocalAnswerer:
         return Health(snapshot=self._retriever.snapshot, run=self._run)
 
     def close(self) -> None:
-        """Let the worker thread end."""
-        self._worker.close()
+        """Let both threads end."""
+        self._searching.shutdown(wait=False, cancel_futures=True)
+        self._batcher.close()
 
     async def _prompt(self, question: str, k: int | None, closed_book: bool) -> tuple[Prompt, float]:
         started = monotonic()
-        pipeline = Pipeline(None if closed_book else self._retriever, self._generator, k=k or self._k)
-        [prompt] = await self._worker.run(lambda: pipeline.prompts([question]))
-        return prompt, monotonic() - started
+        self._generator.check(question)
+        hits = () if closed_book else (await self._search(question, k)).hits
+        return Prompt(question, hits), monotonic() - started
+
+    async def _search(self, query: str, k: int | None) -> Found:
+        loop = asyncio.get_running_loop()
+        [hits] = await loop.run_in_executor(self._searching, self._retriever.search, [query], k or self._k)
+        return Found(self._retriever.snapshot, tuple(hits))
 
     def _served(
         self, prompt: Prompt, generation: Generation, closed_book: bool, retrieve_s: float, generate_s: float

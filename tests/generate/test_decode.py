@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from ragray.config import GenerateConfig
-from ragray.generate.decode import Decoding, decode
+from ragray.errors import InputError, ModelError
+from ragray.generate.decode import Decoding, DecodingBatch, DecodingRequest
 from ragray.generate.generator import Generation, Prompt
 from ragray.generate.model import GeneratorModel
 from ragray.generate.transformer import TransformerGenerator
@@ -23,8 +24,19 @@ def model(request: pytest.FixtureRequest, tiny_decoder: Path, tiny_encoder_decod
 
 
 def rows(model: GeneratorModel, question: str) -> list[list[int]]:
-    encoder = model.prompt_encoder(instruction="Answer.", max_prompt_tokens=200)
+    encoder = model.prompt_encoder(GenerateConfig(instruction="Answer.", max_prompt_tokens=200))
     return [encoder.ids(question, Passage(text, text)) for text in PASSAGES]
+
+
+def decode(
+    model: GeneratorModel, prompts: list[list[list[int]]], prior_BK: torch.Tensor, steps: int, sequence: bool = True
+) -> list[Decoding]:
+    batch = DecodingBatch(model, max_new_tokens=steps, update_posterior=sequence)
+    batch.add({n: DecodingRequest(rows, prior) for n, (rows, prior) in enumerate(zip(prompts, prior_BK, strict=True))})
+    done: dict[int, Decoding] = {}
+    while len(batch):
+        done.update(batch.step())
+    return [done[number] for number in range(len(prompts))]
 
 
 def next_log_probs(model: GeneratorModel, prompt: list[int], written: list[int]) -> torch.Tensor:
@@ -62,8 +74,7 @@ def slow_decode(
 def test_batched_cached_decoding_equals_the_mixture_computed_slowly(model: GeneratorModel, sequence: bool) -> None:
     prior = torch.log_softmax(torch.tensor([[2.0, 1.0, 0.0], [0.0, 0.5, 0.2]]), -1)
     prompts = [rows(model, question) for question in QUESTIONS]
-    *_, fast = decode(model, prompts, prior, max_new_tokens=8, update_posterior=sequence)
-    for number, answer in enumerate(fast):
+    for number, answer in enumerate(decode(model, prompts, prior, 8, sequence)):
         slow = slow_decode(model, prompts[number], prior[number], 8, sequence)
         assert answer.token_ids == slow.token_ids
         assert answer.log_prob == pytest.approx(slow.log_prob, abs=1e-3)
@@ -74,8 +85,8 @@ def test_the_log_probability_is_that_of_the_whole_answer_under_the_sequence_mixt
     """Chain rule: the steps' probabilities multiply to sum_z p(z|x) prod_i p(y_i | x, z, y_<i)."""
     prior = torch.log_softmax(torch.tensor([[1.0, 0.0, 0.5]]), -1)
     prompts = rows(model, QUESTIONS[0])
-    *_, [answer] = decode(model, [prompts], prior, max_new_tokens=6, update_posterior=True)
-    written = answer.token_ids if not answer.finished else [*answer.token_ids, 2]
+    [answer] = decode(model, [prompts], prior, 6)
+    written = answer.token_ids if answer.finish_reason == "length" else [*answer.token_ids, 2]
     total = torch.stack(
         [
             prior[0, z] + sum(next_log_probs(model, prompt, written[:i])[token] for i, token in enumerate(written))
@@ -108,3 +119,73 @@ def test_a_stream_writes_the_answer_that_generate_returns(model: GeneratorModel)
 def test_closed_book_answers_have_no_weights(model: GeneratorModel) -> None:
     [answer] = TransformerGenerator(model, GenerateConfig(max_new_tokens=3)).generate([Prompt("who?")])
     assert answer.weights == ()
+
+
+def hits(*texts: str) -> tuple[Hit, ...]:
+    return tuple(Hit(Passage(text, text), 1.0 / (number + 1)) for number, text in enumerate(texts))
+
+
+def test_questions_that_join_and_leave_between_two_tokens_are_answered_as_alone(tiny_decoder: Path) -> None:
+    generator = TransformerGenerator(GeneratorModel.load(tiny_decoder, device="cpu"), GenerateConfig(max_new_tokens=12))
+    prompts = {
+        0: Prompt("what is the capital?", hits(*PASSAGES)),
+        1: Prompt("who?", hits("x " * 40)),
+        2: Prompt("where is the river that is so long?", hits("the nile is a river.", "rome")),
+        3: Prompt("why?"),
+    }
+    alone = {key: generator.generate([prompt])[0] for key, prompt in prompts.items()}
+    batch = generator.open_batch()
+    done: dict[int, Generation] = {}
+    joins = {0: 0, 2: 1, 3: 2, 5: 3}  # at which step which question joins; question 1 leaves at step 4
+    for step in range(30):
+        if step in joins:
+            batch.add({joins[step]: prompts[joins[step]]})
+        if step == 4:
+            batch.remove(1)
+        done.update({key: piece for key, piece in batch.step() if isinstance(piece, Generation)})
+    assert done.keys() == {0, 2, 3}
+    assert not len(batch)
+    for key, answer in done.items():
+        assert answer.text == alone[key].text
+        assert answer.log_prob == pytest.approx(alone[key].log_prob, abs=1e-3)
+        assert answer.weights == pytest.approx(alone[key].weights, abs=1e-3)
+
+
+def test_a_batch_of_an_encoder_decoder_takes_no_further_questions_while_it_runs(tiny_encoder_decoder: Path) -> None:
+    generator = TransformerGenerator(GeneratorModel.load(tiny_encoder_decoder, device="cpu"), GenerateConfig())
+    batch = generator.open_batch()
+    assert batch.room == 8
+    batch.add({0: Prompt("who?")})
+    assert batch.room == 0
+    batch.remove(0)
+    assert batch.room == 8
+
+
+def test_a_question_that_is_too_long_does_not_join_and_leaves_the_batch_as_it_was(tiny_decoder: Path) -> None:
+    generator = TransformerGenerator(GeneratorModel.load(tiny_decoder, device="cpu"), GenerateConfig(max_new_tokens=5))
+    batch = generator.open_batch()
+    batch.add({0: Prompt("who?")})
+    with pytest.raises(InputError, match=r"512 .*generate\.max_new_tokens=5|generate\.max_prompt_tokens"):
+        batch.add({1: Prompt("y" * 600)})
+    assert len(batch) == 1
+    pieces = [piece for _ in range(5) for key, piece in batch.step() if key == 0]
+    assert pieces[-1] == generator.generate([Prompt("who?")])[0]
+
+
+def test_an_answer_says_whether_it_ended_or_was_cut(tiny_decoder: Path) -> None:
+    model = GeneratorModel.load(tiny_decoder, device="cpu")
+    generator = TransformerGenerator(model, GenerateConfig(max_new_tokens=4))
+    [cut] = generator.generate([Prompt("who?")])
+    [written] = decode(model, [[generator.prompts.ids("who?", None)]], torch.zeros(1, 1), 4)
+    model.model.generation_config.eos_token_id = written.token_ids[2]
+    [ended] = generator.generate([Prompt("who?")])
+    assert (cut.finish_reason, ended.finish_reason) == ("length", "stop")
+    assert cut.text.startswith(ended.text)
+
+
+def test_a_model_whose_output_is_not_finite_says_which_weight_is_damaged(tiny_decoder: Path) -> None:
+    model = GeneratorModel.load(tiny_decoder, device="cpu")
+    with torch.no_grad():
+        model.model.model.layers[1].mlp.down_proj.weight[0, 0] = float("nan")
+    with pytest.raises(ModelError, match=r"layers\.1\.mlp\.down_proj\.weight"):
+        TransformerGenerator(model, GenerateConfig()).generate([Prompt("who?")])

@@ -10,7 +10,8 @@ from fastapi.testclient import TestClient
 
 from ragray.config import ServeConfig
 from ragray.errors import EncoderMismatchError, OverloadedError, ServingError
-from ragray.generate.generator import FirstSentenceGenerator, Generation, Prompt
+from ragray.generate.fake import FirstSentenceBatch, FirstSentenceGenerator
+from ragray.generate.generator import Generation, Prompt
 from ragray.serve.answerer import Found, Health, ServedAnswer
 from ragray.serve.app import create_app
 from ragray.serve.local import LocalAnswerer
@@ -78,12 +79,21 @@ class Endless(FirstSentenceGenerator):
     def __init__(self) -> None:
         self.stopped = threading.Event()
 
-    def stream(self, prompt: Prompt) -> Iterator[str | Generation]:
-        try:
-            while True:
-                yield "word "
-        finally:
-            self.stopped.set()
+    def open_batch(self) -> FirstSentenceBatch:
+        return EndlessBatch(self.stopped)
+
+
+class EndlessBatch(FirstSentenceBatch):
+    def __init__(self, stopped: threading.Event) -> None:
+        super().__init__()
+        self._stopped = stopped
+
+    def step(self) -> list[tuple[int, str | Generation]]:
+        return [(key, "word ") for key in self._rest]
+
+    def remove(self, key: int) -> None:
+        super().remove(key)
+        self._stopped.set()
 
 
 @pytest.fixture

@@ -1,0 +1,176 @@
+"""The thread that owns a generator: requests share a batch, leave it when nobody waits, and have errors of their own."""
+
+import asyncio
+import threading
+from collections.abc import Mapping
+
+import pytest
+
+from ragray.errors import InputError, ModelError, ServingError
+from ragray.generate.fake import FirstSentenceBatch, FirstSentenceGenerator
+from ragray.generate.generator import Generation, Prompt
+from ragray.serve.batcher import Batcher
+from ragray.types import Hit, Passage
+
+
+def prompt(text: str) -> Prompt:
+    return Prompt(text, (Hit(Passage("1", text), 1.0),))
+
+
+class Recording(FirstSentenceGenerator):
+    """Writes a word a step, and only while the gate is open; keeps how many answers were written side by side."""
+
+    def __init__(self, *, refused: str = "\n", broken: str = "\n") -> None:
+        self.refused, self.broken = refused, broken
+        self.gate = threading.Event()
+        self.gate.set()
+        self.sizes: list[int] = []
+        self.removed = 0
+
+    def open_batch(self) -> FirstSentenceBatch:
+        return RecordingBatch(self)
+
+
+class RecordingBatch(FirstSentenceBatch):
+    def __init__(self, owner: Recording) -> None:
+        super().__init__()
+        self._owner = owner
+
+    def add(self, prompts: Mapping[int, Prompt]) -> None:
+        if any(self._owner.refused in one.question for one in prompts.values()):
+            raise InputError("too long")
+        super().add(prompts)
+
+    def remove(self, key: int) -> None:
+        self._owner.removed += key in self._rest
+        super().remove(key)
+
+    def step(self) -> list[tuple[int, str | Generation]]:
+        self._owner.gate.wait(10)
+        self._owner.sizes.append(len(self))
+        pieces = super().step()
+        if any(self._owner.broken in piece for _, piece in pieces if isinstance(piece, str)):
+            raise ModelError("the output is not finite")
+        return pieces
+
+
+async def texts(batcher: Batcher, *questions: str) -> list[str | Exception]:
+    found = await asyncio.gather(*(batcher.generate(prompt(q)) for q in questions), return_exceptions=True)
+    return [one.text if isinstance(one, Generation) else one for one in found if not isinstance(one, asyncio.CancelledError)]
+
+
+async def until_running(batcher: Batcher, number: int) -> None:
+    while len(batcher._running) + len(batcher._waiting) != number:
+        await asyncio.sleep(0.01)
+
+
+def test_answers_are_written_side_by_side_and_each_gets_its_own() -> None:
+    generator = Recording()
+    generator.gate.clear()
+
+    async def scenario() -> None:
+        batcher = Batcher(generator)
+        asking = asyncio.create_task(texts(batcher, "one", "one two", "one two three"))
+        await until_running(batcher, 3)
+        generator.gate.set()
+        assert await asking == ["one.", "one two.", "one two three."]
+        batcher.close()
+
+    asyncio.run(scenario())
+    assert max(generator.sizes) == 3
+
+
+def test_a_prompt_that_is_refused_costs_no_other() -> None:
+    async def scenario() -> list[str | Exception]:
+        batcher = Batcher(Recording(refused="long"))
+        found = await texts(batcher, "one", "long", "two")
+        batcher.close()
+        return found
+
+    first, refused, last = asyncio.run(scenario())
+    assert (first, last) == ("one.", "two.")
+    assert isinstance(refused, InputError)
+
+
+def test_a_step_that_fails_reaches_those_in_the_batch_and_the_next_request_is_answered() -> None:
+    async def scenario() -> None:
+        batcher = Batcher(Recording(broken="bad"))
+        with pytest.raises(ModelError):
+            await batcher.generate(prompt("bad"))
+        assert await texts(batcher, "one") == ["one."]
+        batcher.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_who_stops_waiting_leaves_the_batch_between_two_tokens(streamed: bool) -> None:
+    generator = Recording()
+
+    async def scenario() -> None:
+        batcher = Batcher(generator)
+        words = " ".join(["word"] * 500)
+        if streamed:
+            pieces = batcher.stream(prompt(words))
+            await anext(pieces)
+            await pieces.aclose()
+        else:
+            asking = asyncio.create_task(batcher.generate(prompt(words)))
+            await until_running(batcher, 1)
+            asking.cancel()
+            await asyncio.wait([asking])
+        assert await texts(batcher, "one") == ["one."]
+        await until_running(batcher, 0)
+        batcher.close()
+
+    asyncio.run(scenario())
+    assert generator.removed == 1
+    assert len(generator.sizes) < 500
+
+
+def test_who_leaves_before_its_turn_is_never_computed() -> None:
+    generator = Recording()
+    generator.gate.clear()
+
+    async def scenario() -> None:
+        batcher = Batcher(generator)
+        tasks = [asyncio.create_task(batcher.generate(prompt(f"a{number}"))) for number in range(20)]
+        await until_running(batcher, 20)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        generator.gate.set()
+        assert await texts(batcher, "one") == ["one."]
+        batcher.close()
+
+    asyncio.run(scenario())
+    assert max(generator.sizes) <= 9
+
+
+def test_a_stream_yields_the_text_and_then_the_whole() -> None:
+    async def scenario() -> None:
+        batcher = Batcher(Recording())
+        *pieces, last = [piece async for piece in batcher.stream(prompt("one two three"))]
+        assert "".join(str(piece) for piece in pieces) == "one two three."
+        assert isinstance(last, Generation)
+        batcher.close()
+
+    asyncio.run(scenario())
+
+
+def test_requests_are_told_when_the_thread_ends() -> None:
+    generator = Recording()
+    generator.gate.clear()
+
+    async def scenario() -> None:
+        batcher = Batcher(generator)
+        asking = asyncio.create_task(batcher.generate(prompt("one two three")))
+        await until_running(batcher, 1)
+        batcher.close()
+        generator.gate.set()
+        with pytest.raises(ServingError):
+            await asking
+        with pytest.raises(ServingError):
+            await batcher.generate(prompt("one"))
+
+    asyncio.run(scenario())
