@@ -18,12 +18,11 @@ def prompt(text: str) -> Prompt:
 
 
 class Recording(FirstSentenceGenerator):
-    """Writes a word a step, and only while the gate is open; keeps how many answers were written side by side."""
+    """Writes a word a step, as many steps as it may; keeps how many answers were written side by side."""
 
-    def __init__(self, *, refused: str = "\n", broken: str = "\n") -> None:
+    def __init__(self, *, steps: int = 10_000, refused: str = "\n", broken: str = "\n") -> None:
         self.refused, self.broken = refused, broken
-        self.gate = threading.Event()
-        self.gate.set()
+        self.may = threading.Semaphore(steps)
         self.sizes: list[int] = []
         self.removed = 0
 
@@ -46,7 +45,7 @@ class RecordingBatch(FirstSentenceBatch):
         super().remove(key)
 
     def step(self) -> list[tuple[int, str | Generation]]:
-        self._owner.gate.wait(10)
+        self._owner.may.acquire(timeout=10)
         self._owner.sizes.append(len(self))
         pieces = super().step()
         if any(self._owner.broken in piece for _, piece in pieces if isinstance(piece, str)):
@@ -60,19 +59,19 @@ async def texts(batcher: Batcher, *questions: str) -> list[str | Exception]:
 
 
 async def until_running(batcher: Batcher, number: int) -> None:
-    while len(batcher._running) + len(batcher._waiting) != number:
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(10):
+        while len(batcher._running) + len(batcher._waiting) != number:
+            await asyncio.sleep(0.01)
 
 
 def test_answers_are_written_side_by_side_and_each_gets_its_own() -> None:
-    generator = Recording()
-    generator.gate.clear()
+    generator = Recording(steps=0)
 
     async def scenario() -> None:
         batcher = Batcher(generator)
         asking = asyncio.create_task(texts(batcher, "one", "one two", "one two three"))
         await until_running(batcher, 3)
-        generator.gate.set()
+        generator.may.release(10_000)
         assert await asking == ["one.", "one two.", "one two three."]
         batcher.close()
 
@@ -105,7 +104,7 @@ def test_a_step_that_fails_reaches_those_in_the_batch_and_the_next_request_is_an
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_who_stops_waiting_leaves_the_batch_between_two_tokens(streamed: bool) -> None:
-    generator = Recording()
+    generator = Recording(steps=3)
 
     async def scenario() -> None:
         batcher = Batcher(generator)
@@ -119,6 +118,7 @@ def test_who_stops_waiting_leaves_the_batch_between_two_tokens(streamed: bool) -
             await until_running(batcher, 1)
             asking.cancel()
             await asyncio.wait([asking])
+        generator.may.release(10_000)
         assert await texts(batcher, "one") == ["one."]
         await until_running(batcher, 0)
         batcher.close()
@@ -129,8 +129,7 @@ def test_who_stops_waiting_leaves_the_batch_between_two_tokens(streamed: bool) -
 
 
 def test_who_leaves_before_its_turn_is_never_computed() -> None:
-    generator = Recording()
-    generator.gate.clear()
+    generator = Recording(steps=0)
 
     async def scenario() -> None:
         batcher = Batcher(generator)
@@ -139,7 +138,7 @@ def test_who_leaves_before_its_turn_is_never_computed() -> None:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-        generator.gate.set()
+        generator.may.release(10_000)
         assert await texts(batcher, "one") == ["one."]
         batcher.close()
 
@@ -159,15 +158,14 @@ def test_a_stream_yields_the_text_and_then_the_whole() -> None:
 
 
 def test_requests_are_told_when_the_thread_ends() -> None:
-    generator = Recording()
-    generator.gate.clear()
+    generator = Recording(steps=0)
 
     async def scenario() -> None:
         batcher = Batcher(generator)
         asking = asyncio.create_task(batcher.generate(prompt("one two three")))
         await until_running(batcher, 1)
         batcher.close()
-        generator.gate.set()
+        generator.may.release(10_000)
         with pytest.raises(ServingError):
             await asking
         with pytest.raises(ServingError):
