@@ -22,6 +22,7 @@ from tokenize import TokenError
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from ragray.errors import ArtifactBusyError, ArtifactError, CorruptArtifactError, NotAnArtifactError, first_line
+from ragray.jsontext import to_json
 
 MANIFEST_NAME = "manifest.json"
 LOCK_NAME = ".lock"
@@ -139,9 +140,10 @@ def write_through(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write JSON atomically."""
+    """Write JSON atomically; raises `RagrayError` where a value is no JSON."""
+    text = to_json(value, str(path), indent=2)
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def file_entry(folder: Path, path: Path) -> FileEntry:

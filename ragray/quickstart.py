@@ -111,7 +111,7 @@ def _print_table(measured: Measured) -> None:
     row("exact match", *(f"{report.answers.exact_match:.1f} %" for report in reports))
     row("F1", *(f"{report.answers.f1:.1f} %" for report in reports))
     for k in (1, 5):
-        row(f"recall@{k}", *(f"{r.ranking.recall[k]:.1f} %" if r.ranking else "-" for r in reports))
+        row(f"recall@{k}", *(_percent(r.ranking.recall[k]) if r.ranking else "-" for r in reports))
     row("seconds", *(f"{measured.seconds[f'evaluate {name}']:.0f}" for name in ("closed book", "retrieval", "trained")))
     table.add_section()
     rate = measured.seconds.get("embed passages_per_s", 0.0)
@@ -120,6 +120,10 @@ def _print_table(measured: Measured) -> None:
     for stage in ("models", "ingest", "embed", "index", "train"):
         row(f"seconds to {stage}" if stage != "models" else "seconds for models", f"{measured.seconds[stage]:.1f}")
     Console(width=100).print(table)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f} %"
 
 
 def _ask(out: Path, config: Config) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
 from ragray.artifact import open_artifact
 from ragray.config import GenerateConfig
@@ -30,7 +30,7 @@ class RunFacts(BaseModel):
     snapshot: str
     num_steps: int
     num_examples: int
-    final_loss: float
+    final_loss: FiniteFloat
 
 
 @dataclass(frozen=True, slots=True)

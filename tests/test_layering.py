@@ -16,6 +16,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
         "errors",
+        "jsontext",
         "types",
         "progress",
         "config",

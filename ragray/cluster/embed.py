@@ -32,6 +32,7 @@ from ragray.embed.shards import (
 )
 from ragray.embed.worker import BlockWorker
 from ragray.errors import ArtifactError, ConfigError, CorruptArtifactError, NotAnArtifactError, RagrayError
+from ragray.jsontext import to_json
 from ragray.progress import Progress
 
 PLAN_NAME = "plan.json"
@@ -228,7 +229,7 @@ def _finish(
                     "shard": Path(block.shard).name,
                     "row": block.start + row.row,
                 }
-                lines.write(json.dumps(entry, ensure_ascii=False) + "\n")
+                lines.write(to_json(entry, "quarantine") + "\n")
     if embedded != source.num_passages - refused:
         raise ArtifactError(
             f"{out}: {embedded} passages embedded and {refused} refused, {source.num_passages} expected; run again"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,9 +19,13 @@ from ragray.errors import ConfigError
 from ragray.evaluate.answers import AnswerScores, score
 from ragray.evaluate.ranking import RankingScores, gold_rank, ranking_scores
 from ragray.examples import read_examples
+from ragray.generate.check import check_questions
 from ragray.generate.generator import Prompt
-from ragray.generate.load import FAKE, load_generator
+from ragray.generate.load import FAKE, load_generator, load_prompts
+from ragray.index.live import missing_ids
 from ragray.index.search import IndexReader
+from ragray.index.snapshot import read_snapshot
+from ragray.jsontext import to_json
 from ragray.models import resolve_model, weights_fingerprint
 from ragray.progress import Progress
 from ragray.retrieve.load import load_retriever, question_encoder
@@ -28,20 +33,26 @@ from ragray.retrieve.retriever import LocalRetriever
 from ragray.run import Run
 from ragray.types import Example
 
+logger = logging.getLogger("ragray")
+
 PARTS_FOLDER = ".parts"
 REPORT_FILE = "report.json"
 PREDICTIONS_FILE = "predictions.json"
 DETAILS_FILE = "details.jsonl"
+FORMAT = 2
+"""Counts up when the lines of `details.jsonl` change, so that reports of another format are made anew."""
+
 NOT_DECISIVE = ("num_shards", "num_replicas", "cpus_per_actor", "threads")
 """Keys of `RetrieveConfig` that do not change what is found."""
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationReport:
-    """How good a system's answers and its retrieval are (``ranking`` is None for a closed book)."""
+    """How good a system's answers and its retrieval are (``ranking`` is None for a closed book), and how many answers were cut."""
 
     answers: AnswerScores
     ranking: RankingScores | None
+    num_cut: int
     seconds: float
     reused: bool
 
@@ -94,6 +105,8 @@ class AnswerWorker(UnitActor[Part]):
                 "question": example.question,
                 "prediction": answer.text,
                 "answers": list(example.answers),
+                "finish_reason": answer.finish_reason,
+                "gold_ids": list(example.gold_ids),
                 "gold_rank": gold_rank(hits, example.gold_ids),
                 "sources": [hit.passage.id for hit in prompt.hits],
                 "weights": [round(weight, 4) for weight in answer.weights],
@@ -126,14 +139,15 @@ def evaluate_rag(
         raise ConfigError("evaluate: give --index INDEX, or --closed-book to answer without passages")
     questions = spread(read_examples(examples), config.evaluate.limit)
     system = _system(config, None if closed_book else index, run)
+    if prompts := load_prompts(config.generate, run):
+        check_questions(questions, prompts)
     key = _key(questions, system)
     with artifact.exclusive(out, kind="report"):
         reused = artifact.is_current(out, kind="report", fingerprint=key)
         if not reused:
             lines = _answers(questions, system, out, key, address)
-            _publish(out, key, lines, config)
-    answers, ranking = _scores(out, config)
-    return EvaluationReport(answers, ranking, monotonic() - started, reused)
+            _publish(out, key, lines, config, _num_unknown_gold_ids(questions, system))
+    return EvaluationReport(*_scores(out, config), monotonic() - started, reused)
 
 
 def spread(examples: list[Example], limit: int) -> list[Example]:
@@ -160,7 +174,7 @@ def _system(config: Config, index: Path | None, run: Path | None) -> SystemUnder
 def _key(questions: Sequence[Example], system: SystemUnderTest) -> str:
     """Hash what decides the answers."""
     config = system.config
-    parts: list[Any] = [[asdict(question) for question in questions], config.generate.model_dump(mode="json")]
+    parts: list[Any] = [FORMAT, [asdict(question) for question in questions], config.generate.model_dump(mode="json")]
     parts.append(system.run.name if system.run else _weights(config.generate.model))
     if system.index:
         parts.append(_weights(config.retrieve.rerank_model))
@@ -206,24 +220,57 @@ def _answers(
     return [line for part in plan for line in json.loads((parts / part.name).read_text(encoding="utf-8"))]
 
 
-def _publish(out: Path, key: str, lines: list[dict[str, Any]], config: Config) -> None:
+def _num_unknown_gold_ids(questions: Sequence[Example], system: SystemUnderTest) -> int:
+    """Count the gold ids that the snapshot does not hold; name the first, as its question can only be missed."""
+    gold = {name for question in questions for name in question.gold_ids}
+    if system.index is None or not gold:
+        return 0
+    unknown = missing_ids(system.index, read_snapshot(system.index, system.snapshot), gold)
+    if unknown:
+        of = next(question for question in questions if unknown.intersection(question.gold_ids))
+        first = next(name for name in of.gold_ids if name in unknown)
+        logger.warning(
+            "evaluate: %d of %d gold ids are not in snapshot %s, so that no search finds them (the first: '%s' of example '%s')",
+            *(len(unknown), len(gold), system.snapshot, first, of.id),
+        )
+    return len(unknown)
+
+
+def _publish(out: Path, key: str, lines: list[dict[str, Any]], config: Config, num_unknown_gold_ids: int) -> None:
     artifact.unpublish(out)
     artifact.write_json(out / PREDICTIONS_FILE, {line["id"]: line["prediction"] for line in lines})
     with artifact.atomic_path(out / DETAILS_FILE) as path:
-        path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
-    answers, ranking = _scores(out, config)
+        path.write_text("".join(to_json(line, DETAILS_FILE) + "\n" for line in lines), encoding="utf-8")
+    answers, ranking, num_cut = _scores(out, config, num_unknown_gold_ids)
+    if num_cut:
+        logger.warning(
+            "evaluate: %d of %d answers were cut at generate.max_new_tokens=%d",
+            num_cut,
+            len(lines),
+            config.generate.max_new_tokens,
+        )
+    retrieval = asdict(ranking) if ranking else None
     artifact.write_json(
-        out / REPORT_FILE, {"answers": asdict(answers), "retrieval": asdict(ranking) if ranking else None}
+        out / REPORT_FILE, {"answers": asdict(answers), "retrieval": retrieval, "num_cut_answers": num_cut}
     )
     files = [out / REPORT_FILE, out / PREDICTIONS_FILE, out / DETAILS_FILE]
-    artifact.publish(out, kind="report", fingerprint=key, facts={"num_examples": len(lines)}, files=files)
+    facts = {"num_examples": len(lines), "num_unknown_gold_ids": num_unknown_gold_ids}
+    artifact.publish(out, kind="report", fingerprint=key, facts=facts, files=files)
     shutil.rmtree(out / PARTS_FOLDER, ignore_errors=True)
 
 
-def _scores(out: Path, config: Config) -> tuple[AnswerScores, RankingScores | None]:
+def _scores(
+    out: Path, config: Config, num_unknown_gold_ids: int | None = None
+) -> tuple[AnswerScores, RankingScores | None, int]:
+    """Score what stands in the folder: answers, retrieval, and how many answers were cut."""
     lines = [json.loads(line) for line in (out / DETAILS_FILE).read_text(encoding="utf-8").rstrip("\n").split("\n")]
     examples = [Example(line["id"], line["question"], tuple(line["answers"])) for line in lines]
     answers = score({line["id"]: line["prediction"] for line in lines}, examples)
+    num_cut = sum(line["finish_reason"] == "length" for line in lines)
     if not any(line["sources"] for line in lines):
-        return answers, None
-    return answers, ranking_scores([line["gold_rank"] for line in lines], config.evaluate.recall_at)
+        return answers, None, num_cut
+    if num_unknown_gold_ids is None:
+        num_unknown_gold_ids = int(str(artifact.read_manifest(out, "report").facts["num_unknown_gold_ids"]))
+    ranks = [line["gold_rank"] for line in lines if line["gold_ids"]]
+    ranking = ranking_scores(ranks, config.evaluate.recall_at, num_unknown_gold_ids=num_unknown_gold_ids)
+    return answers, ranking, num_cut

@@ -23,6 +23,7 @@ from ragray.corpus.split import split_document
 from ragray.corpus.table import PASSAGE_SCHEMA, SCHEMA_VERSION, passages_to_table
 from ragray.corpus.tokens import Tokenizer, load_tokenizer
 from ragray.errors import CorruptArtifactError, InputError, first_line
+from ragray.jsontext import to_json
 from ragray.types import Passage
 
 DONE_NAME = "done.json"
@@ -130,7 +131,7 @@ def staged_refusals(folder: Path, lot: Lot) -> Iterator[Refusal]:
 
 def refusal_line(refusal: Refusal) -> str:
     """Write a refusal as a line of JSON."""
-    return json.dumps(asdict(refusal), ensure_ascii=False) + "\n"
+    return to_json(asdict(refusal), "quarantine") + "\n"
 
 
 class Stager:

@@ -11,11 +11,15 @@ from ragray.types import Hit
 
 @dataclass(frozen=True, slots=True)
 class RankingScores:
-    """Means over the questions that have gold ids, in percent: ``recall[k]`` a gold passage is among the first k; ``mrr``."""
+    """Means over the questions that have gold ids, in percent: ``recall[k]`` a gold passage is among the first k; ``mrr``.
 
-    recall: dict[int, float]
-    mrr: float
+    Both are None where no question has gold ids. A gold id that the index does not hold can never be found.
+    """
+
+    recall: dict[int, float | None]
+    mrr: float | None
     num_questions: int
+    num_unknown_gold_ids: int = 0
 
 
 def gold_rank(hits: Sequence[Hit], gold_ids: Sequence[str]) -> int | None:
@@ -26,12 +30,15 @@ def gold_rank(hits: Sequence[Hit], gold_ids: Sequence[str]) -> int | None:
     return None
 
 
-def ranking_scores(ranks: Sequence[int | None], recall_at: Sequence[int]) -> RankingScores:
-    """Average over questions, given the rank of each one's first gold passage (None: not found at all)."""
-    total = max(len(ranks), 1)
+def ranking_scores(
+    ranks: Sequence[int | None], recall_at: Sequence[int], *, num_unknown_gold_ids: int = 0
+) -> RankingScores:
+    """Average over the questions that have gold ids, given the rank of each one's first gold passage (None: not found at all)."""
+    if not ranks:
+        return RankingScores(dict.fromkeys(recall_at), None, 0, num_unknown_gold_ids)
     found = [rank for rank in ranks if rank is not None]
-    recall = {k: 100 * sum(rank <= k for rank in found) / total for k in recall_at}
-    return RankingScores(recall, 100 * sum(1 / rank for rank in found) / total, len(ranks))
+    recall: dict[int, float | None] = {k: 100 * sum(rank <= k for rank in found) / len(ranks) for k in recall_at}
+    return RankingScores(recall, 100 * sum(1 / rank for rank in found) / len(ranks), len(ranks), num_unknown_gold_ids)
 
 
 def ndcg(ranked: Sequence[str], relevance: Mapping[str, int], k: int) -> float:

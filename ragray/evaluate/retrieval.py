@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +12,13 @@ from pathlib import Path
 from ragray.config import Config
 from ragray.errors import InputError, require_utf8
 from ragray.evaluate.ranking import ndcg, recall, reciprocal_rank
+from ragray.index.live import missing_ids
+from ragray.index.snapshot import read_snapshot
 from ragray.retrieve.load import load_retriever
 from ragray.retrieve.retriever import LocalRetriever
 from ragray.types import Hit
+
+logger = logging.getLogger("ragray")
 
 RECALL_AT = (1, 5, 10, 20, 100)
 DEPTH = 100
@@ -43,6 +48,8 @@ class RetrievalReport:
     """Queries of the file that have no relevant document."""
     num_missing: int
     """Queries that have one, but are not in the file."""
+    num_unknown_documents: int
+    """Relevant documents that the index does not hold: no search can find them."""
     mode: str
     snapshot: str
 
@@ -55,6 +62,7 @@ class RetrievalReport:
             "num_queries": self.num_queries,
             "num_left_out": self.num_left_out,
             "num_missing": self.num_missing,
+            "num_unknown_documents": self.num_unknown_documents,
             "mode": self.mode,
             "snapshot": self.snapshot,
         }
@@ -79,6 +87,13 @@ def evaluate_retrieval(
             f"{qrels}: no query of {queries} has a relevant document (relevance 1 or more); are the ids of the same kind?"
         )
     retriever = load_retriever(index, run, config)
+    wanted = {name for query in asked for name, gain in relevant[query].items() if gain > 0}
+    unknown = missing_ids(index, read_snapshot(index, retriever.snapshot), wanted)
+    if unknown:
+        logger.warning(
+            "evaluate: %d of %d relevant documents are not in snapshot %s, so that no search finds them (the first by name: '%s')",
+            *(len(unknown), len(wanted), retriever.snapshot, min(unknown)),
+        )
     rankings = _rankings(retriever, {name: texts[name] for name in asked}, relevant)
     scored = [(rankings[name], relevant[name]) for name in asked]
     return RetrievalReport(
@@ -88,6 +103,7 @@ def evaluate_retrieval(
         num_queries=len(asked),
         num_left_out=len(texts) - len(asked),
         num_missing=len(relevant) - len(asked),
+        num_unknown_documents=len(unknown),
         mode=config.retrieve.mode,
         snapshot=retriever.snapshot,
     )

@@ -107,7 +107,7 @@ class DecodingBatch:
         if self._rows is None:
             return {}
         sizes = [len(question.mixing_K) for question in self._questions.values()]
-        for question, logp_KV in zip(self._questions.values(), self._rows.log_probs().split(sizes), strict=True):
+        for question, logp_KV in zip(self._questions.values(), torch.split(self._rows.log_probs(), sizes), strict=True):
             self._write(question, logp_KV)
         answers = {key: question.answer for key, question in self._questions.items()}
         self._behind = True

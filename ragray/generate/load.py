@@ -30,7 +30,9 @@ def load_generator(config: GenerateConfig, run: Path | None = None, *, device: s
     return TransformerGenerator.load(settings, weights=weights, device=device)
 
 
-def load_prompts(config: GenerateConfig, run: Path | None = None, *, max_answer_tokens: int = 0) -> PromptEncoder | None:
+def load_prompts(
+    config: GenerateConfig, run: Path | None = None, *, max_answer_tokens: int = 0
+) -> PromptEncoder | None:
     """Load what makes the prompts of `load_generator`'s generator, without its weights; None for the fake generator.
 
     Raises as `load_generator` does.

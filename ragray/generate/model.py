@@ -32,7 +32,9 @@ class GeneratorModel(nn.Module):
         self.is_encoder_decoder = bool(self.model.config.is_encoder_decoder)
         pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         if pad_id is None:
-            raise ModelError(f"{tokenizer.name_or_path}: the tokenizer names neither a padding nor an end token; set eos_token")
+            raise ModelError(
+                f"{tokenizer.name_or_path}: the tokenizer names neither a padding nor an end token; set eos_token"
+            )
         self.pad_id = int(pad_id)
 
     @classmethod
@@ -62,9 +64,7 @@ class GeneratorModel(nn.Module):
 
     def prompt_encoder(self, config: GenerateConfig, *, max_answer_tokens: int = 0) -> PromptEncoder:
         """Make the prompt encoder for this model (see `make_prompt_encoder`)."""
-        return make_prompt_encoder(
-            self.tokenizer, self.model.config, config, max_answer_tokens=max_answer_tokens
-        )
+        return make_prompt_encoder(self.tokenizer, self.model.config, config, max_answer_tokens=max_answer_tokens)
 
     def explain_not_finite(self, found: str) -> str:
         """Return a message on an output that is not finite, with the first weight that is none either, if there is one."""

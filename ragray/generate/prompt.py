@@ -48,7 +48,9 @@ def prompt_limit(model: Any, config: GenerateConfig, *, max_answer_tokens: int =
     if model.is_encoder_decoder and answer <= window:
         room = window
     if room < 2 * PASSAGE_ROOM:
-        raise ConfigError(f"{setting}={answer} leaves no room for a prompt: the model's window has {window} tokens; lower it")
+        raise ConfigError(
+            f"{setting}={answer} leaves no room for a prompt: the model's window has {window} tokens; lower it"
+        )
     if config.max_prompt_tokens <= room:
         return PromptLimit(config.max_prompt_tokens, "generate.max_prompt_tokens")
     return PromptLimit(room, f"the model's window of {window} tokens, less {setting}={answer}")
@@ -84,7 +86,9 @@ class PromptEncoder:
         trusted = "".join(part for part in self._layout if part not in (INSTRUCTION, ASKED))
         self.codec = TextCodec(tokenizer, template=trusted if self._chat else "")
         if tokenizer.eos_token_id is None:
-            raise ModelError(f"{tokenizer.name_or_path}: the tokenizer names no end token (eos_token); answers would never end")
+            raise ModelError(
+                f"{tokenizer.name_or_path}: the tokenizer names no end token (eos_token); answers would never end"
+            )
 
     def check(self, question: str) -> None:
         """Raise `InputError` where a question is too long to be asked with a passage."""

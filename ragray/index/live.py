@@ -5,12 +5,13 @@ B rows of a block, D dim.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ragray.index.segment import Segment
 from ragray.index.snapshot import SEGMENTS, Snapshot
@@ -58,3 +59,20 @@ def live_blocks(index: Path, snapshot: Snapshot, start: int = 0, stop: int | Non
                 yield LiveBlock(segment, offset, rows[block : block + BLOCK_ROWS])
         first += num_live
         offset += ref.num_rows
+
+
+def missing_ids(index: Path, snapshot: Snapshot, ids: Collection[str]) -> set[str]:
+    """Return those of some ids that are neither the passage id nor the document id of a live row.
+
+    Raises:
+        NotAnArtifactError, CorruptArtifactError: a segment, or its tombstones, is not whole.
+    """
+    missing = set(ids)
+    for block in live_blocks(index, snapshot) if missing else ():
+        passages = block.passages
+        for column in ("id", "document_id"):
+            held = pc.is_in(passages[column], pa.array(sorted(missing), pa.string()))
+            missing.difference_update(passages[column].filter(held).to_pylist())
+        if not missing:
+            break
+    return missing

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from time import monotonic
 from typing import Any, Protocol
@@ -17,11 +18,12 @@ from torch import nn
 
 from ragray.config import GenerateConfig, TrainConfig
 from ragray.embed.encoder import Encoder, Vectors
+from ragray.errors import TrainingError
 from ragray.index.result import SearchResult
 from ragray.index.search import IndexReader
 from ragray.train.batch import Collator, Schedule
 from ragray.train.checkpoint import Progress, load_model, load_pending, save_model, save_pending
-from ragray.train.model import RagModel
+from ragray.train.model import RagModel, TrainBatch
 from ragray.types import Example
 
 
@@ -110,25 +112,37 @@ class TrainLoop:
         self._train = train
         self._collator = Collator(model, train, generate)
         self._restored: SearchResult | None = None
+        self._saved_step: int | None = None
         self._pending: Pending | None = None
         self.step = 0
 
     def restore(self, folder: Path) -> None:
         """Go on from a checkpoint; with as many workers as it was written by, exactly as if nothing had happened."""
         progress = load_model(folder, self.model, self.optimizer)
-        self.step = progress.step
+        self.step = self._saved_step = progress.step
         if progress.world_size == self.worker.world_size:
             self._restored = load_pending(folder, self.worker.rank)
 
     def save(self, folder: Path) -> None:
-        """Write this worker's part of a checkpoint: the weights from rank 0, the retrieval in flight from everyone."""
+        """Write this worker's part of a checkpoint: the weights from rank 0, the retrieval in flight from everyone.
+
+        Raises:
+            TrainingError: a weight is not finite; nothing was written.
+        """
+        self._require_finite_weights()
         if self.worker.rank == 0:
             save_model(folder, self.model, self.optimizer, Progress(self.step, self.worker.world_size))
+        self._saved_step = self.step
         if self._pending is not None:
             save_pending(folder, self.worker.rank, self._pending.result())
 
     def run(self, on_step: Callable[[StepMetrics], None]) -> None:
-        """Compute all remaining steps; ``on_step`` is called after each and may `save`."""
+        """Compute all remaining steps; ``on_step`` is called after each and may `save`.
+
+        Raises:
+            TrainingError: a weight, a loss or a gradient is not finite, or the weights of the last step give such a loss.
+        """
+        self._require_finite_weights()
         self._parallel.train()
         self._pending = Done(self._restored) if self._restored else self._retrieve(self.step)
         while self.step < self.schedule.num_steps:
@@ -142,6 +156,7 @@ class TrainLoop:
             self.step += 1
             epoch = self.step / self.schedule.steps_per_epoch
             on_step(StepMetrics(self.step, epoch, loss, rate, norm, monotonic() - started, waited))
+        self._require_finite_weights()
 
     def _retrieve(self, step: int) -> Pending | None:
         if step >= self.schedule.num_steps:
@@ -163,10 +178,36 @@ class TrainLoop:
                     loss = self._parallel(batch) / len(batches)
                 loss.backward()
             total += loss.item()
-        norm = nn.utils.clip_grad_norm_([p for _, p in self.model.trainable()], self._train.max_grad_norm)
+        norm = float(nn.utils.clip_grad_norm_([p for _, p in self.model.trainable()], self._train.max_grad_norm))
+        # Gradients are means over all workers, so that after a loss that is not finite on one of them all workers stop here.
+        if not (isfinite(total) and isfinite(norm)):
+            raise self._stopped(f"the loss is {total:g}, the gradient's length {norm:g}", batches)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return total, float(norm)
+        if self.step + 1 == self.schedule.num_steps:
+            self._require_finite_loss(batches[-1])
+        return total, norm
+
+    def _require_finite_loss(self, batch: TrainBatch) -> None:
+        """Raise `TrainingError` where the weights of the last step cannot be used: no later step would notice."""
+        with torch.no_grad():
+            loss = float(self.model(batch))
+        if not isfinite(loss):
+            raise self._stopped(f"the loss after the last update is {loss:g}", [batch])
+
+    def _require_finite_weights(self) -> None:
+        if found := self.model.weight_not_finite():
+            raise self._stopped(found, [])
+
+    def _stopped(self, found: str, batches: Sequence[TrainBatch]) -> TrainingError:
+        """Describe what is not finite: the step, the component, the last good checkpoint."""
+        causes = (self.model.not_finite(batch) for batch in batches)
+        cause = next(filter(None, causes), "")
+        kept = f"the last good checkpoint is that of step {self._saved_step}" if self._saved_step else "no checkpoint was written yet"
+        return TrainingError(
+            f"training stopped at step {self.step + 1} of {self.schedule.num_steps}: {found}{f' ({cause})' if cause else ''}; {kept}. "
+            "Lower train.generator_lr or train.encoder_lr, or use undamaged weights, and begin again with --restart"
+        )
 
     def _set_rate(self) -> float:
         """Set every group's learning rate for this step; return the largest."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ragray.artifact import atomic_path
+from ragray.jsontext import to_json
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
@@ -30,7 +31,7 @@ class MetricsLog:
 
         kept = [line for line in read_metrics(folder) if line["step"] <= start_step]
         with atomic_path(folder / METRICS_FILE) as path:
-            path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+            path.write_text("".join(to_json(line, METRICS_FILE) + "\n" for line in kept), encoding="utf-8")
         self._file = (folder / METRICS_FILE).open("a", encoding="utf-8")
         self._board = SummaryWriter(str(folder / TENSORBOARD_FOLDER), purge_step=start_step + 1)
 
@@ -45,7 +46,8 @@ class MetricsLog:
 
     def write(self, step: int, **values: float) -> None:
         """Write one line, flushed, and the same values for TensorBoard."""
-        self._file.write(json.dumps({"step": step, **{name: round(value, 6) for name, value in values.items()}}) + "\n")
+        line = {"step": step, **{name: round(value, 6) for name, value in values.items()}}
+        self._file.write(to_json(line, f"{METRICS_FILE}, step {step}") + "\n")
         self._file.flush()
         for name, value in values.items():
             self._board.add_scalar(f"train/{name}", value, step)

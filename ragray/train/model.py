@@ -74,6 +74,32 @@ class RagModel(nn.Module):
             for (rate, decay), parameters in groups.items()
         ]
 
+    def weight_not_finite(self) -> str:
+        """Return which weight of which component is not finite, or nothing."""
+        for name, parameter in self.named_parameters():
+            if not bool(parameter.isfinite().all()):
+                component, _, weight = name.partition(".")
+                return f"the {component.replace('_', ' ')}'s weight '{weight}' holds NaN or infinity"
+        return ""
+
+    @torch.no_grad()
+    def not_finite(self, batch: TrainBatch) -> str:
+        """Return which component computes something that is not finite of a batch, or has such a gradient, or nothing."""
+        if found := self.weight_not_finite():
+            return found
+        if not bool(batch.passages_BKD.isfinite().all()):
+            return "the index's vectors are not finite"
+        if self.question_encoder is not None:
+            vectors = self.question_encoder(batch.question_ids, batch.question_mask)
+            if not bool(vectors.isfinite().all()):
+                return "the question encoder's vectors are not finite"
+        if not bool(self.generator(batch.rows).isfinite().all()):
+            return "the generator's log-probabilities are not finite"
+        for name, parameter in self.trainable():
+            if parameter.grad is not None and not bool(parameter.grad.isfinite().all()):
+                return f"the gradient of the {name.partition('.')[0].replace('_', ' ')} is not finite"
+        return ""
+
     def save(self, folder: Path) -> None:
         """Write both models as `transformers` folders below ``folder``; adapters are merged into the weights."""
         generator = self.generator.model

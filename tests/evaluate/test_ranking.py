@@ -45,7 +45,7 @@ def test_all_found_first_is_a_hundred_percent_and_none_found_is_zero() -> None:
 
 
 def test_no_questions_score_zero() -> None:
-    assert ranking_scores([], (1,)) == RankingScores({1: 0}, 0, 0)
+    assert ranking_scores([], (1,)) == RankingScores({1: None}, None, 0)
 
 
 def test_recall_grows_with_k_and_mrr_lies_between_recall_at_one_and_recall_at_all() -> None:

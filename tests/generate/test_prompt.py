@@ -129,18 +129,28 @@ def test_a_passage_is_cut_between_two_characters_however_long_the_prompt_may_be(
 @pytest.mark.parametrize(
     ("model", "answer", "limit"),
     [
-        (GPT2Config(n_positions=256), 0, PromptLimit(224, "the model's window of 256 tokens, less generate.max_new_tokens=32")),
-        (GPT2Config(n_positions=256), 50, PromptLimit(206, "the model's window of 256 tokens, less train.max_answer_tokens=50")),
+        (
+            GPT2Config(n_positions=256),
+            0,
+            PromptLimit(224, "the model's window of 256 tokens, less generate.max_new_tokens=32"),
+        ),
+        (
+            GPT2Config(n_positions=256),
+            50,
+            PromptLimit(206, "the model's window of 256 tokens, less train.max_answer_tokens=50"),
+        ),
         (LlamaConfig(max_position_embeddings=4096), 0, PromptLimit(512, "generate.max_prompt_tokens")),
         (T5Config(), 0, PromptLimit(512, "generate.max_prompt_tokens")),
     ],
 )
-def test_a_prompt_leaves_room_for_the_answer_in_the_models_window(model: object, answer: int, limit: PromptLimit) -> None:
+def test_a_prompt_leaves_room_for_the_answer_in_the_models_window(
+    model: object, answer: int, limit: PromptLimit
+) -> None:
     assert prompt_limit(model, GenerateConfig(), max_answer_tokens=answer) == limit
 
 
 def test_answers_that_fill_the_models_window_are_refused() -> None:
-    with pytest.raises(ConfigError, match="generate.max_new_tokens=250 .* 256"):
+    with pytest.raises(ConfigError, match=r"generate\.max_new_tokens=250 .* 256"):
         prompt_limit(GPT2Config(n_positions=256), GenerateConfig(max_new_tokens=250))
 
 

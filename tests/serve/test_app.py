@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from ragray.config import ServeConfig
 from ragray.errors import EncoderMismatchError, OverloadedError, ServingError
 from ragray.generate.fake import FirstSentenceBatch, FirstSentenceGenerator
-from ragray.generate.generator import Generation, Prompt
+from ragray.generate.generator import Generation
 from ragray.serve.answerer import Found, Health, ServedAnswer
 from ragray.serve.app import create_app
 from ragray.serve.local import LocalAnswerer

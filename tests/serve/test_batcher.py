@@ -55,7 +55,9 @@ class RecordingBatch(FirstSentenceBatch):
 
 async def texts(batcher: Batcher, *questions: str) -> list[str | Exception]:
     found = await asyncio.gather(*(batcher.generate(prompt(q)) for q in questions), return_exceptions=True)
-    return [one.text if isinstance(one, Generation) else one for one in found if not isinstance(one, asyncio.CancelledError)]
+    return [
+        one.text if isinstance(one, Generation) else one for one in found if not isinstance(one, asyncio.CancelledError)
+    ]
 
 
 async def until_running(batcher: Batcher, number: int) -> None:

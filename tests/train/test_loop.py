@@ -1,13 +1,15 @@
 """The training loop, without Ray: resumed equals uninterrupted, accumulated equals large, and it learns."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from ragray.config import EncoderConfig, GenerateConfig, TrainConfig
-from ragray.embed.encoder import encoder_fingerprint
+from ragray.embed.encoder import Vectors, encoder_fingerprint
 from ragray.embed.transformer import TransformerEncoder
 from ragray.errors import CorruptArtifactError, TrainingError
 from ragray.generate.model import GeneratorModel
@@ -181,3 +183,51 @@ def test_a_saved_model_answers_as_the_trained_one(rig: Rig, tmp_path: Path, tune
         expected = generator(batch)
         loop.model.save(tmp_path)
         torch.testing.assert_close(GeneratorModel.load(tmp_path / "generator", device="cpu")(batch), expected)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_step_and_component(rig: Rig, tmp_path: Path) -> None:
+    class Damaged(LocalSearcher):
+        """Returns vectors of NaN from the fourth search on."""
+
+        searches = 0
+
+        def submit(self, vectors_ND: Vectors, k: int) -> Pending:
+            type(self).searches += 1
+            found = super().submit(vectors_ND, k).result()
+            return Done(replace(found, vectors_NKD=found.vectors_NKD * (np.nan if self.searches > 3 else 1)))
+
+    loop = rig.loop(Damaged(IndexReader.open(rig.index)))
+    steps: list[StepMetrics] = []
+
+    def on_step(metrics: StepMetrics) -> None:
+        steps.append(metrics)
+        if metrics.step == 2:
+            loop.save(tmp_path)
+
+    with pytest.raises(TrainingError, match=r"step 4 of 6: the loss is nan.*index's vectors.*checkpoint is that of step 2"):
+        loop.run(on_step)
+    assert [step.step for step in steps] == [1, 2, 3]
+    assert not loop.model.weight_not_finite()
+
+
+def test_a_model_with_a_damaged_weight_is_not_trained(rig: Rig) -> None:
+    loop = rig.loop(encoder_lr=0)
+    with torch.no_grad():
+        loop.model.generator.model.model.layers[0].mlp.down_proj.weight[0, 0] = float("nan")
+    with pytest.raises(TrainingError, match=r"step 1 .*generator's weight '.*down_proj.weight'.*no checkpoint"):
+        run(loop)
+
+
+@pytest.mark.parametrize("max_steps", [1, 3])
+def test_a_run_that_diverges_never_ends_well(rig: Rig, max_steps: int) -> None:
+    with pytest.raises(TrainingError, match=rf"step \d of {max_steps}: "):
+        run(rig.loop(max_steps=max_steps, warmup_ratio=0, generator_lr=1e30))
+
+
+def test_weights_that_are_not_finite_are_never_checkpointed(rig: Rig, tmp_path: Path) -> None:
+    loop = rig.loop()
+    with torch.no_grad():
+        loop.model.generator.model.model.embed_tokens.weight[0, 0] = float("inf")
+    with pytest.raises(TrainingError, match="embed_tokens"):
+        loop.save(tmp_path)
+    assert not list(tmp_path.iterdir())

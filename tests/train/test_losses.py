@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ragray.config import GenerateConfig, TrainConfig
+from ragray.config import GenerateConfig
 from ragray.generate.model import GeneratorModel
 from ragray.train.losses import doc_log_probs, rag_sequence_loss
 

@@ -1,0 +1,46 @@
+"""Examples held against a generator, before anything starts. In: examples, the prompt encoder. Out: an error, or a count of what is cut."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from ragray.errors import InputError
+from ragray.generate.prompt import PromptEncoder
+from ragray.types import Example
+
+logger = logging.getLogger("ragray")
+
+
+def check_questions(examples: Sequence[Example], prompts: PromptEncoder) -> None:
+    """Raise `InputError` where a question is too long for the generator; it names the first by its id, and their number."""
+    refused = [(example, err) for example in examples if (err := _refusal(example.question, prompts))]
+    if refused:
+        example, err = refused[0]
+        more = f" ({len(refused)} of {len(examples)} examples are refused so)" if len(refused) > 1 else ""
+        raise InputError(f"example '{example.id}': {err}{more}") from err
+
+
+def _refusal(question: str, prompts: PromptEncoder) -> InputError | None:
+    try:
+        prompts.check(question)
+    except InputError as err:
+        return err
+    return None
+
+
+def warn_of_cut_answers(examples: Sequence[Example], prompts: PromptEncoder, max_answer_tokens: int) -> int:
+    """Count the answers, the first accepted one of each example, that training would cut; say so in the log, once."""
+    lengths = [prompts.answer_length(example.answers[0]) for example in examples]
+    cut = [number for number, length in enumerate(lengths) if length > max_answer_tokens]
+    if cut:
+        logger.warning(
+            "train: %d of %d answers are longer than train.max_answer_tokens=%d (the longest has %d tokens; the first is that of "
+            "example '%s'): they are cut, and teach how an answer begins but not where it ends; raise train.max_answer_tokens",
+            len(cut),
+            len(examples),
+            max_answer_tokens,
+            max(lengths),
+            examples[cut[0]].id,
+        )
+    return len(cut)

@@ -1,0 +1,42 @@
+"""JSON as text. In: plain values. Out: text that every reader of JSON takes, or an error that says which value is none.
+
+Python writes NaN and infinity as words that JSON does not have, and half characters that no file can hold.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from ragray.errors import RagrayError
+
+
+def to_json(value: object, what: str, *, indent: int | None = None) -> str:
+    """Write a value as JSON in one line, or with ``indent``.
+
+    Raises:
+        RagrayError: a number is not finite, or a text is not UTF-8; the message names ``what`` and the place in it.
+    """
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+        text.encode()
+    except ValueError as err:
+        places = ", ".join(f"{place} is {found!r}" for place, found in _unwritable(value, ""))
+        raise RagrayError(f"{what}: cannot be written as JSON: {places or err}; nothing was written") from err
+    return text
+
+
+def _unwritable(value: object, place: str) -> Iterator[tuple[str, object]]:
+    """Yield places and values that JSON, or UTF-8, cannot hold."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield place or "the value", value
+    elif isinstance(value, str):
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            yield place or "the value", value[:60]
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _unwritable(part, f"{place}.{key}".lstrip("."))
+    elif isinstance(value, Sequence):
+        for number, part in enumerate(value):
+            yield from _unwritable(part, f"{place}[{number}]")
