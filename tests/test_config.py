@@ -1,5 +1,6 @@
 """Configuration: what is read, what wins, what is refused and with which words."""
 
+import fnmatch
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from ragray.config import Config, known_keys, load_config, to_yaml
+from ragray.config.usage import USED
 from ragray.errors import ConfigError
 
 DEFAULTS = Config()
@@ -231,3 +233,44 @@ def test_the_schema_is_json_that_knows_every_key_and_refuses_others() -> None:
     }
     assert {f"{name}.{key}" for name, section in sections.items() for key in section["properties"]} == set(known_keys())
     assert all(section["additionalProperties"] is False for section in [schema, *sections.values()])
+
+
+@pytest.mark.parametrize(
+    ("command", "override", "said"),
+    [
+        ("ask", "train.epochs=3", "train.epochs has no effect in `ragray ask`"),
+        ("train", "generate.temperature=0.5", "train.temperature"),
+        ("train", "embed.model=x", "embed.model has no effect in `ragray train`"),
+        ("train", "train.last_layers=3", "only with train.tune=last"),
+        ("search", "retrieve.rrf_k=5", "only with retrieve.mode=hybrid"),
+        ("search", "embed.pooling=cls", "only with embed.model"),
+        ("search", "retrieve.num_shards=2", "has no effect in `ragray search`"),
+    ],
+)
+def test_an_override_without_effect_is_said(
+    command: str, override: str, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    load_config(None, [override], command=command)
+    assert [said in record.getMessage() for record in caplog.records] == [True]
+
+
+@pytest.mark.parametrize(
+    ("command", "overrides"),
+    [
+        ("ask", ["generate.temperature=0.5", "retrieve.k=3", "embed.model=x", "embed.pooling=cls"]),
+        ("train", ["train.tune=last", "train.last_layers=3", "retrieve.num_shards=2", "generate.instruction=x"]),
+        ("index build", ["index.seed=3"]),
+        ("quickstart", ["train.epochs=3", "serve.port=9000"]),
+    ],
+)
+def test_overrides_with_an_effect_are_not_remarked_on(
+    command: str, overrides: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    load_config(None, overrides, command=command)
+    assert not caplog.records
+
+
+def test_every_pattern_of_used_settings_names_some_setting() -> None:
+    known = [*known_keys(), "examples.x", "cluster.x"]
+    for patterns in USED.values():
+        assert [pattern for pattern in patterns if not fnmatch.filter(known, pattern)] == []

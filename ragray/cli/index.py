@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from ragray.cli.options import Address, AsJson, ConfigFile, IndexArgument, Out, Overrides, plain, say, took
+from ragray.cli.options import Address, AsJson, ConfigFile, IndexArgument, Out, Overrides, say, say_json, took
 from ragray.config import load_config
 from ragray.errors import CorruptArtifactError, InputError
 
@@ -42,7 +41,7 @@ def index_plan(
 
     found = plan(parse_budget(rows, dim, memory=memory, p95=p95, recall=recall))
     if as_json:
-        say(json.dumps(plain(asdict(found)), indent=2))
+        say_json(asdict(found))
         return
     for line in found.lines():
         say(line)
@@ -131,7 +130,7 @@ def index_snapshots(index: IndexArgument, as_json: AsJson = False) -> None:
 
     found = list_snapshots(index)
     if as_json:
-        say(json.dumps([plain(asdict(info)) for info in found], indent=2))
+        say_json([asdict(info) for info in found])
         return
     for info in found:
         recall = "exact" if info.recall is None else f"recall@10 {info.recall:.3f}"
@@ -190,7 +189,7 @@ def index_verify(
     encoder = load_encoder(read_snapshot(index, snapshot).encoder_config) if sample else None
     report = verify_index(index, snapshot=snapshot, encoder=encoder, sample=sample)
     if as_json:
-        say(json.dumps(plain(asdict(report)), indent=2))
+        say_json(asdict(report))
     else:
         for line in report.lines():
             say(line)
@@ -212,7 +211,7 @@ def index_inspect(
 
     found = inspect_index(index, snapshot=snapshot)
     if as_json:
-        say(json.dumps(found.as_json(), indent=2))
+        say_json(found.as_json())
     else:
         for line in found.lines():
             say(line)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import re
 import signal
@@ -31,9 +30,9 @@ from ragray.cli.options import (
     RunOption,
     WhereOption,
     excerpt,
-    plain,
     retrieval,
     say,
+    say_json,
     took,
 )
 from ragray.config import Config, load_config, to_yaml
@@ -155,7 +154,7 @@ def search(
     settings = load_config(config, [*(overrides or []), *retrieval(mode, where)])
     [hits] = load_retriever(index, run, settings, device="cpu").search([text], k or settings.retrieve.k)
     if as_json:
-        say(json.dumps([plain(asdict(hit)) for hit in hits], ensure_ascii=False, indent=2))
+        say_json([asdict(hit) for hit in hits])
         return
     for number, hit in enumerate(hits, start=1):
         say(f"{number:3}. {hit.score:.4f}  {hit.passage.id}  {excerpt(hit.passage.title, hit.passage.text)}")
@@ -182,7 +181,7 @@ def ask(
     pipeline = Pipeline(retriever, load_generator(settings.generate, run), k=settings.retrieve.k)
     [answer] = pipeline.answer([question])
     if as_json:
-        say(json.dumps(plain(asdict(answer)), ensure_ascii=False, indent=2))
+        say_json(asdict(answer))
         return
     say(answer.text)
     for number, citation in enumerate(answer.citations, start=1):
@@ -252,7 +251,7 @@ def config_show(overrides: Overrides = None, config: ConfigFile = None) -> None:
 @config_app.command("schema")
 def config_schema() -> None:
     """Print the configuration's JSON schema, for editors."""
-    say(json.dumps(Config.model_json_schema(), indent=2))
+    say_json(Config.model_json_schema())
 
 
 def main() -> None:

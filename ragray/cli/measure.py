@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +20,7 @@ from ragray.cli.options import (
     WhereOption,
     retrieval,
     say,
+    say_json,
 )
 from ragray.config import load_config
 
@@ -63,7 +63,7 @@ def evaluate_retrieval(
     from ragray.evaluate.retrieval import evaluate_retrieval as run_stage
 
     settings = load_config(config, [*(overrides or []), *retrieval(mode, where)])
-    say(json.dumps(run_stage(index, queries, qrels, settings, run=run).to_json(), indent=2))
+    say_json(run_stage(index, queries, qrels, settings, run=run).to_json())
 
 
 def score(
@@ -75,4 +75,4 @@ def score(
     from ragray.examples import read_examples, read_predictions
 
     scores = score_predictions(read_predictions(predictions), read_examples(examples, need_question=False))
-    say(json.dumps(asdict(scores), indent=2))
+    say_json(asdict(scores))

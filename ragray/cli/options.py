@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ragray.jsontext import to_json
+
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="YAML file with a section a stage.", show_default=False)
 ]
@@ -60,7 +62,6 @@ def excerpt(title: str, text: str, width: int = 90) -> str:
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
-def plain(value: dict[str, Any]) -> dict[str, Any]:
-    """Make a dataclass's dictionary printable as JSON (metadata is a mapping of any kind)."""
-    plain: dict[str, Any] = json.loads(json.dumps(value, default=dict))
-    return plain
+def say_json(value: object) -> None:
+    """Print a value as JSON; a mapping of any kind counts as an object."""
+    say(to_json(json.loads(json.dumps(value, default=dict)), "the result", indent=2))

@@ -139,7 +139,7 @@ def evaluate_rag(
         raise ConfigError("evaluate: give --index INDEX, or --closed-book to answer without passages")
     questions = spread(read_examples(examples), config.evaluate.limit)
     system = _system(config, None if closed_book else index, run)
-    if prompts := load_prompts(config.generate, run):
+    if prompts := load_prompts(system.config.generate, run):
         check_questions(questions, prompts)
     key = _key(questions, system)
     with artifact.exclusive(out, kind="report"):
@@ -160,6 +160,7 @@ def spread(examples: list[Example], limit: int) -> list[Example]:
 def _system(config: Config, index: Path | None, run: Path | None) -> SystemUnderTest:
     """Open index and run once, so that what is wrong with them is said before Ray starts."""
     opened = Run.open(run.resolve()) if run else None
+    config = opened.settings(config) if opened else config
     if index is None:
         return SystemUnderTest(config, opened)
     reader = IndexReader.open(index)

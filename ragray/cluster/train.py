@@ -21,6 +21,8 @@ from ragray.config import Config, EncoderConfig, RetrieveConfig
 from ragray.embed.encoder import load_encoder
 from ragray.errors import TrainingError
 from ragray.examples import read_examples
+from ragray.generate.check import check_questions, warn_of_cut_answers
+from ragray.generate.load import load_prompts
 from ragray.index.search import IndexReader
 from ragray.index.snapshot import Snapshot
 from ragray.models import resolve_model, weights_fingerprint
@@ -79,6 +81,9 @@ def train_rag(
         names = ", ".join(f"retrieve.{name}" for name in unused)
         logger.warning("train: %s without effect: training searches all passages, by vectors", names)
     generator = resolve_model(config.generate.model)
+    if prompts := load_prompts(config.generate, max_answer_tokens=config.train.max_answer_tokens):
+        check_questions(questions, prompts)
+        warn_of_cut_answers(questions, prompts, config.train.max_answer_tokens)
     schedule = Schedule(len(questions), config.train.num_workers, config.train)
     key = artifact.fingerprint(
         [snapshot.source, artifact.file_checksum(examples), weights_fingerprint(generator), *_decisive(config)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,7 +12,10 @@ from pydantic import BaseModel, JsonValue, ValidationError
 from pydantic.fields import FieldInfo
 
 from ragray.config.sections import Config
+from ragray.config.usage import without_effect
 from ragray.errors import ConfigError
+
+logger = logging.getLogger("ragray")
 
 
 def known_keys() -> Iterator[str]:
@@ -27,8 +31,10 @@ def _fields(section: str) -> dict[str, FieldInfo]:
     return model.model_fields
 
 
-def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:
+def load_config(path: Path | None = None, overrides: Sequence[str] = (), *, command: str = "") -> Config:
     """Read a YAML file, apply `section.key=value` overrides, check everything.
+
+    With ``command``, overrides that change nothing in that command are said in the log; a file may serve several commands.
 
     Raises:
         ConfigError: names the file or override, the key, and the nearest known key or the allowed values.
@@ -43,9 +49,12 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Conf
         merged.setdefault(section, {})[key] = value
         overridden.append((section, key))
     try:
-        return Config.model_validate(merged)
+        config = Config.model_validate(merged)
     except ValidationError as err:
         raise ConfigError(_describe(err, path, overridden)) from err
+    for sentence in without_effect(command, config, (".".join(key) for key in overridden)):
+        logger.warning("%s", sentence)
+    return config
 
 
 def _read_yaml(path: Path) -> dict[str, JsonValue]:

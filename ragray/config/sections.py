@@ -194,7 +194,9 @@ class TrainConfig(Section):
     temperature: float = Field(
         0.05, gt=0, description="of the passage scores, in training and in the answers of this run"
     )
-    max_answer_tokens: int = Field(32, ge=1, description="longer answers are cut")
+    max_answer_tokens: int = Field(
+        32, ge=2, description="tokens of an answer, its end token included; longer ones are cut, and teach no end"
+    )
     seed: int = Field(0, description="order of the examples, dropout, initial adapters")
     logging_steps: int = Field(5, ge=1, description="steps between two lines of metrics")
     checkpoint_steps: int = Field(50, ge=1, description="steps between two checkpoints")

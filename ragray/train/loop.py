@@ -203,7 +203,11 @@ class TrainLoop:
         """Describe what is not finite: the step, the component, the last good checkpoint."""
         causes = (self.model.not_finite(batch) for batch in batches)
         cause = next(filter(None, causes), "")
-        kept = f"the last good checkpoint is that of step {self._saved_step}" if self._saved_step else "no checkpoint was written yet"
+        kept = (
+            f"the last good checkpoint is that of step {self._saved_step}"
+            if self._saved_step
+            else "no checkpoint was written yet"
+        )
         return TrainingError(
             f"training stopped at step {self.step + 1} of {self.schedule.num_steps}: {found}{f' ({cause})' if cause else ''}; {kept}. "
             "Lower train.generator_lr or train.encoder_lr, or use undamaged weights, and begin again with --restart"

@@ -54,6 +54,7 @@ def test_scores_of_two_queries_computed_by_hand(index: Path, tmp_path: Path) -> 
         "mrr@10": pytest.approx(1 / 2),
         "num_queries": 2,
         "num_left_out": 1,
+        "num_unknown_documents": 1,
         "num_missing": 1,
         "mode": "lexical",
         "snapshot": "000001-test",
