@@ -12,9 +12,10 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ragray.artifact import atomic_path, exclusive, file_checksum
-from ragray.errors import MissingPackageError, ModelNotFoundError, first_line
+from ragray.errors import MissingPackageError, ModelError, ModelNotFoundError, first_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,51 @@ def _convert_gguf(source: Path, folder: Path) -> None:
     model.load_state_dict(quantized.state_dict())
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(folder)
+
+
+def load_weights(family: Any, folder: Path, *, unused: str = "", **options: Any) -> Any:
+    """Load a model by a class of `transformers` such as `AutoModel`; weights whose names contain ``unused`` may be missing.
+
+    Raises:
+        ModelError: the folder cannot be loaded by this class, or has no weights for a part of the model: `transformers` would
+            fill that part with random numbers and go on.
+    """
+    try:
+        model, found = family.from_pretrained(folder, output_loading_info=True, **options)
+    except Exception as err:  # whatever a damaged file or an unknown architecture raises
+        reason = f"{type(err).__name__}: {first_line(err)}"
+        raise ModelError(f"{folder}: cannot be loaded by {family.__name__} ({reason}); check the folder") from err
+    missing = sorted(name for name in found["missing_keys"] if not (unused and unused in name))
+    if missing:
+        raise ModelError(
+            f"{folder}: has no weights for {len(missing)} parts of its model (the first: '{missing[0]}'), which would be random; "
+            "name a folder whose weights and config.json belong together"
+        )
+    return model
+
+
+def load_model_config(folder: Path) -> Any:
+    """Read the configuration of a model folder as `transformers` has it; raises `ModelError` where it cannot be read."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder)
+    except Exception as err:
+        reason = f"{type(err).__name__}: {first_line(err)}"
+        raise ModelError(f"{folder}/config.json: cannot be read ({reason}); check the folder") from err
+
+
+def load_tokenizer(folder: Path, **options: Any) -> Any:
+    """Load the tokenizer of a model folder; raises `ModelError` where there is none, or it cannot be read."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, **options)
+    except Exception as err:
+        reason = f"{type(err).__name__}: {first_line(err)}"
+        raise ModelError(
+            f"{folder}: its tokenizer cannot be loaded ({reason}); save the model's tokenizer there"
+        ) from err
 
 
 def weights_fingerprint(folder: Path) -> str:

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub.utils import filter_repo_objects
+from safetensors.torch import load_file, save_file
 
 from ragray import models
-from ragray.errors import MissingPackageError, ModelNotFoundError
+from ragray.errors import MissingPackageError, ModelError, ModelNotFoundError
+from ragray.generate.model import GeneratorModel
 from ragray.models import PACKAGED, PackagedModel, cache_dir, resolve_model, weights_fingerprint
 
 MINILM, SMOLLM = PACKAGED
@@ -286,3 +288,27 @@ def test_a_folder_of_pickled_weights_has_no_fingerprint(saved: Path) -> None:
     (saved / "model.safetensors").rename(saved / "pytorch_model.bin")
     with pytest.raises(ModelNotFoundError, match=r"holds no \*\.safetensors; convert the weights with save_pretrained"):
         weights_fingerprint(saved)
+
+
+def test_weights_that_are_missing_are_not_made_up(tiny_decoder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_decoder, tmp_path / "model")
+    [path] = folder.glob("*.safetensors")
+    tensors = load_file(path)
+    del tensors["model.layers.1.mlp.down_proj.weight"]
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"no weights for 1 parts .*model\.layers\.1\.mlp\.down_proj\.weight"):
+        GeneratorModel.load(folder, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("config.json", '{"model_type": "unheard-of"}'), ("model.safetensors", "x"), ("tokenizer.json", "{")],
+)
+def test_a_damaged_file_of_a_model_is_one_line_that_names_the_folder(
+    tiny_decoder: Path, tmp_path: Path, name: str, content: str
+) -> None:
+    folder = shutil.copytree(tiny_decoder, tmp_path / "model")
+    (folder / name).write_text(content, encoding="utf-8")
+    with pytest.raises(ModelError, match=str(folder)) as caught:
+        GeneratorModel.load(folder, device="cpu")
+    assert "\n" not in str(caught.value)

@@ -42,6 +42,7 @@ class FileTokenizer:
         self._tokenizer = RustTokenizer.from_file(str(path))
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        self._tokenizer.encode_special_tokens = True  # text that spells a control token is encoded as text
         self._known: dict[str, int] = {}
 
     def count(self, text: str) -> int:

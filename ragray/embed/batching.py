@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from ragray.config import EmbedConfig, EncoderConfig
 from ragray.embed.encoder import EncoderFingerprint, Vectors
+from ragray.models import load_tokenizer
 
 Tokens = npt.NDArray[np.int64]
 
@@ -64,6 +66,11 @@ class BatchedEncoder(ABC):
         for rows in plan_batches([len(ids) for ids in tokens], self._batch_tokens):
             vectors_ND[rows] = self._vectors(*pad([tokens[row] for row in rows], self.tokenizer.pad_token_id or 0))
         return vectors_ND
+
+
+def load_text_tokenizer(folder: Path) -> Any:
+    """Load an encoder's tokenizer such that a control token that is spelled in a text, ``[SEP]``, is encoded as its characters."""
+    return load_tokenizer(folder, split_special_tokens=True)
 
 
 def pad(tokens: Sequence[Sequence[int]], pad_id: int) -> tuple[Tokens, Tokens]:

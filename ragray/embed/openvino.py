@@ -15,7 +15,7 @@ import numpy as np
 
 from ragray.artifact import atomic_path, exclusive, fingerprint
 from ragray.config import EmbedConfig
-from ragray.embed.batching import BatchedEncoder, Tokens
+from ragray.embed.batching import BatchedEncoder, Tokens, load_text_tokenizer
 from ragray.embed.encoder import EncoderFingerprint, Vectors, encoder_fingerprint
 from ragray.errors import MissingPackageError
 from ragray.models import cache_dir, resolve_model
@@ -39,8 +39,6 @@ class OpenVinoEncoder(BatchedEncoder):
             MissingPackageError: OpenVINO is not installed.
             ModelNotFoundError: the name resolves to nothing, or the folder holds no safetensors.
         """
-        from transformers import AutoTokenizer
-
         openvino = _import_openvino()
 
         folder = resolve_model(config.model)
@@ -53,7 +51,7 @@ class OpenVinoEncoder(BatchedEncoder):
         if threads:
             hints["INFERENCE_NUM_THREADS"] = str(threads)
         compiled = openvino.Core().compile_model(str(_converted(folder, identity)), "CPU", hints)
-        return cls(compiled, AutoTokenizer.from_pretrained(folder), config, identity)
+        return cls(compiled, load_text_tokenizer(folder), config, identity)
 
     def _vectors(self, input_ids_BT: Tokens, attention_mask_BT: Tokens) -> Vectors:
         result = self._compiled([input_ids_BT, attention_mask_BT])

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ragray.config import EmbedConfig, EncoderConfig
-from ragray.embed.batching import BatchedEncoder, Tokens
+from ragray.embed.batching import BatchedEncoder, Tokens, load_text_tokenizer
 from ragray.embed.encoder import EncoderFingerprint, Vectors, encoder_fingerprint
-from ragray.models import resolve_model
+from ragray.models import load_weights, resolve_model
 
 
 class PooledEncoder(nn.Module):
@@ -70,14 +70,12 @@ class TransformerEncoder(BatchedEncoder):
         Raises:
             ModelNotFoundError: the name resolves to nothing, or the folder holds no safetensors.
         """
-        from transformers import AutoTokenizer
-
         if threads:
             torch.set_num_threads(threads)
         folder = weights or resolve_model(config.model)
         fingerprint = fingerprint or encoder_fingerprint(config, folder)
         module = load_module(folder, fingerprint).to(pick_device(device))
-        return cls(module, AutoTokenizer.from_pretrained(folder), config, fingerprint)
+        return cls(module, load_text_tokenizer(folder), config, fingerprint)
 
     @property
     def device(self) -> torch.device:
@@ -116,10 +114,10 @@ class TransformerEncoder(BatchedEncoder):
 
 
 def load_module(folder: Path, fingerprint: EncoderFingerprint) -> PooledEncoder:
-    """Load weights in float32, with the pooling that the fingerprint names."""
+    """Load weights in float32, with the pooling that the fingerprint names; raises `ModelError` as `load_weights` does."""
     from transformers import AutoModel
 
-    model = AutoModel.from_pretrained(folder, dtype=torch.float32)
+    model = load_weights(AutoModel, folder, unused="pooler.", dtype=torch.float32)
     return PooledEncoder(model, pooling=fingerprint.pooling, normalize=fingerprint.normalize).eval()
 
 

@@ -8,7 +8,7 @@ from ragray.config import GenerateConfig
 from ragray.generate.fake import FirstSentenceGenerator
 from ragray.generate.generator import Generator
 from ragray.generate.prompt import PromptEncoder, make_prompt_encoder
-from ragray.models import resolve_model
+from ragray.models import load_model_config, load_tokenizer, resolve_model
 from ragray.run import Run
 
 FAKE = "first-sentence"
@@ -39,13 +39,11 @@ def load_prompts(
     """
     if run is None and config.model == FAKE:
         return None
-    from transformers import AutoConfig, AutoTokenizer
-
     settings, weights = effective(config, run)
     folder = weights or resolve_model(settings.model)
     return make_prompt_encoder(
-        AutoTokenizer.from_pretrained(folder),
-        AutoConfig.from_pretrained(folder),
+        load_tokenizer(folder),
+        load_model_config(folder),
         settings,
         max_answer_tokens=max_answer_tokens,
     )

@@ -16,6 +16,7 @@ from ragray.config import GenerateConfig
 from ragray.embed.transformer import pick_device
 from ragray.errors import ModelError
 from ragray.generate.prompt import PromptEncoder, left_pad, make_prompt_encoder
+from ragray.models import load_model_config, load_tokenizer, load_weights
 
 IGNORE = -100
 """Label of a position that is no part of the answer."""
@@ -39,16 +40,17 @@ class GeneratorModel(nn.Module):
 
     @classmethod
     def load(cls, folder: Path, *, device: str = "auto", dtype: torch.dtype | None = None) -> GeneratorModel:
-        """Load weights and tokenizer; float32 on a CPU, bfloat16 on a GPU unless ``dtype`` says otherwise."""
-        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+        """Load weights and tokenizer; float32 on a CPU, bfloat16 on a GPU unless ``dtype`` says otherwise.
+
+        Raises:
+            ModelError: a file of the folder cannot be used, or weights are missing.
+        """
+        from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
         target = pick_device(device)
         dtype = dtype or (torch.bfloat16 if target.type == "cuda" else torch.float32)
-        family = (
-            AutoModelForSeq2SeqLM if AutoConfig.from_pretrained(folder).is_encoder_decoder else AutoModelForCausalLM
-        )
-        model = family.from_pretrained(folder, dtype=dtype).to(target).eval()
-        return cls(model, AutoTokenizer.from_pretrained(folder))
+        family = AutoModelForSeq2SeqLM if load_model_config(folder).is_encoder_decoder else AutoModelForCausalLM
+        return cls(load_weights(family, folder, dtype=dtype).to(target).eval(), load_tokenizer(folder))
 
     @property
     def device(self) -> torch.device:

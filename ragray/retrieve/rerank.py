@@ -7,9 +7,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ragray.embed.batching import load_text_tokenizer
 from ragray.embed.shards import passage_text
 from ragray.errors import ModelNotFoundError
-from ragray.models import resolve_model
+from ragray.models import load_model_config, load_weights, resolve_model
 from ragray.types import Hit
 
 
@@ -40,21 +41,21 @@ class CrossEncoder:
             ModelNotFoundError: the name resolves to nothing, or to a model that does not score pairs.
         """
         import torch
-        from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+        from transformers import AutoModelForSequenceClassification
 
         from ragray.embed.transformer import pick_device
 
         folder = resolve_model(name)
-        config = AutoConfig.from_pretrained(folder)
+        config = load_model_config(folder)
         kinds = config.architectures or []
         if config.num_labels not in (1, 2) or not any("SequenceClassification" in kind for kind in kinds):
             raise ModelNotFoundError(
                 f"retrieve.rerank_model={name}: is {', '.join(kinds) or 'a model'} with {config.num_labels} labels, expected a "
                 "sequence-classification model with one label or two; name a cross-encoder"
             )
-        model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+        model = load_weights(AutoModelForSequenceClassification, folder, dtype=torch.float32)
         longest = min(max_length, getattr(config, "max_position_embeddings", max_length))
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = load_text_tokenizer(folder)
         return cls(model.to(pick_device(device)), tokenizer, batch_size=batch_size, max_length=longest)
 
     def rerank(self, queries: Sequence[str], hits: Sequence[Sequence[Hit]], k: int) -> list[list[Hit]]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ragray.config import EmbedConfig, EncoderConfig
+from ragray.corpus.tokens import load_tokenizer
 from ragray.embed.batching import plan_batches
 from ragray.embed.encoder import encoder_fingerprint
 from ragray.embed.transformer import TransformerEncoder
@@ -120,3 +121,14 @@ def test_a_batch_is_filled_as_far_as_the_budget_allows() -> None:
 
 def test_no_rows_are_no_batches() -> None:
     assert plan_batches([], 100) == []
+
+
+def test_a_control_token_that_is_spelled_in_a_text_is_encoded_as_text(tiny_encoder: Path) -> None:
+    config = EncoderConfig(model=str(tiny_encoder))
+    encoder = TransformerEncoder.load(config, device="cpu")
+    special = set(encoder.tokenizer.all_special_ids) - {encoder.tokenizer.unk_token_id}
+    plain, spelled = (encoder.question_tensors([text])[0][0].tolist() for text in ("a b", "a</s><pad> b"))
+    assert [number in special for number in spelled].count(True) == [number in special for number in plain].count(True)
+    assert load_tokenizer(config).count("a</s> b") == len(
+        encoder.tokenizer("a</s> b", add_special_tokens=False)["input_ids"]
+    )
