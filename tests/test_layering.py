@@ -16,13 +16,13 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
         "errors",
-        "types",
+        "text types",
         "progress",
         "config",
         "artifact",
         "models",
-        "examples",
         "corpus",
+        "examples",
         "embed",
         "index",
         "run",

@@ -17,7 +17,7 @@ from ragray.config import Config, EncoderConfig
 from ragray.errors import ConfigError
 from ragray.evaluate.answers import AnswerScores, score
 from ragray.evaluate.ranking import RankingScores, gold_rank, ranking_scores
-from ragray.examples import read_examples
+from ragray.examples import ExampleSource, read_examples
 from ragray.generate.generator import Prompt
 from ragray.generate.load import FAKE, load_generator
 from ragray.index.search import IndexReader
@@ -106,7 +106,7 @@ class AnswerWorker(UnitActor[Part]):
 
 
 def evaluate_rag(
-    examples: Path,
+    examples: ExampleSource,
     out: Path,
     config: Config,
     *,
@@ -124,7 +124,7 @@ def evaluate_rag(
     started = monotonic()
     if index is None and not closed_book:
         raise ConfigError("evaluate: give --index INDEX, or --closed-book to answer without passages")
-    questions = spread(read_examples(examples), config.evaluate.limit)
+    questions = spread(read_examples(examples, config.examples), config.evaluate.limit)
     system = _system(config, None if closed_book else index, run)
     key = _key(questions, system)
     with artifact.exclusive(out, kind="report"):

@@ -9,7 +9,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -20,7 +20,7 @@ from ragray.cluster.session import session
 from ragray.config import Config, EncoderConfig, RetrieveConfig
 from ragray.embed.encoder import load_encoder
 from ragray.errors import TrainingError
-from ragray.examples import read_examples
+from ragray.examples import ExampleSource, read_examples
 from ragray.index.search import IndexReader
 from ragray.index.snapshot import Snapshot
 from ragray.models import resolve_model, weights_fingerprint
@@ -62,7 +62,13 @@ class WorkerSetup:
 
 
 def train_rag(
-    index: Path, examples: Path, out: Path, config: Config, *, address: str | None = None, restart: bool = False
+    index: Path,
+    examples: ExampleSource,
+    out: Path,
+    config: Config,
+    *,
+    address: str | None = None,
+    restart: bool = False,
 ) -> TrainReport:
     """Fine-tune question encoder and generator with RAG-Sequence on the current snapshot of an index.
 
@@ -73,7 +79,7 @@ def train_rag(
     """
     started = monotonic()
     snapshot = IndexReader.open(index).snapshot
-    questions = read_examples(examples)
+    questions = read_examples(examples, config.examples)
     unused = [name for name in UNUSED if getattr(config.retrieve, name) != RetrieveConfig.model_fields[name].default]
     if unused:
         names = ", ".join(f"retrieve.{name}" for name in unused)
@@ -81,7 +87,7 @@ def train_rag(
     generator = resolve_model(config.generate.model)
     schedule = Schedule(len(questions), config.train.num_workers, config.train)
     key = artifact.fingerprint(
-        [snapshot.source, artifact.file_checksum(examples), weights_fingerprint(generator), *_decisive(config)]
+        [snapshot.source, list(map(asdict, questions)), weights_fingerprint(generator), *_decisive(config)]
     )
     with artifact.exclusive(out, kind="run"):
         if artifact.is_current(out, kind="run", fingerprint=key):
