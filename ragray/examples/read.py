@@ -35,9 +35,9 @@ def read_examples(source: ExampleSource, settings: ExamplesConfig | None = None)
         InputError: a record is wrong (the message names place and field), ids are doubled or stand in some records alone, or no
             example has an answer.
     """
-    read = _read(source, settings or ExamplesConfig(), scoring=False)
-    _tell_control(read)
-    return _without_blank(read)
+    kept = _without_blank(_read(source, settings or ExamplesConfig(), scoring=False))
+    _tell_control(kept)
+    return [placed.example for placed in kept]
 
 
 def read_references(source: ExampleSource, settings: ExamplesConfig | None = None) -> list[Example]:
@@ -131,16 +131,16 @@ def _tell_control(read: Sequence[Placed]) -> None:
         )
 
 
-def _without_blank(read: Sequence[Placed]) -> list[Example]:
+def _without_blank(read: Sequence[Placed]) -> list[Placed]:
     """Leave out blank answers, and examples that have no other."""
-    kept: list[Example] = []
+    kept: list[Placed] = []
     blank: list[tuple[str, int]] = []
     for placed in read:
         answers = _visible(placed.example.answers)
         if num_blank := len(placed.example.answers) - len(answers):
             blank.append((placed.place, num_blank))
         if answers:
-            kept.append(replace(placed.example, answers=answers) if num_blank else placed.example)
+            kept.append(replace(placed, example=replace(placed.example, answers=answers)) if num_blank else placed)
     if not kept:
         raise InputError(
             f"{read[0].place}: the accepted answers of all {len(read)} examples are blank; give answers with visible characters"

@@ -94,7 +94,7 @@ def checked(text: str, where: str) -> str:
 
 
 def _number(value: int | float | Decimal, where: str) -> str:
-    if not math.isfinite(value):
+    if not isinstance(value, int) and not math.isfinite(value):
         raise InputError(f"{where} is no finite number (found {value}); mend or remove it")
     try:
         return str(int(value)) if value == int(value) else str(value)
