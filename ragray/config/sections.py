@@ -16,8 +16,9 @@ class Section(BaseModel):
     @classmethod
     def _can_be_encoded(cls, value: Any) -> Any:
         """Refuse a lone surrogate, as an argument that is not UTF-8 and a YAML escape give it."""
+        texts = (value,) if isinstance(value, str) else value if isinstance(value, tuple) else ()
         try:
-            str(value).encode()
+            "".join(text for text in texts if isinstance(text, str)).encode()
         except UnicodeEncodeError as err:
             raise ValueError(f"character {err.start + 1} cannot be written as UTF-8; mend or remove it") from err
         return value
