@@ -13,7 +13,7 @@ from ragray.errors import InputError
 MAX_NAMES = 20
 """Names that a message lists."""
 OF_KILT = frozenset(("input", "output"))
-"""Count where the output is a list, as in KILT: in data of instructions these names mean something else."""
+"""Count where the output is a list of objects with answers, as in KILT: elsewhere these names mean other things."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Role:
         """Return the names that a record knows it by."""
         if self.mapped:
             return [self.mapped] if self.mapped in fields else []
-        of_kilt = isinstance(fields.get("output"), list)
+        of_kilt = "input" in fields and _holds_answers(fields.get("output"))
         return [name for name in self.known if name in fields and (of_kilt or name not in OF_KILT)]
 
 
@@ -74,6 +74,10 @@ class Roles:
     def names(self) -> set[str]:
         """Return every name that may matter."""
         return {name for role in self.all() for name in ((role.mapped,) if role.mapped else role.known)}
+
+
+def _holds_answers(output: object) -> bool:
+    return isinstance(output, list) and any(isinstance(item, Mapping) and "answer" in item for item in output)
 
 
 def missing(role: Role, fields: Iterable[str], roles: Roles) -> str:

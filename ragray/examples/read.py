@@ -19,8 +19,13 @@ from ragray.examples.records import ExampleSource, raw_examples
 from ragray.text import is_blank
 from ragray.types import Example
 
-CONTROL = re.compile(r"[\x01-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")
-"""Control characters but white space and NUL, which is refused: kept and told, since some tokenizers drop them, others do not."""
+SUSPECT = {
+    re.compile(
+        r"[\x01-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]"
+    ): "control characters, which some tokenizers drop; they are kept",
+    re.compile(r"\A\s*\[\s*(['\"]).*\1\s*\]\s*\Z", re.DOTALL): "a list written as a text, which is taken as it stands",
+}
+"""Texts that are kept and told. White space is none of these control characters; NUL is refused."""
 
 logger = logging.getLogger("ragray")
 
@@ -29,14 +34,14 @@ def read_examples(source: ExampleSource, settings: ExamplesConfig | None = None)
     """Read the examples to train on or to evaluate.
 
     Records without ids are numbered from "0" on. Answers without any visible character are left out, examples without another
-    answer too; one warning counts them. NUL is refused; other control characters are kept, and a warning counts them.
+    answer too; one warning counts them. NUL is refused; other control characters, and lists that a text spells, are kept and counted.
 
     Raises:
         InputError: a record is wrong (the message names place and field), ids are doubled or stand in some records alone, or no
             example has an answer.
     """
     kept = _without_blank(_read(source, settings or ExamplesConfig(), scoring=False))
-    _tell_control(kept)
+    _tell(kept)
     return [placed.example for placed in kept]
 
 
@@ -117,18 +122,14 @@ def _complete(found: list[Placed], roles: Roles) -> list[Placed]:
     return [replace(placed, example=replace(placed.example, id=str(n))) for n, placed in enumerate(found)]
 
 
-def _tell_control(read: Sequence[Placed]) -> None:
-    texts = ((placed.place, " ".join((placed.example.question, *placed.example.answers))) for placed in read)
-    held = [(place, match[0]) for place, text in texts if (match := CONTROL.search(text))]
-    if held:
-        place, char = held[0]
-        logger.warning(
-            "examples: control characters in %d of %d examples, which some tokenizers drop; they are kept (first: %r at %s)",
-            len(held),
-            len(read),
-            char,
-            place,
-        )
+def _tell(read: Sequence[Placed]) -> None:
+    """Warn of what is kept and may not be meant, once for each kind."""
+    for pattern, what in SUSPECT.items():
+        texts = ((placed, (placed.example.question, *placed.example.answers)) for placed in read)
+        held = [(p.place, found[0]) for p, all_of in texts if (found := list(filter(pattern.search, all_of)))]
+        if held:
+            place, text = held[0]
+            logger.warning("examples: %d of %d hold %s (first: %s, %r)", len(held), len(read), what, place, text[:60])
 
 
 def _without_blank(read: Sequence[Placed]) -> list[Placed]:

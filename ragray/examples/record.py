@@ -54,7 +54,11 @@ def _value(raw: RawExample, roles: Roles, role: Role, parse: Callable[[object, s
     if not names:
         raise InputError(f"{raw.place}: {missing(role, raw.fields, roles)}")
     filled = [name for name in names if not _is_missing(raw, name)] or names[:1]
-    values = [parse(raw.fields[name], f"{raw.place}: field '{name}'") for name in filled]
+    try:
+        values = [parse(raw.fields[name], f"{raw.place}: field '{name}'") for name in filled]
+    except InputError as err:
+        other = f"; or say which field counts, for instance with {role.setting}={filled[0]}" if len(filled) > 1 else ""
+        raise InputError(f"{err}{other}") from err
     for name, value in zip(filled, values, strict=True):
         if value != values[0]:
             raise InputError(

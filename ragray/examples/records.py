@@ -138,7 +138,7 @@ def _require_one_split(given: str) -> None:
     """Raise where a folder is a `datasets.DatasetDict`: training on its test split too would show in no figure."""
     base = given.rstrip("/") if is_uri(given) else str(local_path(given).absolute())
     description = Source(f"{base}/{SPLITS_FILE}", SPLITS_FILE)
-    if (is_uri(given) and "*" in given) or Source(base, "").suffix or not description.exists():
+    if "::" in given or "*" in given or Source(base, "").suffix or not description.exists():
         return
     with naming_damage(description), description.open() as stream:
         splits = [str(name) for name in json.load(stream).get("splits", [])]

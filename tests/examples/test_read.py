@@ -143,6 +143,7 @@ ONE = [Example("0", "How high is it?", ("2,502 m",))]
         {"question_id": 0, "question": "How high is it?", "answer": {"value": "2,502 m", "aliases": []}},
         {"query_id": 0.0, "query": "How high is it?", "answers": ["2,502 m"], "passages": {"is_selected": [1]}},
         {"id": "0", "input": "How high is it?", "output": [{"answer": "2,502 m"}, {"provenance": []}]},
+        {"id": "0", "question": "How high is it?", "answers": "2,502 m", "input": "a prompt", "output": ["of a model"]},
         {"id": None, "question": "How high is it?", "answers": None, "answer": "2,502 m", "gold_ids": None},
         {
             "id": 0,
@@ -249,6 +250,11 @@ def refusal(source: ExampleSource, settings: ExamplesConfig | None = None) -> st
             '{"id": "2", "question": "q", "answers": ["a"], "answer": "b"}',
             "fields 'answers' and 'answer' hold different values; say which one counts, for instance with "
             "examples.answers_field=answers",
+        ),
+        (
+            '{"id": "2", "question": "q", "answers": ["a"], "answer": {"span": [0, 4]}}',
+            "field 'answer' must be a text, a number or a list of them (found {'span': [0, 4]}); "
+            "or say which field counts, for instance with examples.answers_field=answers",
         ),
         ('{"id": "2", "question": "q \\ud83d", "answers": ["a"]}', "field 'question': character 3 ('\\ud83d') cannot"),
         (
@@ -512,7 +518,16 @@ def test_control_characters_are_kept_and_told_once(caplog: pytest.LogCaptureFixt
     records = [{"question": "q\tq", "answers": "a\x0c"}, {"question": "q", "answers": ["a", "don\x92t"]}] * 3
     assert read_examples(records)[1].answers == ("a", "don\x92t")
     assert [record.message for record in caplog.records] == [
-        "examples: control characters in 3 of 6 examples, which some tokenizers drop; they are kept (first: '\\x92' at row 1)"
+        "examples: 3 of 6 hold control characters, which some tokenizers drop; they are kept (first: row 1, 'don\\x92t')"
+    ]
+
+
+def test_a_text_that_spells_a_list_is_kept_where_lists_can_be_written_and_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert read_examples([{"question": "q", "answers": "['Bern']"}]) == [Example("0", "q", ("['Bern']",))]
+    assert caplog.messages == [
+        "examples: 1 of 1 hold a list written as a text, which is taken as it stands (first: row 0, \"['Bern']\")"
     ]
 
 
