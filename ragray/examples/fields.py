@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ragray.config import ExamplesConfig
@@ -88,7 +88,8 @@ def missing(role: Role, fields: Iterable[str], roles: Roles) -> str:
         hint = f", did you mean {role.setting}={near[0]}?" if near else f"; correct {role.setting}"
         return f"no field '{role.mapped}', which {role.setting} names; {_listed(names)}{hint}"
     left = [name for name in names if name not in roles.names()]
-    near = _nearest(role, left) or (left if len(left) == 1 else ["FIELD"])
+    guess = left if len(left) == 1 and role is not roles.id else ["FIELD"]
+    near = _nearest(role, left) or guess
     return f"no field '{role.name}'; {_listed(names)}; map it with {role.setting}={near[0]}"
 
 
@@ -109,8 +110,13 @@ def _listed(names: list[str]) -> str:
     return f"the fields are: {', '.join(names[:MAX_NAMES])}{more}"
 
 
-def require_single_columns(label: str, columns: Iterable[str], roles: Roles) -> None:
-    """Raise `InputError` where a table has two columns of a name that may matter."""
+def require_columns(label: str, columns: Sequence[str], roles: Roles) -> None:
+    """Raise `InputError` where a table has two columns of a name that may matter, or all of them in one, split by another character."""
+    if len(columns) == 1 and (marks := [mark for mark in ";\t|," if mark in columns[0]]):
+        raise InputError(
+            f"{label}: has one column, '{columns[0]}'; it seems to be split by {marks[0]!r}: "
+            "separate columns by commas in .csv, by tabs in .tsv"
+        )
     seen: set[str] = set()
     wanted = roles.names()
     for column in columns:

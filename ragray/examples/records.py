@@ -21,7 +21,7 @@ from ragray.corpus.record import Refusal, Row, line_limit
 from ragray.corpus.sources import STREAMED_FORMATS, Source, is_uri, local_path
 from ragray.corpus.trees import DATA, PARAGRAPHS, json_rows
 from ragray.errors import InputError
-from ragray.examples.fields import Roles, require_single_columns
+from ragray.examples.fields import Roles, require_columns
 from ragray.types import Example
 
 ExampleSource = str | os.PathLike[str] | Iterable[object]
@@ -76,7 +76,7 @@ def raw_examples(source: ExampleSource, roles: Roles) -> Iterator[RawExample]:
 
 def _of_frame(frame: Any, pandas: Any, roles: Roles) -> Iterator[RawExample]:
     names = [str(name) for name in frame.columns]
-    require_single_columns("examples", names, roles)
+    require_columns("examples", names, roles)
     for number, values in enumerate(frame.itertuples(index=False, name=None)):
         fields = {
             name: None if pandas.api.types.is_scalar(value) and pandas.isna(value) else _plain(value)
@@ -112,8 +112,10 @@ def _plain(value: object) -> object:
 
 
 def _of_files(given: str, roles: Roles) -> Iterator[RawExample]:
-    _require_one_split(given)
+    if not given:
+        raise InputError("examples: the path is empty; give a file, a folder, a glob or a URI")
     found = find_sources([given])
+    _require_one_split(given)
     sources = [source for source in found if source.format in FORMATS]
     if not sources:
         raise InputError(
@@ -154,7 +156,7 @@ def _of_file(source: Source, roles: Roles) -> Iterator[RawExample]:
 
     def check(names: Sequence[str]) -> None:
         columns.extend(names)
-        require_single_columns(source.label, names, roles)
+        require_columns(source.label, names, roles)
 
     def wanted(column: pa.Field) -> bool:
         """Other nested columns may be large; they are read where a field is missing, for the message that lists what is there."""

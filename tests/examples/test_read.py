@@ -388,6 +388,7 @@ def test_many_fields_are_listed_up_to_a_limit() -> None:
     ("name", "content", "complaint"),
     [
         ("a.csv", "question,answer,answer\nq,a,b\n", ": has two columns 'answer'; rename or remove one"),
+        ("a.csv", "question;answer\nq;a\n", ": has one column, 'question;answer'; it seems to be split by ';'"),
         ("a.csv", "question,answer\nq,a,b\n", ":2: has 3 columns instead of 2; mend or remove it"),
         ("a.tsv", "question\tanswer\n\ta\n", ":2: field 'question' is blank (found '')"),
         ("a.csv", "question,answer\nq,[]\n", ":2: field 'answer' is empty; give at least one accepted answer"),
