@@ -2,6 +2,6 @@
 
 from ragray.examples.predictions import read_predictions
 from ragray.examples.read import read_examples, read_references
-from ragray.examples.records import ExampleSource
+from ragray.examples.sources import ExampleSource
 
 __all__ = ["ExampleSource", "read_examples", "read_predictions", "read_references"]

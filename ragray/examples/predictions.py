@@ -12,8 +12,8 @@ from ragray.corpus.record import Refusal, storable
 from ragray.corpus.sources import Source
 from ragray.errors import InputError, require_utf8
 from ragray.examples.fields import Roles
-from ragray.examples.records import MAX_CHARS
 from ragray.examples.shapes import id_of
+from ragray.examples.sources import MAX_CHARS
 
 PREDICTION = "prediction"
 

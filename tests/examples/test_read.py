@@ -461,6 +461,7 @@ def test_of_a_dataset_with_splits_one_must_be_named(tmp_path: Path) -> None:
         (["train.jsonl", "more.jsonl"], "row 0: is a str, expected a mapping with question and answers, or an Example"),
         ({"question": ["q"], "answer": ["a"]}, "examples: is a dict of question, answer; give one split of a dataset"),
         (7, "examples: is a int, expected a path, a DataFrame or a list of records"),
+        ("", "examples: the path is empty; give a file, a folder, a glob or a URI"),
         ([], "examples: there are none; expected records with question and answers"),
         ([Example("1", "q", ("a",)), Example("1", "q", ("a",))], "row 1: id '1' stands at row 0 too"),
     ],
@@ -556,8 +557,8 @@ def test_an_impossible_question_of_squad_has_the_empty_answer(tmp_path: Path) ->
     ("content", "complaint"),
     [
         (
-            "answer\na\n",
-            ":2: no field 'id'; the fields are: answer; map it with examples.id_field=FIELD (a prediction finds",
+            "answer,note\na,n\n",
+            ":2: no field 'id'; the fields are: answer, note; map it with examples.id_field=FIELD (a prediction finds",
         ),
         ("id,answer\n1,\n", ":2: field 'answer' is empty; write [\"\"] where the right prediction is empty"),
         (
