@@ -117,8 +117,10 @@ def evaluate_rag(
 ) -> EvaluationReport:
     """Answer every example and score the answers; without an index, or with ``closed_book``, no passages are read.
 
+    ``examples`` is a path or URI, a pandas DataFrame, a `datasets.Dataset`, or a list of mappings or `Example`s.
+
     Raises:
-        InputError: the examples cannot be read.
+        InputError: an example is wrong, or there is none; the message names place and field.
         EncoderMismatchError: run and index do not belong together.
     """
     started = monotonic()

@@ -72,9 +72,11 @@ def train_rag(
 ) -> TrainReport:
     """Fine-tune question encoder and generator with RAG-Sequence on the current snapshot of an index.
 
+    ``examples`` is a path or URI, a pandas DataFrame, a `datasets.Dataset`, or a list of mappings or `Example`s.
+
     Raises:
         TrainingError: ``out`` holds a run with other settings and ``restart`` is off, or the workers failed too often.
-        InputError: the examples cannot be read.
+        InputError: an example is wrong, or there is none; the message names place and field.
         NotAnArtifactError: ``index`` is not an index.
     """
     started = monotonic()
