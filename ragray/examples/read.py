@@ -101,10 +101,12 @@ def _read(source: ExampleSource, settings: ExamplesConfig, *, scoring: bool) -> 
 
 
 def _without_id(placed: Placed, places: Mapping[str, str], roles: Roles) -> str:
-    message = f"{placed.place}: {missing(roles.id, placed.fields, roles)}"
+    empty = roles.id.names_in(dict.fromkeys(placed.fields))
+    reason = f"field '{empty[0]}' is empty" if empty else missing(roles.id, placed.fields, roles)
+    message = f"{placed.place}: {reason}"
     if places:
         return f"{message}; the record at {next(iter(places.values()))} has an id: give one to every record, or to none"
-    return message if roles.id.mapped else f"{message} (a prediction finds its example by the id)"
+    return message if roles.id.mapped and not empty else f"{message} (a prediction finds its example by the id)"
 
 
 def _complete(found: list[Placed], roles: Roles) -> list[Placed]:

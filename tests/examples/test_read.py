@@ -311,6 +311,14 @@ def test_ids_in_some_records_alone_are_refused_with_the_first_that_has_none() ->
     assert "the record at row 1 has an id: give one to every record, or to none; 1 more record is wrong" in message
 
 
+@pytest.mark.parametrize("settings", [ExamplesConfig(), ExamplesConfig(id_field="id")])
+def test_an_id_that_is_empty_in_some_rows_is_said_as_that(settings: ExamplesConfig) -> None:
+    frame = pandas.DataFrame({"id": [1, None], "question": "q", "answer": "a"})
+    assert refusal(frame, settings).startswith(
+        "row 1: field 'id' is empty; the record at row 0 has an id: give one to every"
+    )
+
+
 @pytest.mark.parametrize(
     ("fields", "settings", "message"),
     [
