@@ -14,7 +14,9 @@ import ragray
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--data", type=Path, required=True, help="folder on storage that all nodes share")
 parser.add_argument(
-    "--examples", type=Path, required=True, help='JSONL lines {"id", "question", "answers", "gold_ids"}'
+    "--examples",
+    required=True,
+    help='records {"id", "question", "answers", "gold_ids"}: jsonl, CSV, TSV, Parquet, SQuAD JSON, datasets',
 )
 parser.add_argument("--base", action="store_true", help="use the configured model instead of DATA/run")
 parser.add_argument("--closed-book", action="store_true", help="answer without passages")

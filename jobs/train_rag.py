@@ -12,7 +12,11 @@ import ragray
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--data", type=Path, required=True, help="folder on storage that all nodes share")
-parser.add_argument("--examples", type=Path, required=True, help='JSONL lines {"id", "question", "answers"}')
+parser.add_argument(
+    "--examples",
+    required=True,
+    help='records {"id", "question", "answers"}: jsonl, CSV, TSV, Parquet, SQuAD JSON, datasets',
+)
 parser.add_argument("--config", type=Path, default=Path(__file__).with_suffix(".yaml"))
 parser.add_argument("overrides", nargs="*", metavar="section.key=value")
 

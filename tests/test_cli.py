@@ -70,10 +70,10 @@ TEACHES: dict[str, str] = {
     "index import": "made elsewhere | npy | same order | ragray index build | embed.model",
     "search": "passages nearest to a text | ragray index build | --mode | hybrid | --where | --json",
     "ask": "answer | sources | ragray index build | ragray train | --mode | --where | --json",
-    "train": 'question encoder and generator | {"id", "question", "answers", "gold_ids"} | --out | --restart | crash',
+    "train": 'question encoder and generator | {"id", "question", "answers", "gold_ids"} | CSV | --out | --restart | crash',
     "evaluate": "exact match | F1 | recall@k | MRR | --closed-book | ragray train | --out",
     "evaluate retrieval": "judged documents | ndcg@10 | recall@k | mrr@10 | --mode",
-    "score": 'predictions | JSON object of id to text | {"id", "answers"} | exact_match and f1',
+    "score": 'predictions | JSON object of id to text | {"id", "answers"} | Parquet | exact_match and f1',
     "serve": "HTTP | Ctrl-C | /v1/answer | /v1/search | /healthz | ragray train",
     "quickstart": "every stage | sample | --out",
     "config show": "YAML | meaning | section.key=value",
@@ -151,6 +151,14 @@ def test_score_prints_exact_match_and_f1_as_json(tmp_path: Path) -> None:
     }
 
 
+def test_score_reads_examples_of_other_fields_and_formats(tmp_path: Path) -> None:
+    (tmp_path / "examples.csv").write_text("nr,antwort\n1,Paris\n2.0,\"['Bard', 'x']\"\n")
+    (tmp_path / "predictions.jsonl").write_text('{"id": 1, "prediction": "Paris"}\n{"id": "2.0", "prediction": "x"}\n')
+    files = [str(tmp_path / "predictions.jsonl"), str(tmp_path / "examples.csv")]
+    scores = json.loads(printed("score", *files, "examples.id_field=nr", "examples.answers_field=antwort"))
+    assert (scores["exact_match"], scores["num_examples"]) == (100, 2)
+
+
 # Bad input: exactly one line, saying what, where and what to do.
 
 
@@ -159,7 +167,7 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to run in, with good and bad files."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
-    (tmp_path / "broken.jsonl").write_text(GOOD + '{"id": "2", "question": "q", "answers": "a"}\n')
+    (tmp_path / "broken.jsonl").write_text(GOOD + '{"id": "2", "question": "q", "answers": []}\n')
     (tmp_path / "empty.jsonl").touch()
     (tmp_path / "good.jsonl").write_text(GOOD)
     (tmp_path / "predictions.json").write_text('{"9": "x"}')
@@ -169,12 +177,40 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_broken_line_of_examples_is_named_with_file_line_and_field(inputs: Path) -> None:
     line = complaint("score", "predictions.json", "broken.jsonl", code=3)
-    assert line == "ragray: broken.jsonl:2: field 'answers' must be a list of strings (found 'a')"
+    assert line == f"ragray: {inputs}/broken.jsonl:2: field 'answers' is empty; give at least one accepted answer"
+
+
+def test_an_example_with_half_a_character_is_named_before_anything_starts(inputs: Path, hash_index: Path) -> None:
+    (inputs / "train.csv").write_text("frage,answer\nq,a\nq,a\n")
+    (inputs / "half.jsonl").write_text(GOOD + '{"id": "2", "question": "q \\ud83d", "answers": "a"}\n')
+    expected = f"ragray: {inputs}/half.jsonl:2: field 'question': character 3 ('\\ud83d') cannot be written as UTF-8"
+    common = ["--index", hash_index, "--out", "out", "generate.model=first-sentence", "--examples"]
+    for command in ("train", "evaluate"):
+        assert complaint(command, *common, "half.jsonl", code=3).startswith(expected)
+    line = complaint("train", *common, "train.csv", "examples.question_field=question", code=3)
+    assert "no field 'question', which examples.question_field names; the fields are: frage, answer" in line
+
+
+@pytest.mark.parametrize("command", ["search", "ask"])
+@pytest.mark.parametrize(
+    ("question", "said"), [("Who is \udce9?", r"character 8 \('\\udce9'\)"), ("\u200b", "is blank")]
+)
+def test_a_question_that_is_none_is_refused_before_anything_is_opened(
+    inputs: Path, command: str, question: str, said: str
+) -> None:
+    assert re.search(f"^ragray: {command}: the .*: {said}", complaint(command, "unfinished", question, code=3))
+
+
+def test_a_filter_that_is_not_utf8_is_bad_input_and_a_setting_a_bad_setting(inputs: Path) -> None:
+    assert "--where: character 1" in complaint("search", "unfinished", "q", "--where", "\udce9 == 1", code=3)
+    assert "generate.instruction: character 2" in complaint(
+        "ask", "unfinished", "q", "generate.instruction=x\udce9", code=2
+    )
 
 
 def test_an_empty_file_of_examples_is_answered_with_an_example(inputs: Path) -> None:
     line = complaint("evaluate", "--closed-book", "--examples", "empty.jsonl", "--out", "report", code=3)
-    assert line.startswith('ragray: empty.jsonl: is empty; expected lines such as {"id": "1", ')
+    assert line.startswith(f'ragray: {inputs}/empty.jsonl: is empty; expected records such as {{"id": "1", ')
     assert not (inputs / "report" / "manifest.json").exists()
 
 

@@ -124,6 +124,18 @@ def test_a_value_that_is_not_in_the_list_is_answered_with_the_list() -> None:
     assert "(found 'some')" in message
 
 
+@pytest.mark.parametrize("override", ["generate.instruction=Say \udce9", 'ingest.languages=[de, "\\ud83d"]'])
+def test_a_text_that_cannot_be_encoded_is_named_with_its_key(override: str) -> None:
+    message = refusal(None, override)
+    assert message.startswith(f"override: {override.partition('=')[0]}: character ")
+    assert "cannot be written as UTF-8" in message
+
+
+def test_an_escape_of_half_a_character_in_a_file_is_named_with_its_key(file: Path) -> None:
+    file.write_text('generate:\n  instruction: "Say \\ud83d"\n')
+    assert refusal(file).startswith(f"{file}: generate.instruction: character 5 cannot be written as UTF-8")
+
+
 def test_a_bad_override_is_not_blamed_on_the_file(file: Path) -> None:
     file.write_text("train:\n  epochs: 3\n")
     assert refusal(file, "train.epochs=-1").startswith("override: train.epochs: ")

@@ -16,14 +16,13 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
         "errors",
-        "jsontext",
-        "types",
+        "jsontext text types",
         "progress",
         "config",
         "artifact",
         "models",
-        "examples",
         "corpus",
+        "examples",
         "embed",
         "index",
         "run",

@@ -37,6 +37,7 @@ from ragray.cli.options import (
 )
 from ragray.config import Config, load_config, to_yaml
 from ragray.errors import ArtifactError, InputError, RagrayError
+from ragray.text import require_text
 
 HELP = """Train and serve retrieval-augmented generation over large corpora on a Ray cluster.
 
@@ -151,6 +152,7 @@ def search(
     """Print the passages nearest to a text."""
     from ragray.retrieve.load import load_retriever
 
+    require_text(text, "search: the text to look for")
     settings = load_config(config, [*(overrides or []), *retrieval(mode, where)])
     [hits] = load_retriever(index, run, settings, device="cpu").search([text], k or settings.retrieve.k)
     if as_json:
@@ -176,6 +178,7 @@ def ask(
     from ragray.generate.pipeline import Pipeline
     from ragray.retrieve.load import load_retriever
 
+    require_text(question, "ask: the question")
     settings = load_config(config, [*(overrides or []), *retrieval(mode, where)])
     retriever = load_retriever(index, run, settings)
     pipeline = Pipeline(retriever, load_generator(settings.generate, run), k=settings.retrieve.k)

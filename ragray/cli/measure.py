@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ragray.cli.options import (
+    EXAMPLE_FORMATS,
     Address,
     ConfigFile,
     ExamplesOption,
@@ -67,12 +68,19 @@ def evaluate_retrieval(
 
 
 def score(
-    predictions: Annotated[Path, typer.Argument(help="JSON object of id to text.", show_default=False)],
-    examples: Annotated[Path, typer.Argument(help='JSONL lines {"id", "answers"}.', show_default=False)],
+    predictions: Annotated[
+        Path, typer.Argument(help='JSON object of id to text, or .jsonl of {"id", "prediction"}.', show_default=False)
+    ],
+    examples: Annotated[
+        str, typer.Argument(help=f'Records {{"id", "answers"}} of {EXAMPLE_FORMATS}.', show_default=False)
+    ],
+    overrides: Overrides = None,
+    config: ConfigFile = None,
 ) -> None:
     """Score any system's predictions and print JSON: exact_match and f1 in percent as SQuAD 1.1 defines them, and the counts."""
     from ragray.evaluate.answers import score as score_predictions
-    from ragray.examples import read_examples, read_predictions
+    from ragray.examples import read_predictions, read_references
 
-    scores = score_predictions(read_predictions(predictions), read_examples(examples, need_question=False))
+    settings = load_config(config, overrides or [])
+    scores = score_predictions(read_predictions(predictions), read_references(examples, settings.examples))
     say_json(asdict(scores))

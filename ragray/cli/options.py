@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ragray.errors import require_utf8
 from ragray.jsontext import to_json
 
 ConfigFile = Annotated[
@@ -25,8 +26,16 @@ IndexOption = Annotated[
     Path, typer.Option("--index", help="Folder that `ragray index build` wrote.", show_default=False)
 ]
 RunOption = Annotated[Path | None, typer.Option("--run", help="Folder that `ragray train` wrote.", show_default=False)]
+EXAMPLE_FORMATS = (
+    "jsonl (.gz, .zst), CSV, TSV, Parquet, SQuAD JSON, a JSON list, datasets on disk (file, folder, glob, URI)"
+)
 ExamplesOption = Annotated[
-    Path, typer.Option(help='JSONL lines {"id", "question", "answers", "gold_ids"}.', show_default=False)
+    str,
+    typer.Option(
+        help=f'Records {{"id", "question", "answers", "gold_ids"}} of {EXAMPLE_FORMATS}; examples.question_field=NAME and the like '
+        "name other fields.",
+        show_default=False,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ModeOption = Annotated[
@@ -41,7 +50,12 @@ WhereOption = Annotated[
 
 
 def retrieval(mode: str | None, where: str | None) -> list[str]:
-    """Turn the options of a search into overrides."""
+    """Turn the options of a search into overrides.
+
+    Raises:
+        InputError: the filter cannot be written as UTF-8.
+    """
+    require_utf8(where or "", "--where")
     return [f"retrieve.{key}={value}" for key, value in (("mode", mode), ("where", where)) if value]
 
 

@@ -18,7 +18,7 @@ from ragray.config import Config, EncoderConfig
 from ragray.errors import ConfigError
 from ragray.evaluate.answers import AnswerScores, score
 from ragray.evaluate.ranking import RankingScores, gold_rank, ranking_scores
-from ragray.examples import read_examples
+from ragray.examples import ExampleSource, read_examples
 from ragray.generate.check import check_questions
 from ragray.generate.generator import Prompt
 from ragray.generate.load import FAKE, load_generator, load_prompts
@@ -119,7 +119,7 @@ class AnswerWorker(UnitActor[Part]):
 
 
 def evaluate_rag(
-    examples: Path,
+    examples: ExampleSource,
     out: Path,
     config: Config,
     *,
@@ -130,14 +130,16 @@ def evaluate_rag(
 ) -> EvaluationReport:
     """Answer every example and score the answers; without an index, or with ``closed_book``, no passages are read.
 
+    ``examples`` is a path or URI, a pandas DataFrame, a `datasets.Dataset`, or a list of mappings or `Example`s.
+
     Raises:
-        InputError: the examples cannot be read.
+        InputError: an example is wrong, or there is none; the message names place and field.
         EncoderMismatchError: run and index do not belong together.
     """
     started = monotonic()
     if index is None and not closed_book:
         raise ConfigError("evaluate: give --index INDEX, or --closed-book to answer without passages")
-    questions = spread(read_examples(examples), config.evaluate.limit)
+    questions = spread(read_examples(examples, config.examples), config.evaluate.limit)
     system = _system(config, None if closed_book else index, run)
     if prompts := load_prompts(system.config.generate, run):
         check_questions(questions, prompts)

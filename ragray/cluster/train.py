@@ -9,7 +9,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -20,7 +20,7 @@ from ragray.cluster.session import session
 from ragray.config import Config, EncoderConfig, RetrieveConfig
 from ragray.embed.encoder import load_encoder
 from ragray.errors import TrainingError
-from ragray.examples import read_examples
+from ragray.examples import ExampleSource, read_examples
 from ragray.generate.check import check_questions, warn_of_cut_answers
 from ragray.generate.load import load_prompts
 from ragray.index.search import IndexReader
@@ -64,18 +64,26 @@ class WorkerSetup:
 
 
 def train_rag(
-    index: Path, examples: Path, out: Path, config: Config, *, address: str | None = None, restart: bool = False
+    index: Path,
+    examples: ExampleSource,
+    out: Path,
+    config: Config,
+    *,
+    address: str | None = None,
+    restart: bool = False,
 ) -> TrainReport:
     """Fine-tune question encoder and generator with RAG-Sequence on the current snapshot of an index.
 
+    ``examples`` is a path or URI, a pandas DataFrame, a `datasets.Dataset`, or a list of mappings or `Example`s.
+
     Raises:
         TrainingError: ``out`` holds a run with other settings and ``restart`` is off, or the workers failed too often.
-        InputError: the examples cannot be read.
+        InputError: an example is wrong, or there is none; the message names place and field.
         NotAnArtifactError: ``index`` is not an index.
     """
     started = monotonic()
     snapshot = IndexReader.open(index).snapshot
-    questions = read_examples(examples)
+    questions = read_examples(examples, config.examples)
     unused = [name for name in UNUSED if getattr(config.retrieve, name) != RetrieveConfig.model_fields[name].default]
     if unused:
         names = ", ".join(f"retrieve.{name}" for name in unused)
@@ -86,7 +94,7 @@ def train_rag(
         warn_of_cut_answers(questions, prompts, config.train.max_answer_tokens)
     schedule = Schedule(len(questions), config.train.num_workers, config.train)
     key = artifact.fingerprint(
-        [snapshot.source, artifact.file_checksum(examples), weights_fingerprint(generator), *_decisive(config)]
+        [snapshot.source, list(map(asdict, questions)), weights_fingerprint(generator), *_decisive(config)]
     )
     with artifact.exclusive(out, kind="run"):
         if artifact.is_current(out, kind="run", fingerprint=key):

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 
 class Section(BaseModel):
     """Base of every section: frozen, and a key that it does not know is refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*")
+    @classmethod
+    def _can_be_encoded(cls, value: Any) -> Any:
+        """Refuse a lone surrogate, as an argument that is not UTF-8 and a YAML escape give it."""
+        texts = (value,) if isinstance(value, str) else value if isinstance(value, tuple) else ()
+        try:
+            "".join(text for text in texts if isinstance(text, str)).encode()
+        except UnicodeEncodeError as err:
+            raise ValueError(f"character {err.start + 1} cannot be written as UTF-8; mend or remove it") from err
+        return value
 
 
 class IngestConfig(Section):
@@ -210,6 +221,21 @@ class TrainConfig(Section):
     )
 
 
+class ExamplesConfig(Section):
+    """Which fields of a record hold an example; what is empty goes by the names of the common formats."""
+
+    id_field: str = Field("", description="field that holds the id; empty: id, _id, qid, question_id or query_id")
+    question_field: str = Field("", description="field that holds the question; empty: question, query or (KILT) input")
+    answers_field: str = Field(
+        "",
+        description="field that holds the accepted answers: a text, a number, a list, or an object of SQuAD, TriviaQA or KILT; "
+        "empty: answers, answer, golden_answers or (KILT) output",
+    )
+    gold_field: str = Field(
+        "", description="field that holds the ids of passages or documents with the answer; empty: gold_ids or gold_id"
+    )
+
+
 class EvaluateConfig(Section):
     """How a system is measured."""
 
@@ -240,6 +266,7 @@ class Config(Section):
     index: IndexConfig = IndexConfig()
     retrieve: RetrieveConfig = RetrieveConfig()
     generate: GenerateConfig = GenerateConfig()
+    examples: ExamplesConfig = ExamplesConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     serve: ServeConfig = ServeConfig()

@@ -1,15 +1,15 @@
-"""Reading columns. In: Parquet, or Arrow as Hugging Face `datasets` saves it. Out: records, a few hundred rows in memory at a time."""
+"""Reading columns. In: Parquet, or Arrow as `datasets` saves it. Out: rows, records, a few hundred in memory at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ragray.config import IngestConfig
-from ragray.corpus.record import Record, Refusal, from_fields, refusal, require_text_column
+from ragray.corpus.record import CheckColumns, Record, Refusal, Row, from_fields, refusal, require_text_column
 from ragray.corpus.sources import Source
 
 BATCH_ROWS = 256
@@ -20,20 +20,49 @@ UNREADABLE = (ValueError, OverflowError, LookupError)
 """What a value raises that is not UTF-8, a time out of Python's range, or in a time zone that is not known."""
 
 
+WantColumn = Callable[[pa.Field], bool]
+"""Says whether a column is read."""
+
+
 def read_parquet(source: Source, config: IngestConfig) -> Iterator[Record | Refusal]:
     """Read a record a row; the row number counts from one."""
-    with source.open() as stream, pq.ParquetFile(stream, buffer_size=BUFFER_BYTES, pre_buffer=False) as file:
-        require_text_column(source, file.schema_arrow.names, config)
-        scalars = [field.name for field in file.schema_arrow if not pa.types.is_nested(field.type)]
-        first, groups = 1, range(file.num_row_groups)
-        if source.part is not None:
-            first, groups = source.part.lines_before + 1, range(*source.part.row_groups)
-        batches = file.iter_batches(batch_size=BATCH_ROWS, row_groups=groups, columns=scalars)
-        yield from _records(source, batches, config, first)
+    return _documents(source, parquet_rows, config)
 
 
 def read_arrow(source: Source, config: IngestConfig) -> Iterator[Record | Refusal]:
     """Read a record a row of an Arrow stream (what `datasets` writes) or Arrow file."""
+    return _documents(source, arrow_rows, config)
+
+
+def _documents(
+    source: Source, read: Callable[[Source, CheckColumns, WantColumn], Iterator[Row | Refusal]], config: IngestConfig
+) -> Iterator[Record | Refusal]:
+    """Make documents of scalar columns."""
+    for row in read(source, lambda columns: require_text_column(source, columns, config), _is_scalar):
+        if isinstance(row, Refusal):
+            yield row
+        else:
+            yield from_fields(source, row.line, row.fields, config, raw=str(row.fields.get(config.text_field)))
+
+
+def _is_scalar(column: pa.Field) -> bool:
+    return not pa.types.is_nested(column.type)
+
+
+def parquet_rows(source: Source, check_columns: CheckColumns, wanted: WantColumn) -> Iterator[Row | Refusal]:
+    """Read the rows of Parquet, counted from one, with the columns that are wanted."""
+    with source.open() as stream, pq.ParquetFile(stream, buffer_size=BUFFER_BYTES, pre_buffer=False) as file:
+        check_columns(file.schema_arrow.names)
+        chosen = [field.name for field in file.schema_arrow if wanted(field)]
+        first, groups = 1, range(file.num_row_groups)
+        if source.part is not None:
+            first, groups = source.part.lines_before + 1, range(*source.part.row_groups)
+        batches = file.iter_batches(batch_size=BATCH_ROWS, row_groups=groups, columns=chosen)
+        yield from _numbered(source, batches, first)
+
+
+def arrow_rows(source: Source, check_columns: CheckColumns, wanted: WantColumn) -> Iterator[Row | Refusal]:
+    """Read the rows of an Arrow stream (what `datasets` writes) or Arrow file, counted from one."""
     with source.open() as stream:
         is_file = stream.read(6) == b"ARROW1"
         stream.seek(0)
@@ -43,14 +72,14 @@ def read_arrow(source: Source, config: IngestConfig) -> Iterator[Record | Refusa
         else:
             batches = pa.ipc.open_stream(stream)
             schema = batches.schema
-        require_text_column(source, schema.names, config)
-        yield from _records(source, _sliced(batches), config, 1)
+        check_columns(schema.names)
+        yield from _numbered(source, _sliced(batches, wanted), 1)
 
 
-def _sliced(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Cut batches down to scalar columns and few rows; of columns with one name the last one counts, as in Parquet."""
+def _sliced(batches: Iterable[pa.RecordBatch], wanted: WantColumn) -> Iterator[pa.RecordBatch]:
+    """Cut batches down to some columns and few rows; of columns with one name the last one counts, as in Parquet."""
     for batch in batches:
-        chosen = batch.select([n for n, field in enumerate(batch.schema) if not pa.types.is_nested(field.type)])
+        chosen = batch.select([n for n, field in enumerate(batch.schema) if wanted(field)])
         for column in chosen.columns:
             _check(column)
         for start in range(0, len(batch), BATCH_ROWS):
@@ -63,14 +92,12 @@ def _check(column: pa.Array) -> None:
     (column.view(as_bytes[column.type]) if column.type in as_bytes else column).validate(full=True)
 
 
-def _records(
-    source: Source, batches: Iterable[pa.RecordBatch], config: IngestConfig, first: int
-) -> Iterator[Record | Refusal]:
+def _numbered(source: Source, batches: Iterable[pa.RecordBatch], first: int) -> Iterator[Row | Refusal]:
     for number, fields in enumerate(chain.from_iterable(map(_rows, batches)), start=first):
         if isinstance(fields, str):
             yield refusal(source, number, fields, "")
         else:
-            yield from_fields(source, number, fields, config, raw=str(fields.get(config.text_field)))
+            yield Row(number, fields)
 
 
 def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, object] | str]:

@@ -1,4 +1,4 @@
-"""Reading lines. In: JSON lines, CSV or TSV, compressed or not. Out: records. A line too long for ``max_chars`` is passed over unread."""
+"""Reading lines. In: JSON lines, CSV or TSV, compressed or not. Out: rows, records. A line too long for ``max_chars`` is passed over."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ import pyarrow as pa
 from ragray.config import IngestConfig
 from ragray.corpus.record import (
     TOO_MANY_DIGITS,
+    CheckColumns,
     Record,
     Refusal,
-    from_fields,
+    Row,
     line_limit,
     refusal,
     require_text_column,
     storable,
+    to_documents,
     too_long,
 )
 from ragray.corpus.sources import Source
@@ -45,15 +47,20 @@ def decompressed(source: Source) -> Iterator[IO[bytes]]:
 
 def read_jsonl(source: Source, config: IngestConfig) -> Iterator[Record | Refusal]:
     """Read a record a line."""
+    return to_documents(source, jsonl_rows(source, config.max_chars), config)
+
+
+def jsonl_rows(source: Source, max_chars: int) -> Iterator[Row | Refusal]:
+    """Read a row a line."""
     with decompressed(source) as stream:
-        for number, line, is_whole in _bounded_lines(stream, source, config):
+        for number, line, is_whole in _bounded_lines(stream, source, max_chars):
             if not is_whole:
-                yield refusal(source, number, too_long(config), "")
+                yield refusal(source, number, too_long(max_chars), "")
             elif line.strip():
-                yield _from_json(source, number, line, config)
+                yield _from_json(source, number, line)
 
 
-def _from_json(source: Source, number: int, line: bytes, config: IngestConfig) -> Record | Refusal:
+def _from_json(source: Source, number: int, line: bytes) -> Row | Refusal:
     try:
         text = line.decode("utf-8")
         fields = json.loads(text)
@@ -65,14 +72,27 @@ def _from_json(source: Source, number: int, line: bytes, config: IngestConfig) -
         return refusal(source, number, TOO_MANY_DIGITS, text)
     if not isinstance(fields, dict):
         return refusal(source, number, "not a JSON object", text)
-    return from_fields(source, number, fields, config, raw=text)
+    return Row(number, fields, text)
 
 
 def read_csv(source: Source, config: IngestConfig) -> Iterator[Record | Refusal]:
-    """Read a record a row of CSV, or of TSV that is quoted as CSV is; the first row names the columns."""
-    csv.field_size_limit(max(csv.field_size_limit(), line_limit(config)))
+    """Read a record a row of CSV, or of TSV that is quoted as CSV is; an empty cell is a field that is not there."""
+    rows = csv_rows(source, config.max_chars, lambda columns: require_text_column(source, columns, config))
+    return to_documents(source, (_without_empty(row, config.text_field) for row in rows), config)
+
+
+def _without_empty(row: Row | Refusal, text_field: str) -> Row | Refusal:
+    if isinstance(row, Refusal):
+        return row
+    fields = {name: value for name, value in row.fields.items() if value or name == text_field}
+    return Row(row.line, fields, row.raw)
+
+
+def csv_rows(source: Source, max_chars: int, check_columns: CheckColumns) -> Iterator[Row | Refusal]:
+    """Read the rows of CSV, or of TSV that is quoted as CSV is; the first row names the columns."""
+    csv.field_size_limit(max(csv.field_size_limit(), line_limit(max_chars)))
     with decompressed(source) as stream:
-        lines = _CsvLines(stream, source, config)
+        lines = _CsvLines(stream, source, max_chars)
         rows = csv.reader(lines, strict=True, delimiter="\t" if source.format == ".tsv" else ",")
         header: list[str] = []
         while True:
@@ -85,14 +105,14 @@ def read_csv(source: Source, config: IngestConfig) -> Iterator[Record | Refusal]
             except csv.Error:
                 row, reason = [], f"not valid {source.format[1:].upper()}"
             if not lines.is_whole:
-                reason = too_long(config)
+                reason = too_long(max_chars)
             if reason:
                 yield refusal(source, lines.first, lines.over(reason), lines.beginning)
             elif row and not header:
                 header = [storable(name) for name in row]
-                require_text_column(source, header, config)
+                check_columns(header)
             elif row:
-                yield _from_row(source, lines, header, row, config)
+                yield _from_row(source, lines, header, row)
 
 
 class _CsvLines:
@@ -101,9 +121,9 @@ class _CsvLines:
     Of the record that is read now it knows the ``first`` line with its ``beginning``, and whether it ``is_whole``.
     """
 
-    def __init__(self, stream: IO[bytes], source: Source, config: IngestConfig) -> None:
+    def __init__(self, stream: IO[bytes], source: Source, max_chars: int) -> None:
         self._number = 0
-        self._lines = _bounded_lines(stream, source, config)
+        self._lines = _bounded_lines(stream, source, max_chars)
         self.begin_record()
 
     def begin_record(self) -> None:
@@ -126,25 +146,26 @@ class _CsvLines:
         return f"{reason} over {num_lines} lines" if num_lines > 1 else reason
 
 
-def _from_row(
-    source: Source, lines: _CsvLines, header: list[str], row: list[str], config: IngestConfig
-) -> Record | Refusal:
+def _from_row(source: Source, lines: _CsvLines, header: list[str], row: list[str]) -> Row | Refusal:
     raw = ",".join(row)
     if storable(raw) != raw:
         return refusal(source, lines.first, lines.over("not valid UTF-8"), raw)
     if len(row) != len(header):
         reason = f"has {len(row)} columns instead of {len(header)}"
         return refusal(source, lines.first, lines.over(reason), raw)
-    fields = {name: value for name, value in zip(header, row, strict=True) if value or name == config.text_field}
-    return from_fields(source, lines.first, fields, config, raw=raw)
+    fields: dict[str, str] = {}
+    for name, value in zip(header, row, strict=True):
+        if value or name not in fields:
+            fields[name] = value
+    return Row(lines.first, fields, raw)
 
 
-def _bounded_lines(stream: IO[bytes], source: Source, config: IngestConfig) -> Iterator[tuple[int, bytes, bool]]:
+def _bounded_lines(stream: IO[bytes], source: Source, max_chars: int) -> Iterator[tuple[int, bytes, bool]]:
     """Yield line numbers, lines, and whether they are whole; the first line without its byte order mark.
 
     Of a line past the limit a quotation mark is left where it has an odd number of them: it opens or closes a field of CSV.
     """
-    limit, number, left = line_limit(config), 0, 1 << 62
+    limit, number, left = line_limit(max_chars), 0, 1 << 62
     if source.part is not None:
         stream.seek(source.part.start)
         number, left = source.part.lines_before, source.part.stop - source.part.start

@@ -26,8 +26,8 @@ _FENCE = re.compile(r"(`{3,}(?!.*`)|~{3,})")
 
 def read_text(source: Source, config: IngestConfig) -> Iterator[Record | Refusal]:
     """Read text or markdown, whose first heading is the title."""
-    if source.num_bytes() > line_limit(config):
-        yield refusal(source, 1, too_long(config), "", document_id=storable(source.name))
+    if source.num_bytes() > line_limit(config.max_chars):
+        yield refusal(source, 1, too_long(config.max_chars), "", document_id=storable(source.name))
         return
     with source.open() as stream:
         data = stream.read()
@@ -89,8 +89,8 @@ def read_html(source: Source, config: IngestConfig) -> Iterator[Record | Refusal
             f"{source.label}: reading HTML needs trafilatura; run: pip install trafilatura"
         ) from err
     identity = storable(source.name)
-    if source.num_bytes() > line_limit(config):
-        yield refusal(source, 1, too_long(config), "", document_id=identity)
+    if source.num_bytes() > line_limit(config.max_chars):
+        yield refusal(source, 1, too_long(config.max_chars), "", document_id=identity)
         return
     with source.open() as stream:
         data = stream.read()
@@ -162,7 +162,7 @@ def _pdf_pages(
             continue
         texts.append(text)
         if sum(map(len, texts)) > config.max_chars:
-            yield refusal(source, 1, too_long(config), texts[0], document_id=identity)
+            yield refusal(source, 1, too_long(config.max_chars), texts[0], document_id=identity)
             return
     joined = "\n\n".join(filter(None, texts))
     yield (

@@ -5,6 +5,7 @@ A broken record never stops the rest of its file. Memory is bounded, whatever th
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 
@@ -45,13 +46,22 @@ def read_source(source: Source, config: IngestConfig) -> Iterator[Record | Refus
         InputError: the file cannot be read at all, holds no records, or has no column for the text.
         MissingPackageError: the package that reads this format or filesystem is not installed.
     """
-    # A remote filesystem has errors of its own, which no list can name.
-    errors = (Exception,) if source.is_remote else DAMAGE
     num_records = 0
-    try:
+    with naming_damage(source):
         for record in READERS[source.format](source, config):
             num_records += 1
             yield record
+    if not num_records and source.part is None:
+        raise InputError(f"{source.label}: holds no records; fill it or leave it out of the sources")
+
+
+@contextlib.contextmanager
+def naming_damage(source: Source) -> Iterator[None]:
+    """Turn what a damaged file raises while it is read into an `InputError` that names it."""
+    # A remote filesystem has errors of its own, which no list can name.
+    errors = (Exception,) if source.is_remote else DAMAGE
+    try:
+        yield
     except RagrayError:
         raise
     except errors as err:
@@ -59,5 +69,3 @@ def read_source(source: Source, config: IngestConfig) -> Iterator[Record | Refus
         raise InputError(
             f"{source.label}: cannot be read as {kind} ({first_line(err)}); fetch or convert the file again"
         ) from err
-    if not num_records and source.part is None:
-        raise InputError(f"{source.label}: holds no records; fill it or leave it out of the sources")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ragray.config import IngestConfig
@@ -20,8 +20,19 @@ OTHER_FIELDS_BYTES = 1 << 16
 CONTENTS_FIELD = "contents"
 """Holds title and text together in the corpora of DPR, Pyserini and FlashRAG."""
 TOO_MANY_DIGITS = "a number has more digits than Python reads"
+CheckColumns = Callable[[Sequence[str]], None]
+"""Looks at the names of a table's columns before a row is read; raises where they will not do."""
 _DEFAULT_TEXT_FIELD = IngestConfig().text_field
 _QUOTED_LINE = re.compile(r'\s*"([^\n]*)"[ \t]*(?:\r?\n|$)')
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A record as its source holds it: the line (1-based; the row of a Parquet file), the fields, and how it is written."""
+
+    line: int
+    fields: Mapping[str, object]
+    raw: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +52,12 @@ class Refusal:
     document_id: str
     reason: str
     excerpt: str
+
+
+def to_documents(source: Source, rows: Iterable[Row | Refusal], config: IngestConfig) -> Iterator[Record | Refusal]:
+    """Make a document of every row; a refusal stays one."""
+    for row in rows:
+        yield row if isinstance(row, Refusal) else from_fields(source, row.line, row.fields, config, raw=row.raw)
 
 
 def from_fields(
@@ -122,11 +139,11 @@ def require_text_column(source: Source, columns: Iterable[str], config: IngestCo
         )
 
 
-def line_limit(config: IngestConfig) -> int:
+def line_limit(max_chars: int) -> int:
     """Return how many bytes a record may have before it is passed over unread."""
-    return config.max_chars * ESCAPED_CHAR_BYTES + OTHER_FIELDS_BYTES
+    return max_chars * ESCAPED_CHAR_BYTES + OTHER_FIELDS_BYTES
 
 
-def too_long(config: IngestConfig) -> str:
+def too_long(max_chars: int) -> str:
     """Return the reason for refusing what is longer than a document may be."""
-    return f"longer than max_chars={config.max_chars}"
+    return f"longer than max_chars={max_chars}"

@@ -12,7 +12,7 @@ from typing import IO
 from ragray.config import IngestConfig
 from ragray.corpus.dedup import content_hash
 from ragray.corpus.lines import decompressed
-from ragray.corpus.record import TOO_MANY_DIGITS, Record, Refusal, from_fields, line_limit, refusal, storable
+from ragray.corpus.record import TOO_MANY_DIGITS, Record, Refusal, Row, from_fields, line_limit, refusal, storable
 from ragray.corpus.sources import Source
 from ragray.errors import InputError
 from ragray.types import Document
@@ -30,14 +30,27 @@ def read_json(source: Source, config: IngestConfig) -> Iterator[Record | Refusal
         InputError: the file is neither, or is no valid JSON up to the end of the list.
     """
     numbers: Counter[str] = Counter()
+    for row in json_rows(source, config.max_chars):
+        if isinstance(row, Refusal):
+            yield row
+        elif isinstance(row.fields.get(PARAGRAPHS), list):
+            yield from _paragraphs(source, row, numbers)
+        else:
+            raw = json.dumps(row.fields, ensure_ascii=False)
+            yield from_fields(source, row.line, row.fields, config, raw=raw)
+
+
+def json_rows(source: Source, max_chars: int) -> Iterator[Row | Refusal]:
+    """Read the elements of the list that a file holds, or holds under ``data``: records, or articles with paragraphs.
+
+    Raises:
+        InputError: the file holds no such list, or is no valid JSON up to its end.
+    """
     with decompressed(source) as stream:
-        tokens = _Json(stream, source, max(line_limit(config), MAX_ARTICLE_CHARS))
+        tokens = _Json(stream, source, max(line_limit(max_chars), MAX_ARTICLE_CHARS))
         for line, element in tokens.elements():
-            if isinstance(element, dict) and isinstance(element.get(PARAGRAPHS), list):
-                yield from _paragraphs(source, line, element, numbers)
-            elif isinstance(element, dict):
-                raw = json.dumps(element, ensure_ascii=False)
-                yield from_fields(source, line, element, config, raw=raw)
+            if isinstance(element, dict):
+                yield Row(line, element)
             else:
                 yield refusal(source, line, "not a JSON object", json.dumps(element, ensure_ascii=False))
         try:
@@ -46,14 +59,12 @@ def read_json(source: Source, config: IngestConfig) -> Iterator[Record | Refusal
             yield refusal(source, tokens.line, "not valid JSON behind the list", tokens.ahead())
 
 
-def _paragraphs(
-    source: Source, line: int, article: dict[str, object], numbers: Counter[str]
-) -> Iterator[Record | Refusal]:
+def _paragraphs(source: Source, article: Row, numbers: Counter[str]) -> Iterator[Record | Refusal]:
     """Yield an article's contexts, each once; ``numbers`` counts the paragraphs of a title so far."""
-    heading = article.get("title")
+    heading = article.fields.get("title")
     title = storable(heading) if isinstance(heading, str) and heading else storable(source.name.partition(".")[0])
     seen = set()
-    paragraphs = article[PARAGRAPHS]
+    paragraphs = article.fields[PARAGRAPHS]
     assert isinstance(paragraphs, list)
     for paragraph in paragraphs:
         identity = f"{title}-{numbers[title]}"
@@ -61,10 +72,10 @@ def _paragraphs(
         context = paragraph.get(CONTEXT) if isinstance(paragraph, dict) else None
         if not isinstance(context, str):
             raw = json.dumps(paragraph, ensure_ascii=False)
-            yield refusal(source, line, f"no field '{CONTEXT}'", raw, document_id=identity)
+            yield refusal(source, article.line, f"no field '{CONTEXT}'", raw, document_id=identity)
         elif (key := content_hash("", storable(context))) not in seen:
             seen.add(key)
-            yield Record(line, Document(identity, context, title.replace("_", " ") if heading else ""))
+            yield Record(article.line, Document(identity, context, title.replace("_", " ") if heading else ""))
 
 
 class _Json:

@@ -16,6 +16,7 @@ from ragray.index.live import missing_ids
 from ragray.index.snapshot import read_snapshot
 from ragray.retrieve.load import load_retriever
 from ragray.retrieve.retriever import LocalRetriever
+from ragray.text import is_blank
 from ragray.types import Hit
 
 logger = logging.getLogger("ragray")
@@ -157,7 +158,7 @@ def read_queries(path: Path) -> dict[str, str]:
         name, text = record.get("id", record.get("_id")), record.get("text")
         if not isinstance(name, str):
             raise InputError(f"{where}: field 'id' must be a string (found {name!r})")
-        if not isinstance(text, str) or not text.strip():
+        if not isinstance(text, str) or is_blank(text):
             raise InputError(f"{where}: field 'text' must be a text (found {text!r})")
         require_utf8(name, f"{where}: field 'id'")
         require_utf8(text, f"{where}: field 'text'")

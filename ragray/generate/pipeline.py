@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from ragray.generate.generator import Generation, Generator, Prompt
 from ragray.retrieve.retriever import Retriever
+from ragray.text import require_text
 from ragray.types import Answer, Citation
 
 
@@ -18,7 +19,11 @@ class Pipeline:
         self._k = k
 
     def answer(self, questions: Sequence[str]) -> list[Answer]:
-        """Answer several questions together."""
+        """Answer several questions together.
+
+        Raises:
+            InputError: a question is blank or cannot be written as UTF-8.
+        """
         prompts = self.prompts(questions)
         generations = self._generator.generate(prompts)
         return [to_answer(prompt, done, self._snapshot) for prompt, done in zip(prompts, generations, strict=True)]
@@ -30,7 +35,9 @@ class Pipeline:
             yield to_answer(prompt, piece, self._snapshot) if isinstance(piece, Generation) else piece
 
     def prompts(self, questions: Sequence[str]) -> list[Prompt]:
-        """Retrieve for every question."""
+        """Retrieve for every question, after all are checked as `answer` says."""
+        for number, question in enumerate(questions):
+            require_text(question, f"question {number}")
         if self._retriever is None:
             return [Prompt(question) for question in questions]
         found = self._retriever.search(questions, self._k)

@@ -26,6 +26,7 @@ def load_retriever(
     """
     settings = config.retrieve
     reader = IndexReader.open(index, snapshot=snapshot, threads=settings.threads)
+    LocalRetriever(reader, None, settings)  # what is wrong with the settings is said before a model is loaded
     encoder = None if settings.mode == "lexical" else question_encoder(reader, run, config, device=device)
     if run is not None and encoder is None:
         reader.require_encoder(Run.open(run).facts.encoder, f"run {run}")

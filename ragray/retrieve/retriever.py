@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 from ragray.config import RetrieveConfig
 from ragray.embed.encoder import Encoder, Vectors
-from ragray.errors import ConfigError, require_utf8
+from ragray.errors import ConfigError
 from ragray.index.filter import parse_filter
 from ragray.index.lexical import require_lexical
 from ragray.index.result import SearchResult
@@ -16,6 +16,7 @@ from ragray.index.search import IndexReader
 from ragray.index.snapshot import Snapshot
 from ragray.retrieve.fuse import fuse
 from ragray.retrieve.rerank import Reranker
+from ragray.text import require_text
 from ragray.types import Hit
 
 Mode = Literal["dense", "lexical", "hybrid"]
@@ -92,12 +93,14 @@ class LocalRetriever:
         """Return for every query its k best passages, best first; ``where`` and ``mode`` stand in for those of the settings.
 
         Raises:
-            InputError: the filter or a query cannot be read, k is no possible number of results, or the snapshot has no lexical
-                part.
+            InputError: the filter cannot be read, a query is blank or cannot be written as UTF-8, k is no possible number of
+                results, or the snapshot has no lexical part.
             ConfigError: the mode is none, or needs the encoder that this retriever was made without.
         """
         if not queries:
             return []
+        for number, query in enumerate(queries):
+            require_text(query, f"query {number}")
         where = self._settings.where if where is None else where
         depth = max(k, self._settings.candidates) if self._reranker else k
         hits = self._search(queries, depth, where, mode or self._settings.mode).hits
@@ -118,6 +121,4 @@ class LocalRetriever:
     def _encoded(self, queries: Sequence[str]) -> Vectors:
         if self._encoder is None:
             raise ConfigError("this retriever was made without a question encoder; only retrieve.mode=lexical works")
-        for number, query in enumerate(queries):
-            require_utf8(query, f"query {number}")
         return self._encoder.encode_questions(queries)

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 
 from ragray.artifact import unpublish
@@ -57,6 +58,15 @@ def test_every_question_is_answered_once_and_scored(report: Path, hash_index: Pa
     predictions = json.loads((report / PREDICTIONS_FILE).read_text(encoding="utf-8"))
     assert list(predictions) == [example.id for example in read_examples(examples)]
     assert score(predictions, read_examples(examples)).exact_match == 50.0
+
+
+def test_the_same_questions_from_a_table_are_not_answered_again(
+    report: Path, hash_index: Path, examples: Path, tmp_path: Path
+) -> None:
+    frame = pandas.read_json(examples, lines=True)
+    frame.to_csv(tmp_path / "test.csv", index=False)
+    for source in (frame, tmp_path / "test.csv", str(examples), read_examples(examples)):
+        assert evaluate_rag(source, report, CONFIG, index=hash_index).reused
 
 
 def test_a_closed_book_has_no_ranking_and_no_sources(ray_session: None, examples: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import threading
 import time
 from pathlib import Path
 
+import pandas
 import pytest
 from safetensors.torch import load_file
 from torch.testing import assert_close
@@ -93,6 +94,15 @@ def test_a_finished_run_is_not_computed_again_and_other_settings_are_refused(
     with pytest.raises(TrainingError, match=r"other settings.*--restart"):
         train_rag(tiny_encoder_index, examples, one_worker, config(settings, "train.batch_size=2"))
     assert Run.open(one_worker)
+
+
+def test_the_same_examples_from_a_table_are_the_same_run(
+    one_worker: Path, tiny_encoder_index: Path, examples: Path, settings: list[str]
+) -> None:
+    frame = pandas.read_json(examples, lines=True)
+    assert train_rag(tiny_encoder_index, frame, one_worker, config(settings, "train.batch_size=4")).reused
+    with pytest.raises(TrainingError, match=r"other settings, examples or index"):
+        train_rag(tiny_encoder_index, frame[:8], one_worker, config(settings, "train.batch_size=4"))
 
 
 def test_two_workers_equal_one_with_the_doubled_batch_even_when_one_is_killed(

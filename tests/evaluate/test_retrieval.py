@@ -150,6 +150,7 @@ def test_a_wrong_judgement_names_its_line_and_field(tmp_path: Path, text: str, m
         ('{"text": "x"}', "queries:1: field 'id' must be a string"),
         ('{"id": "1"}', "queries:1: field 'text' must be a text"),
         ('{"id": "1", "text": " "}', "queries:1: field 'text' must be a text"),
+        ('{"id": "1", "text": "\\u200b"}', "queries:1: field 'text' must be a text"),
         ('{"id": "1", "text": "x"}\n{"_id": "1", "text": "y"}', "queries:2: id '1' stands on an earlier line too"),
         ("[" * 100_000, "queries:1: is not JSON"),
         ('{"id": "1", "text": "x\\ud800"}', "queries:1: field 'text': character 2 .* cannot be written as UTF-8"),

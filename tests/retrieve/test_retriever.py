@@ -52,6 +52,17 @@ def test_a_question_that_is_no_text_is_refused(retriever: LocalRetriever, mode: 
         retriever.search(["the river", "river \udcff"], 3, mode=mode)
 
 
+@pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
+def test_a_question_of_which_nothing_can_be_seen_is_refused(retriever: LocalRetriever, mode: Mode) -> None:
+    with pytest.raises(InputError, match="query 1: is blank"):
+        retriever.search(["the river", " \u200b"], 3, mode=mode)
+
+
+def test_a_filter_that_cannot_be_read_is_said_before_a_model_is_looked_for(index: Path) -> None:
+    with pytest.raises(InputError, match="id =="):
+        load_retriever(index, None, load_config(None, ["retrieve.where=id ==", "embed.model=no-such-model"]))
+
+
 def test_no_questions_get_no_answers(retriever: LocalRetriever) -> None:
     assert retriever.search([], 3) == []
 
