@@ -17,5 +17,5 @@ parser.add_argument("overrides", nargs="*", metavar="section.key=value")
 
 if __name__ == "__main__":
     args = parser.parse_args()
-    config = ragray.load_config(args.config, args.overrides)
+    config = ragray.load_config(args.config, args.overrides, command="index build")
     print(ragray.build_index(args.data / "embeddings", args.data / "corpus", args.data / "index", config))

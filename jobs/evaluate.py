@@ -25,7 +25,7 @@ parser.add_argument("overrides", nargs="*", metavar="section.key=value")
 
 if __name__ == "__main__":
     args = parser.parse_args()
-    config = ragray.load_config(args.config, args.overrides)
+    config = ragray.load_config(args.config, args.overrides, command="evaluate")
     run = None if args.base or args.closed_book else args.data / "run"
     index = None if args.closed_book else args.data / "index"
     name = "report-closed-book" if args.closed_book else "report-base" if args.base else "report"

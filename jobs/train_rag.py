@@ -22,5 +22,5 @@ parser.add_argument("overrides", nargs="*", metavar="section.key=value")
 
 if __name__ == "__main__":
     args = parser.parse_args()
-    config = ragray.load_config(args.config, args.overrides)
+    config = ragray.load_config(args.config, args.overrides, command="train")
     print(ragray.train_rag(args.data / "index", args.examples, args.data / "run", config))

@@ -59,7 +59,9 @@ def index_build(
     """Build the segments of an index and publish a snapshot of them."""
     from ragray.cluster.index import build_index
 
-    report = build_index(embeddings, corpus, out, load_config(config, overrides or []), address=address)
+    report = build_index(
+        embeddings, corpus, out, load_config(config, overrides or [], command="index build"), address=address
+    )
     found = report.snapshot
     recall = "exact" if found.recall_at_10 is None else f"recall@10 {found.recall_at_10:.3f} against exact search"
     say(
@@ -82,7 +84,7 @@ def index_sync(
     """
     from ragray.cluster.sync import sync_index
 
-    report = sync_index(index, corpus, load_config(config, overrides or []), address=address)
+    report = sync_index(index, corpus, load_config(config, overrides or [], command="index sync"), address=address)
     refused = f", {report.quarantined} refused by the encoder" if report.quarantined else ""
     say(
         f"{index}: snapshot {report.snapshot.name}, {report.added} added, {report.changed} changed, {report.deleted} deleted, "
@@ -115,7 +117,7 @@ def index_compact(
     """Write the segments anew without deleted rows; `ragray index gc` then frees the old ones."""
     from ragray.cluster.compact import compact_index
 
-    report = compact_index(index, load_config(config, overrides or []), address=address)
+    report = compact_index(index, load_config(config, overrides or [], command="index compact"), address=address)
     found = report.snapshot
     say(
         f"{index}: snapshot {found.name}, {found.num_live} rows in {len(found.segments)} segment(s), "
@@ -267,7 +269,7 @@ def index_import(
         source,
         corpus,
         out,
-        encoder_config=load_config(config, overrides or []).embed,
+        encoder_config=load_config(config, overrides or [], command="index import").embed,
         id_column=id_column,
         text_column=text_column,
         title_column=title_column,

@@ -108,7 +108,7 @@ def ingest(
     files = [source for source in sources if source not in overrides]
     if not files:
         raise InputError("ingest: no source given; name files, folders or globs before the overrides")
-    settings = load_config(config, overrides)
+    settings = load_config(config, overrides, command="ingest")
     report = run_stage(files, out, settings, address=address)
     refused = ", ".join(f"{count} {reason}" for reason, count in sorted(report.refused.items())) or "none"
     say(f"{out}: {report.passages} passages of {report.documents} documents, refused: {refused}{took(report)}")
@@ -130,7 +130,7 @@ def embed(
     """Turn every passage of a corpus into a vector; finished blocks survive any crash."""
     from ragray.cluster.embed import embed_corpus as run_stage
 
-    report = run_stage(corpus, out, load_config(config, overrides or []), address=address)
+    report = run_stage(corpus, out, load_config(config, overrides or [], command="embed"), address=address)
     rate = report.num_computed / max(report.seconds, 1e-9)
     done = "" if report.reused else f", {report.num_computed} computed now ({rate:.1f} passages/s)"
     refused = f", {report.num_quarantined} refused, see quarantine.jsonl" if report.num_quarantined else ""
@@ -153,7 +153,7 @@ def search(
     from ragray.retrieve.load import load_retriever
 
     require_text(text, "search: the text to look for")
-    settings = load_config(config, [*(overrides or []), *retrieval(mode, where)])
+    settings = load_config(config, [*(overrides or []), *retrieval(mode, where)], command="search")
     [hits] = load_retriever(index, run, settings, device="cpu").search([text], k or settings.retrieve.k)
     if as_json:
         say_json([asdict(hit) for hit in hits])
@@ -174,12 +174,17 @@ def ask(
     config: ConfigFile = None,
 ) -> None:
     """Answer a question from an index and print the answer with its numbered sources."""
-    from ragray.generate.load import load_generator
+    from ragray.generate.load import load_generator, load_prompts
     from ragray.generate.pipeline import Pipeline
     from ragray.retrieve.load import load_retriever
+    from ragray.run import Run
 
     require_text(question, "ask: the question")
-    settings = load_config(config, [*(overrides or []), *retrieval(mode, where)])
+    settings = load_config(config, [*(overrides or []), *retrieval(mode, where)], command="ask")
+    if run:
+        settings = Run.open(run).settings(settings)
+    if prompts := load_prompts(settings.generate, run):
+        prompts.check(question)
     retriever = load_retriever(index, run, settings)
     pipeline = Pipeline(retriever, load_generator(settings.generate, run), k=settings.retrieve.k)
     [answer] = pipeline.answer([question])
@@ -209,7 +214,7 @@ def train(
     from ragray.cluster.train import train_rag as run_stage
 
     more = [f"train.num_workers={workers}"] if workers else []
-    settings = load_config(config, [*(overrides or []), *more])
+    settings = load_config(config, [*(overrides or []), *more], command="train")
     report = run_stage(index, examples, out, settings, address=address, restart=restart)
     say(f"{out}: {report.num_steps} steps, final loss {report.final_loss:.4f}{took(report)}")
 
@@ -230,7 +235,7 @@ def serve(
     """Answer questions over HTTP until Ctrl-C: POST /v1/answer, POST /v1/search, GET /healthz, GET /docs."""
     from ragray.cluster.serve import serve as run_stage
 
-    run_stage(index, run, load_config(config, overrides or []), address=address)
+    run_stage(index, run, load_config(config, overrides or [], command="serve"), address=address)
 
 
 @app.command()

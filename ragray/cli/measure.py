@@ -42,7 +42,7 @@ def evaluate(
     from ragray.cluster.evaluate import REPORT_FILE
     from ragray.cluster.evaluate import evaluate_rag as run_stage
 
-    settings = load_config(config, overrides or [])
+    settings = load_config(config, overrides or [], command="evaluate")
     run_stage(examples, out, settings, index=index, run=run, closed_book=closed_book, address=address)
     say((out / REPORT_FILE).read_text(encoding="utf-8").rstrip())
 
@@ -63,7 +63,7 @@ def evaluate_retrieval(
     """Score retrieval against judged documents and print JSON: ndcg@10, recall@k, mrr@10; a document counts by its best passage."""
     from ragray.evaluate.retrieval import evaluate_retrieval as run_stage
 
-    settings = load_config(config, [*(overrides or []), *retrieval(mode, where)])
+    settings = load_config(config, [*(overrides or []), *retrieval(mode, where)], command="evaluate retrieval")
     say_json(run_stage(index, queries, qrels, settings, run=run).to_json())
 
 
@@ -81,6 +81,6 @@ def score(
     from ragray.evaluate.answers import score as score_predictions
     from ragray.examples import read_predictions, read_references
 
-    settings = load_config(config, overrides or [])
+    settings = load_config(config, overrides or [], command="score")
     scores = score_predictions(read_predictions(predictions), read_references(examples, settings.examples))
     say_json(asdict(scores))
