@@ -16,6 +16,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
         "errors",
+        "failures",
         "types",
         "progress",
         "config",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import re
@@ -38,6 +37,7 @@ from ragray.cli.options import (
 )
 from ragray.config import Config, load_config, to_yaml
 from ragray.errors import ArtifactError, InputError, RagrayError
+from ragray.failures import keep_traceback, told
 
 HELP = """Train and serve retrieval-augmented generation over large corpora on a Ray cluster.
 
@@ -60,10 +60,6 @@ Without --address (or RAY_ADDRESS) a Ray cluster is started on this machine for 
 """
 
 _OVERRIDE = re.compile(r"[a-z_]+\.[a-z_0-9]+=")
-
-
-_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
-"""What an operating system says of a disk that is full, read-only, closed to this user or broken."""
 
 
 class TwoWordGroup(TyperGroup):
@@ -266,14 +262,18 @@ def main() -> None:
     try:
         app()
     except RagrayError as err:
-        print(f"ragray: {' '.join(str(err).split())}", file=sys.stderr)
+        _complain(str(err))
         sys.exit(err.exit_code)
-    except OSError as err:
-        if err.errno not in _STORAGE:
-            raise
-        reason = " ".join(str(err).split())
-        print(f"ragray: {reason}; what is finished is kept, mend that and run again", file=sys.stderr)
-        sys.exit(ArtifactError.exit_code)
+    except Exception as err:
+        failure = told(err, "ragray", then="run the same command: what is finished is kept")
+        kept = None if isinstance(failure, ArtifactError) else keep_traceback(err)
+        _complain(f"{failure}; traceback: {kept}" if kept else str(failure))
+        sys.exit(failure.exit_code)
+
+
+def _complain(text: str) -> None:
+    line = " ".join(text.split())
+    print(line if line.startswith("ragray: ") else f"ragray: {line}", file=sys.stderr)
 
 
 def _on_terminate(_signal: int, _frame: FrameType | None) -> None:

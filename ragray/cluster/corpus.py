@@ -62,6 +62,11 @@ class LotStager(UnitActor[Lot]):
         self._stager.stage(unit)
         return len(unit.sources)
 
+    def describe(self, unit: Lot) -> str:
+        """Name the files of a lot."""
+        labels = [source.label for source in unit.sources]
+        return ", ".join(labels[:3]) + (f" and {len(labels) - 3} more" if len(labels) > 3 else "")
+
 
 def ingest(sources: Sequence[str], out: Path, config: Config, *, address: str | None = None) -> IngestReport:
     """Turn sources (files, folders, globs, URIs) into a corpus; where nothing changed since the last time, nothing is done.

@@ -62,6 +62,8 @@ class EmbedReport:
 class BlockEncoder(UnitActor[Block]):
     """One actor: a `BlockWorker`."""
 
+    counts_deaths = True
+
     def set_up(self, config: EmbedConfig, threads: int) -> None:
         """Load the encoder."""
         self.worker = BlockWorker(config, self.folder, threads=threads)

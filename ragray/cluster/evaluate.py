@@ -84,6 +84,10 @@ class AnswerWorker(UnitActor[Part]):
         artifact.write_json(self.folder / unit.name, self._answer(unit.examples))
         return len(unit.examples)
 
+    def describe(self, unit: Part) -> str:
+        """Name the questions of a part."""
+        return f"answering the questions with the ids {', '.join(example.id for example in unit.examples)}"
+
     def _answer(self, examples: Sequence[Example]) -> list[dict[str, Any]]:
         questions = [example.question for example in examples]
         found = self._retriever.search(questions, self._depth) if self._retriever else [[] for _ in questions]

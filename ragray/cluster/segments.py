@@ -10,7 +10,9 @@ from typing import Protocol, TypeVar
 import faiss
 import numpy as np
 
-from ragray.errors import ArtifactError, RagrayError
+from ragray.cluster.failures import cause
+from ragray.errors import ArtifactError
+from ragray.failures import told
 from ragray.index.segment import Segment
 from ragray.index.snapshot import SEGMENTS
 from ragray.progress import Progress
@@ -48,10 +50,11 @@ def write_as_tasks(
 ) -> None:
     """Call ``write`` for every part in a task of its own, each with its own copy of the empty index (``empty``: serialised).
 
-    What tasks that were killed left half-written is removed first; an error on purpose, or of the disk, is raised here as it was there.
+    What tasks that were killed left half-written is removed first. A task whose process dies is tried again three times; an error
+    on purpose is raised here as it was there, and any other in one line.
     """
     import ray
-    from ray.exceptions import RayTaskError
+    from ray.exceptions import RayError
 
     for litter in (index / SEGMENTS).glob(".*.tmp"):
         shutil.rmtree(litter, ignore_errors=True)
@@ -66,10 +69,8 @@ def write_as_tasks(
             [ready], _ = ray.wait(list(waiting), num_returns=1)
             ray.get(ready)
             progress.advance(waiting.pop(ready).num_rows)
-    except RayTaskError as err:
-        if isinstance(err.cause, RagrayError | OSError):
-            raise err.cause from err
-        raise
+    except RayError as err:
+        raise told(cause(err), index) from err
     finally:
         for unfinished in waiting:
             ray.cancel(unfinished, force=True)

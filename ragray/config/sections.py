@@ -230,6 +230,16 @@ class ServeConfig(Section):
     max_question_chars: int = Field(4000, ge=1, description="longer questions are refused")
 
 
+class ClusterConfig(Section):
+    """The Ray cluster that a stage runs on."""
+
+    wait_s: float = Field(
+        900,
+        ge=0,
+        description="longest wait for CPUs and GPUs that other jobs hold, or that an autoscaling cluster has yet to start",
+    )
+
+
 class Config(Section):
     """Everything that can be set, a section a stage."""
 
@@ -241,3 +251,4 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     serve: ServeConfig = ServeConfig()
+    cluster: ClusterConfig = ClusterConfig()
