@@ -16,6 +16,7 @@ import numpy as np
 
 from ragray.artifact import fingerprint
 from ragray.cluster.failures import cause
+from ragray.cluster.resources import Want, require
 from ragray.embed.attempts import Attempts
 from ragray.errors import RagrayError, pack, unpack
 from ragray.failures import told
@@ -118,18 +119,22 @@ def run_units(
     units: Sequence[U],
     folder: Path,
     *args: Any,
-    num_actors: int,
-    num_cpus: float,
-    num_gpus: float = 0,
+    stage: str,
+    want: Want,
+    wait_s: float,
 ) -> Iterator[tuple[int, float]]:
     """Do units on a pool of actors, each made of ``folder`` and ``args``; yield what each counts and its seconds, as they end.
 
+    Where the cluster has no room for all of ``want``, fewer work at a time; ``wait_s``: the longest wait for the first.
+
     Raises:
+        ClusterError: the cluster has no room for a single actor.
         RagrayError: what an actor raised on purpose, with the message that it had there; or one line for anything else.
     """
     import ray.data
     from ray.exceptions import RayError
 
+    require(stage, [want], wait_s=wait_s)
     tries = folder.resolve() / TRIES_FOLDER / uuid.uuid4().hex[:8]
 
     items = ray.data.from_items([{"unit": unit} for unit in units], override_num_blocks=min(len(units), MAX_TASKS))
@@ -138,9 +143,9 @@ def run_units(
         fn_constructor_args=(str(folder.resolve()), *args),
         fn_constructor_kwargs={"tries": str(tries)},
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=min(num_actors, len(units))),
-        num_cpus=num_cpus,
-        num_gpus=num_gpus or None,
+        compute=ray.data.ActorPoolStrategy(size=min(want.count, len(units))),
+        num_cpus=want.cpus,
+        num_gpus=want.gpus or None,
     )
     try:
         for row in results.iter_rows():

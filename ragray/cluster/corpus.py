@@ -16,6 +16,7 @@ from pydantic import JsonValue
 from ragray import artifact
 from ragray.artifact import Manifest
 from ragray.cluster.actors import UnitActor, run_units
+from ragray.cluster.resources import Want
 from ragray.cluster.session import session
 from ragray.config import Config, IngestConfig
 from ragray.corpus.clean import check_languages, is_damage
@@ -130,8 +131,10 @@ def _stage(lots: Sequence[Lot], staging: Path, config: Config, address: str | No
         return
     num_files = sum(len(lot.sources) for lot in todo)
     with session(address), Progress("ingest", total=num_files, unit="files") as progress:
-        num_actors = config.ingest.num_workers
-        for count, _ in run_units(LotStager, todo, staging, config, num_actors=num_actors, num_cpus=1):
+        want = Want("actor", min(config.ingest.num_workers, len(todo)), "ingest.num_workers", cpus=1, together=1)
+        for count, _ in run_units(
+            LotStager, todo, staging, config, stage="ingest", want=want, wait_s=config.cluster.wait_s
+        ):
             progress.advance(count)
 
 

@@ -11,6 +11,7 @@ import faiss
 import numpy as np
 
 from ragray.cluster.failures import cause
+from ragray.cluster.resources import Want, require
 from ragray.errors import ArtifactError
 from ragray.failures import told
 from ragray.index.segment import Segment
@@ -46,7 +47,14 @@ def is_written(index: Path, part: Part, dim: int) -> bool:
 
 
 def write_as_tasks(
-    parts: Sequence[P], write: Callable[[P, faiss.Index], None], index: Path, empty: np.ndarray, progress: Progress
+    parts: Sequence[P],
+    write: Callable[[P, faiss.Index], None],
+    index: Path,
+    empty: np.ndarray,
+    progress: Progress,
+    *,
+    stage: str,
+    wait_s: float,
 ) -> None:
     """Call ``write`` for every part in a task of its own, each with its own copy of the empty index (``empty``: serialised).
 
@@ -56,6 +64,7 @@ def write_as_tasks(
     import ray
     from ray.exceptions import RayError
 
+    require(stage, [Want("task", len(parts), "the load of the cluster", cpus=1, together=1)], wait_s=wait_s)
     for litter in (index / SEGMENTS).glob(".*.tmp"):
         shutil.rmtree(litter, ignore_errors=True)
     empty_bytes, dim = ray.put(empty), faiss.deserialize_index(empty).d

@@ -16,9 +16,10 @@ from typing import Any
 from ragray import artifact
 from ragray.cluster.failures import PeerLostError, cause, is_death, is_peer_loss
 from ragray.cluster.fit import STATE_FOLDER, fit, prepare_state, temporary_checkpoint
-from ragray.cluster.retrieve import RetrieverPool, retriever_pool
+from ragray.cluster.resources import Want, require
+from ragray.cluster.retrieve import RetrieverPool, pool_want, retriever_pool
 from ragray.cluster.session import session
-from ragray.config import Config, EncoderConfig, RetrieveConfig
+from ragray.config import Config, EncoderConfig, RetrieveConfig, TrainConfig
 from ragray.embed.encoder import load_encoder
 from ragray.errors import RagrayError, TrainingError, first_line
 from ragray.examples import read_examples
@@ -90,15 +91,24 @@ def train_rag(
             loss = float(str(artifact.read_manifest(out, "run").facts["final_loss"]))
             return TrainReport(out, schedule.num_steps, loss, monotonic() - started, True)
         _claim(out, key, restart)
-        with session(address), retriever_pool(index, config.retrieve, snapshot=snapshot.name) as pool:
-            resumed = prepare_state(out)
-            setup = WorkerSetup(
-                str(out.resolve()), str(generator), snapshot.encoder_config, questions, pool, config, resumed
+        with session(address):
+            require(
+                "train", [_workers(config.train), pool_want(snapshot, config.retrieve)], wait_s=config.cluster.wait_s
             )
-            with Progress("train", total=schedule.num_steps, unit="steps") as progress, _following(out, progress):
-                loss = float(fit(train_worker, setup, out, config))
+            with retriever_pool(index, config.retrieve, snapshot=snapshot.name) as pool:
+                resumed = prepare_state(out)
+                setup = WorkerSetup(
+                    str(out.resolve()), str(generator), snapshot.encoder_config, questions, pool, config, resumed
+                )
+                with Progress("train", total=schedule.num_steps, unit="steps") as progress, _following(out, progress):
+                    loss = float(fit(train_worker, setup, out, config))
         _publish(out, key, snapshot, config, schedule, loss)
     return TrainReport(out, schedule.num_steps, loss, monotonic() - started, False)
+
+
+def _workers(config: TrainConfig) -> Want:
+    settings = "train.num_workers, train.cpus_per_worker or train.gpus_per_worker"
+    return Want("worker", config.num_workers, settings, config.cpus_per_worker, config.gpus_per_worker)
 
 
 def _decisive(config: Config) -> list[dict[str, Any]]:
