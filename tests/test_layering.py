@@ -16,7 +16,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
         "errors",
-        "failures",
+        "failures interrupts",
         "types",
         "progress",
         "config",

@@ -72,12 +72,11 @@ def shortage(stage: str, wants: Sequence[Want], nodes: Sequence[Node]) -> str:
         if wanted > has + SMALLEST / 2:
             return _compared(stage, asking, resource, wanted, f"the cluster has {has:g}")
     for want in wants:
-        if sum(node.room_for(want) for node in nodes) < want.needed:
-            scarce = max(
-                ("CPU", "GPU"), key=lambda resource: want.of(resource) / max(_largest(nodes, resource), SMALLEST)
-            )
-            found = f"of the cluster's {len(nodes)} nodes the largest has {_largest(nodes, scarce):g}"
-            return _compared(stage, [want], scarce, want.needed * want.of(scarce), found)
+        room = sum(node.room_for(want) for node in nodes)
+        if room < want.needed:
+            largest = " and ".join(f"{_largest(nodes, name):g} {name}s" for name in _bundle(want))
+            found = f"the cluster's {len(nodes)} nodes have room for {room}, none has more than {largest}"
+            return f"{stage}: {_each(want, _reserved(want))} wanted, {found}; {_advice([want])}"
     return ""
 
 
@@ -184,10 +183,13 @@ def _largest(nodes: Sequence[Node], resource: str) -> float:
 
 def _compared(stage: str, asking: Sequence[Want], resource: str, total: float, found: str) -> str:
     parts = " + ".join(_each(want, _amount(want.of(resource), resource)) for want in asking)
-    settings = ", ".join(dict.fromkeys(want.settings for want in asking))
     alone = len(asking) == 1 and asking[0].needed == 1
     sum_of = "" if alone else f" = {_amount(total, resource)}"
-    return f"{stage}: {parts}{sum_of} wanted, {found}; lower {settings}, or join a larger cluster with --address"
+    return f"{stage}: {parts}{sum_of} wanted, {found}; {_advice(asking)}"
+
+
+def _advice(wants: Sequence[Want]) -> str:
+    return f"lower {', '.join(dict.fromkeys(want.settings for want in wants))}, or join a larger cluster with --address"
 
 
 def _each(want: Want, amount: str, count: int | None = None) -> str:

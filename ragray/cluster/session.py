@@ -33,11 +33,13 @@ ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
-"""Set before Ray is imported, unless the user has set them: no telemetry, no token file in $HOME, prompt reports."""
+"""Set before Ray is imported, unless the user has set them: no telemetry, no token file in $HOME, prompt reports, and
+SIGTERM is left to Python, where Ray's C++ core would print its stack and abort."""
 
 
 def prepare_environment() -> None:
@@ -84,7 +86,7 @@ def session(address: str | None = None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _keeping_our_handler() -> Iterator[None]:
-    """Put back the handler of SIGTERM that was set in Python, if there was one: Ray sets its own, which prints C++ frames."""
+    """Put back the handler of SIGTERM that was set in Python, if there was one: Ray sets its own, which exits with another code."""
     handler = signal.getsignal(signal.SIGTERM)
     yield
     if callable(handler) and threading.current_thread() is threading.main_thread():

@@ -44,17 +44,17 @@ POOL = Want("actor", 20, "embed.cpus_per_worker", cpus=2, together=1)
         (
             [POOL],
             [Node(1), Node(1)],
-            "train: 1 actor x 2 CPUs wanted, of the cluster's 2 nodes the largest has 1; lower",
+            "train: 1 actor x 2 CPUs wanted, the cluster's 2 nodes have room for 0, none has more than 1 CPUs; lower",
         ),
         (
             [LEARNERS],
             [Node(0, gpus=1), Node(8)],
-            "train: 1 worker x 1 CPU wanted, of the cluster's 2 nodes the largest",
+            "train: 1 worker x 1 CPU and 1 GPU wanted, the cluster's 2 nodes have room for 0, none has more than 8 CPUs and 1 GPUs",
         ),
         (
             [Want("worker", 3, "s", cpus=3)],
             [Node(5), Node(5)],
-            "train: 3 workers x 3 CPUs = 9 CPUs wanted, of the cluster's 2 nodes the largest has 5; lower s",
+            "train: 3 workers x 3 CPUs wanted, the cluster's 2 nodes have room for 2, none has more than 5 CPUs; lower s",
         ),
     ],
 )

@@ -1,20 +1,19 @@
-"""The stages as commands, and `main`, which turns an error into one line and an exit code."""
+"""The stages as commands, and `run`, which turns an error into one line and an exit code."""
 
 from __future__ import annotations
 
 import json
 import logging
 import re
-import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from ragray import interrupts
 from ragray.cli.index import index_app
 from ragray.cli.measure import evaluate, evaluate_retrieval, score
 from ragray.cli.options import (
@@ -36,7 +35,7 @@ from ragray.cli.options import (
     took,
 )
 from ragray.config import Config, load_config, to_yaml
-from ragray.errors import ArtifactError, InputError, RagrayError
+from ragray.errors import ArtifactError, InputError
 from ragray.failures import keep_traceback, told
 
 HELP = """Train and serve retrieval-augmented generation over large corpora on a Ray cluster.
@@ -251,22 +250,20 @@ def config_schema() -> None:
     say(json.dumps(Config.model_json_schema(), indent=2))
 
 
-def main() -> None:
+def run() -> None:
     """Run the command line; what ragray raises on purpose becomes one line on stderr and its exit code."""
     from ragray.cluster.session import prepare_environment
 
     prepare_environment()
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("ragray").setLevel(logging.INFO)
-    signal.signal(signal.SIGTERM, _on_terminate)
     try:
         app()
-    except RagrayError as err:
-        _complain(str(err))
-        sys.exit(err.exit_code)
     except Exception as err:
+        if interrupts.received():
+            interrupts.end()  # it broke because it was told to end
         failure = told(err, "ragray", then="run the same command: what is finished is kept")
-        kept = None if isinstance(failure, ArtifactError) else keep_traceback(err)
+        kept = None if failure is err or isinstance(failure, ArtifactError) else keep_traceback(err)
         _complain(f"{failure}; traceback: {kept}" if kept else str(failure))
         sys.exit(failure.exit_code)
 
@@ -274,8 +271,3 @@ def main() -> None:
 def _complain(text: str) -> None:
     line = " ".join(text.split())
     print(line if line.startswith("ragray: ") else f"ragray: {line}", file=sys.stderr)
-
-
-def _on_terminate(_signal: int, _frame: FrameType | None) -> None:
-    """End as on Ctrl-C, so that everything that was started is stopped."""
-    raise SystemExit(143)
