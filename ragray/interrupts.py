@@ -31,6 +31,8 @@ class _State:
     def __init__(self) -> None:
         self.first = 0
         """The first signal, 0 before."""
+        self.is_raised = False
+        """Whether the main thread was told."""
         self.grace_s = GRACE_S
         self.until = 0.0
         self.below: set[tuple[int, str]] = set()
@@ -87,10 +89,10 @@ def end() -> NoReturn:
 
 def _on_signal(number: int, _frame: FrameType | None) -> None:
     """Raise once; while what was begun is being ended, further signals would only disturb that."""
-    already = _state.first
     _note(number)
-    if already:
+    if _state.is_raised:
         return
+    _state.is_raised = True
     sys.unraisablehook = lambda _: None  # what breaks now breaks because we end
     threading.excepthook = lambda _: None
     raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
