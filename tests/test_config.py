@@ -1,6 +1,7 @@
 """Configuration: what is read, what wins, what is refused and with which words."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -231,3 +232,24 @@ def test_the_schema_is_json_that_knows_every_key_and_refuses_others() -> None:
     }
     assert {f"{name}.{key}" for name, section in sections.items() for key in section["properties"]} == set(known_keys())
     assert all(section["additionalProperties"] is False for section in [schema, *sections.values()])
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "train.seed=-1", "index.seed=-1", "index.seed=2147483647", "train.seed=99999999999",
+        "embed.gpus_per_worker=1.5", "evaluate.gpus_per_worker=0.00001", "train.gpus_per_worker=-1",
+        "train.cpus_per_worker=0", "train.cpus_per_worker=0.00001", "train.num_workers=1000000", "retrieve.threads=100000",
+        "train.epochs=inf", "train.generator_lr=nan", "index.memory_gib=inf", "train.k=5000", "cluster.wait_s=-1",
+    ],
+)  # fmt: skip
+def test_a_number_that_could_only_fail_later_is_refused_and_named(override: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(override.partition("=")[0])):
+        load_config(None, [override])
+
+
+@pytest.mark.parametrize(
+    "override", ["train.seed=2147483646", "index.seed=0", "embed.gpus_per_worker=0.25", "train.gpus_per_worker=2"]
+)
+def test_what_every_library_takes_is_allowed(override: str) -> None:
+    load_config(None, [override])

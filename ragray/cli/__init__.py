@@ -4,25 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ragray.cli.entry import main as main
+
 if TYPE_CHECKING:
     from ragray.cli.commands import app as app
 
 __all__ = ["app", "main"]
-
-
-def main() -> None:
-    """Run the command line; Ctrl-C and SIGTERM end it from here on, also while it imports."""
-    from ragray import interrupts
-
-    interrupts.watch()
-    try:
-        from ragray.cli.commands import run
-
-        run()
-    except (KeyboardInterrupt, SystemExit):
-        if interrupts.received():
-            interrupts.end()
-        raise
 
 
 def __getattr__(name: str) -> object:

@@ -1,5 +1,5 @@
 """`python -m ragray.cli`."""
 
-from ragray.cli import main
+from ragray.cli.entry import main
 
 main()

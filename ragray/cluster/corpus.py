@@ -131,7 +131,7 @@ def _stage(lots: Sequence[Lot], staging: Path, config: Config, address: str | No
         return
     num_files = sum(len(lot.sources) for lot in todo)
     with session(address), Progress("ingest", total=num_files, unit="files") as progress:
-        want = Want("actor", min(config.ingest.num_workers, len(todo)), "ingest.num_workers", cpus=1, together=1)
+        want = Want("actor", min(config.ingest.num_workers, len(todo)), ("ingest.num_workers",), cpus=1, together=1)
         for count, _ in run_units(
             LotStager, todo, staging, config, stage="ingest", want=want, wait_s=config.cluster.wait_s
         ):

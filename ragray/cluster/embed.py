@@ -36,7 +36,7 @@ from ragray.errors import ArtifactError, ConfigError, CorruptArtifactError, NotA
 from ragray.progress import Progress
 
 PLAN_NAME = "plan.json"
-SETTINGS = "embed.cpus_per_worker or embed.gpus_per_worker"
+SETTINGS = ("embed.cpus_per_worker", "embed.gpus_per_worker")
 """What lowers the resources that one actor wants."""
 
 logger = logging.getLogger("ragray")

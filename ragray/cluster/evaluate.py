@@ -197,7 +197,7 @@ def _answers(
     if todo:
         count = sum(len(part.examples) for part in todo)
         settings = config.evaluate
-        lower = "evaluate.cpus_per_worker or evaluate.gpus_per_worker"
+        lower = ("evaluate.cpus_per_worker", "evaluate.gpus_per_worker")
         with session(address), Progress("evaluate", total=count, unit="questions") as progress:
             for answered, _ in run_units(
                 AnswerWorker,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
@@ -31,7 +31,7 @@ class Want:
 
     what: str
     count: int
-    settings: str
+    settings: tuple[str, ...]
     cpus: float = 0
     gpus: float = 0
     together: int | None = None
@@ -76,7 +76,7 @@ def shortage(stage: str, wants: Sequence[Want], nodes: Sequence[Node]) -> str:
         if room < want.needed:
             largest = " and ".join(f"{_largest(nodes, name):g} {name}s" for name in _bundle(want))
             found = f"the cluster's {len(nodes)} nodes have room for {room}, none has more than {largest}"
-            return f"{stage}: {_each(want, _reserved(want))} wanted, {found}; {_advice([want])}"
+            return f"{stage}: {_each(want, _reserved(want))} wanted, {found}; {_advice([want], _bundle(want))}"
     return ""
 
 
@@ -156,9 +156,11 @@ def _await_room(stage: str, wants: Sequence[Want], wait_s: float) -> None:
             free, total = (_node(found()) for found in (ray.available_resources, ray.cluster_resources))
             state = f"{free.cpus:g} of the cluster's {total.cpus:g} CPUs and {free.gpus:g} of its {total.gpus:g} GPUs are free"
             if waited >= wait_s:
-                settings = ", ".join(dict.fromkeys(want.settings for want in wants))
+                scarce = {name for want in wants for name in _bundle(want)}
+                settings = _settings(wants, scarce)
                 raise ClusterError(
-                    f"{stage}: {wanted(wants)} wanted, {state} after {waited:.0f} s; end other jobs, lower {settings}, "
+                    f"{stage}: {wanted(wants)} wanted, {state} after {waited:.0f} s; end other jobs, "
+                    f"{f'lower {settings}, ' if settings else ''}"
                     "or wait longer with cluster.wait_s"
                 )
             if waited >= SILENT_S and waited - said >= SAY_EVERY_S:
@@ -185,11 +187,21 @@ def _compared(stage: str, asking: Sequence[Want], resource: str, total: float, f
     parts = " + ".join(_each(want, _amount(want.of(resource), resource)) for want in asking)
     alone = len(asking) == 1 and asking[0].needed == 1
     sum_of = "" if alone else f" = {_amount(total, resource)}"
-    return f"{stage}: {parts}{sum_of} wanted, {found}; {_advice(asking)}"
+    return f"{stage}: {parts}{sum_of} wanted, {found}; {_advice(asking, [resource])}"
 
 
-def _advice(wants: Sequence[Want]) -> str:
-    return f"lower {', '.join(dict.fromkeys(want.settings for want in wants))}, or join a larger cluster with --address"
+def _advice(wants: Sequence[Want], scarce: Collection[str]) -> str:
+    settings = _settings(wants, scarce)
+    return f"{f'lower {settings}, or ' if settings else ''}join a larger cluster with --address"
+
+
+def _settings(wants: Sequence[Want], scarce: Collection[str]) -> str:
+    """Name the settings that lower what is scarce."""
+    others = [f"{name.lower()}s_per" for name in ("CPU", "GPU") if name not in scarce]
+    names = dict.fromkeys(
+        name for want in wants for name in want.settings if not any(other in name for other in others)
+    )
+    return " or ".join(names)
 
 
 def _each(want: Want, amount: str, count: int | None = None) -> str:

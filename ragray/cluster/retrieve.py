@@ -23,7 +23,7 @@ from ragray.types import Hit
 def pool_want(snapshot: Snapshot, config: RetrieveConfig) -> Want:
     """Return what a pool over a snapshot reserves."""
     count = _num_shards(snapshot, config) * config.num_replicas
-    settings = "retrieve.num_replicas, retrieve.num_shards or retrieve.cpus_per_actor"
+    settings = ("retrieve.num_replicas", "retrieve.num_shards", "retrieve.cpus_per_actor")
     return Want("retriever actor", count, settings, cpus=config.cpus_per_actor)
 
 

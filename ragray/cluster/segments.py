@@ -64,7 +64,7 @@ def write_as_tasks(
     import ray
     from ray.exceptions import RayError
 
-    require(stage, [Want("task", len(parts), "the load of the cluster", cpus=1, together=1)], wait_s=wait_s)
+    require(stage, [Want("task", len(parts), (), cpus=1, together=1)], wait_s=wait_s)
     for litter in (index / SEGMENTS).glob(".*.tmp"):
         shutil.rmtree(litter, ignore_errors=True)
     empty_bytes, dim = ray.put(empty), faiss.deserialize_index(empty).d

@@ -83,9 +83,9 @@ def running(index: Path, run: Path | None, config: Config, *, address: str | Non
 def deployment_wants(config: ServeConfig) -> list[Want]:
     """Return what the deployments of `application` reserve; Serve's own actors reserve nothing."""
     return [
-        Want("Gateway", 1, "the load of the cluster", cpus=0.1),
-        Want("Retriever", config.retriever_replicas, "serve.retriever_replicas", cpus=0.5),
-        Want("Generator", config.generator_replicas, "serve.generator_replicas", cpus=1),
+        Want("Gateway", 1, (), cpus=0.1),
+        Want("Retriever", config.retriever_replicas, ("serve.retriever_replicas",), cpus=0.5),
+        Want("Generator", config.generator_replicas, ("serve.generator_replicas",), cpus=1),
     ]
 
 

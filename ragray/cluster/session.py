@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from ragray.errors import RagrayError, first_line
+from ragray.errors import ClusterError, first_line
 
 NAMESPACE = "ragray"
 LOCAL_OBJECT_STORE_BYTES = 256 << 20
@@ -56,7 +56,7 @@ def session(address: str | None = None) -> Iterator[None]:
     machine that ends with the block. A cluster that was joined is left as it was.
 
     Raises:
-        RagrayError: no cluster answers at the address, or none could be started here.
+        ClusterError: no cluster answers at the address, it cannot be used, or none could be started here.
     """
     prepare_environment()
     import ray
@@ -73,15 +73,32 @@ def session(address: str | None = None) -> Iterator[None]:
                 ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
             else:
                 _start_local()
-    except OSError as err:
-        reason = first_line(err)
-        raise RagrayError(f"no Ray cluster answers at {address} ({reason}); check --address and RAY_ADDRESS") from err
+    except Exception as err:
+        if not address:
+            raise
+        raise unusable(address, err) from err
     for name in ("ray.data", "ray.train", "ray.serve"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def unusable(address: str, error: Exception) -> ClusterError:
+    """Say in one line why a cluster cannot be joined."""
+    if isinstance(error, OSError):
+        return ClusterError(
+            f"no Ray cluster answers at {address} ({first_line(error)}); check --address and RAY_ADDRESS"
+        )
+    reason = first_line(error)
+    if reason.startswith("Version mismatch"):
+        reason, advice = " ".join(str(error).split()), "install the cluster's versions of Ray and Python here"
+    elif "auth" in f"{type(error).__name__} {reason}".lower():
+        advice = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on the cluster"
+    else:
+        advice = "check --address and RAY_ADDRESS"
+    return ClusterError(f"the Ray cluster at {address} cannot be joined ({reason}); {advice}")
 
 
 @contextlib.contextmanager
@@ -116,7 +133,7 @@ def _start_local() -> None:
             if type(err) is not Exception:  # what Ray raises where a process of its own did not come up in time
                 raise
             if attempt == START_ATTEMPTS:
-                raise RagrayError(
+                raise ClusterError(
                     f"Ray did not start on this machine in {attempt} attempts ({first_line(err)}); "
                     "try again when it is less busy, or join a cluster with --address; "
                     "Ray's own logs are in /tmp/ray/session_latest/logs"

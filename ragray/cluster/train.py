@@ -107,7 +107,7 @@ def train_rag(
 
 
 def _workers(config: TrainConfig) -> Want:
-    settings = "train.num_workers, train.cpus_per_worker or train.gpus_per_worker"
+    settings = ("train.num_workers", "train.cpus_per_worker", "train.gpus_per_worker")
     return Want("worker", config.num_workers, settings, config.cpus_per_worker, config.gpus_per_worker)
 
 

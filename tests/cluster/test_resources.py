@@ -10,10 +10,10 @@ import pytest
 from ragray.cluster.resources import Node, Want, names_node_types, require, shortage
 from ragray.errors import ClusterError
 
-WORKERS = Want("worker", 8, "train.num_workers", cpus=1)
-RETRIEVERS = Want("retriever actor", 1, "retrieve.num_replicas", cpus=0.5)
-LEARNERS = Want("worker", 1, "train.gpus_per_worker", cpus=1, gpus=1)
-POOL = Want("actor", 20, "embed.cpus_per_worker", cpus=2, together=1)
+WORKERS = Want("worker", 8, ("train.num_workers",), cpus=1)
+RETRIEVERS = Want("retriever actor", 1, ("retrieve.num_replicas",), cpus=0.5)
+LEARNERS = Want("worker", 1, ("train.cpus_per_worker", "train.gpus_per_worker"), cpus=1, gpus=1)
+POOL = Want("actor", 20, ("embed.cpus_per_worker",), cpus=2, together=1)
 
 
 @pytest.mark.parametrize(
@@ -22,17 +22,17 @@ POOL = Want("actor", 20, "embed.cpus_per_worker", cpus=2, together=1)
         ([WORKERS], [Node(8)], ""),
         ([WORKERS], [Node(4), Node(4)], ""),
         ([WORKERS, RETRIEVERS], [Node(8.5)], ""),
-        ([Want("worker", 10, "s", cpus=0.1)], [Node(1)], ""),
+        ([Want("worker", 10, ("s",), cpus=0.1)], [Node(1)], ""),
         ([POOL], [Node(2)], ""),
-        ([Want("actor", 4, "s")], [Node(0)], ""),
+        ([Want("actor", 4, ("s",))], [Node(0)], ""),
         ([LEARNERS], [Node(8), Node(1, gpus=1)], ""),
-        ([Want("worker", 2, "s", cpus=1, gpus=0.5)], [Node(8, gpus=1)], ""),
+        ([Want("worker", 2, ("s",), cpus=1, gpus=0.5)], [Node(8, gpus=1)], ""),
         ([], [], ""),
         (
             [WORKERS, RETRIEVERS],
             [Node(8)],
             "train: 8 workers x 1 CPU + 1 retriever actor x 0.5 CPU = 8.5 CPUs wanted, the cluster has 8; "
-            "lower train.num_workers, retrieve.num_replicas, or join a larger cluster with --address",
+            "lower train.num_workers or retrieve.num_replicas, or join a larger cluster with --address",
         ),
         ([WORKERS], [Node(4), Node(3)], "train: 8 workers x 1 CPU = 8 CPUs wanted, the cluster has 7; lower"),
         ([WORKERS], [], "train: 8 workers x 1 CPU = 8 CPUs wanted, the cluster has 0; lower"),
@@ -52,7 +52,7 @@ POOL = Want("actor", 20, "embed.cpus_per_worker", cpus=2, together=1)
             "train: 1 worker x 1 CPU and 1 GPU wanted, the cluster's 2 nodes have room for 0, none has more than 8 CPUs and 1 GPUs",
         ),
         (
-            [Want("worker", 3, "s", cpus=3)],
+            [Want("worker", 3, ("s",), cpus=3)],
             [Node(5), Node(5)],
             "train: 3 workers x 3 CPUs wanted, the cluster's 2 nodes have room for 2, none has more than 5 CPUs; lower s",
         ),
