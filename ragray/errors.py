@@ -17,11 +17,16 @@
     ├── MissingPackageError    an optional package is not installed
     ├── TrainingError          a training run that cannot start or go on
     ├── ServingError           a service that cannot start
-    └── OverloadedError        a service that has more to do than it may queue
+    ├── OverloadedError        a service that has more to do than it may queue
+    └── ClusterError           a Ray cluster that cannot be joined, or has too little of what a stage needs
 
 Each takes exactly one message, so that it survives a trip through Ray. The command line prints the message and exits with
 ``exit_code``.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
 
 
 class RagrayError(Exception):
@@ -113,15 +118,25 @@ class OverloadedError(RagrayError):
     exit_code = 9
 
 
+class ClusterError(RagrayError):
+    """A Ray cluster cannot be joined, or it has fewer CPUs or GPUs than a stage wants."""
+
+    exit_code = 10
+
+
 def pack(error: RagrayError | None) -> tuple[str, str]:
     """Return kind and message, to be sent by a process whose traces nobody is to read; both empty without an error."""
-    return (type(error).__name__, str(error)) if error else ("", "")
+    return (f"{type(error).__module__}:{type(error).__qualname__}", str(error)) if error else ("", "")
 
 
 def unpack(kind: str, message: str) -> RagrayError:
-    """Return the error that `pack` was given."""
-    found: RagrayError = globals().get(kind, RagrayError)(message)
-    return found
+    """Return the error that `pack` was given; a `RagrayError` where its kind cannot be imported here."""
+    module, _, name = kind.partition(":")
+    try:
+        found = getattr(import_module(module), name, RagrayError)
+    except (ImportError, ValueError):
+        found = RagrayError
+    return found(message) if isinstance(found, type) and issubclass(found, RagrayError) else RagrayError(message)
 
 
 def require_utf8(text: str, what: str) -> None:

@@ -2,6 +2,7 @@
 
 import fnmatch
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -286,3 +287,24 @@ def test_every_pattern_of_used_settings_names_some_setting() -> None:
     known = [*known_keys(), "examples.x", "cluster.x"]
     for patterns in USED.values():
         assert [pattern for pattern in patterns if not fnmatch.filter(known, pattern)] == []
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "train.seed=-1", "index.seed=-1", "index.seed=2147483647", "train.seed=99999999999",
+        "embed.gpus_per_worker=1.5", "evaluate.gpus_per_worker=0.00001", "train.gpus_per_worker=-1",
+        "train.cpus_per_worker=0", "train.cpus_per_worker=0.00001", "train.num_workers=1000000", "retrieve.threads=100000",
+        "train.epochs=inf", "train.generator_lr=nan", "index.memory_gib=inf", "train.k=5000", "cluster.wait_s=-1",
+    ],
+)  # fmt: skip
+def test_a_number_that_could_only_fail_later_is_refused_and_named(override: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(override.partition("=")[0])):
+        load_config(None, [override])
+
+
+@pytest.mark.parametrize(
+    "override", ["train.seed=2147483646", "index.seed=0", "embed.gpus_per_worker=0.25", "train.gpus_per_worker=2"]
+)
+def test_what_every_library_takes_is_allowed(override: str) -> None:
+    load_config(None, [override])

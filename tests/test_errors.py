@@ -69,3 +69,17 @@ def test_every_error_says_when_it_is_raised(error: type[RagrayError]) -> None:
 def test_catching_a_branch_catches_its_leaves() -> None:
     with pytest.raises(ArtifactError):
         raise CorruptArtifactError("part.parquet: 3 bytes, the manifest says 5")
+
+
+class ElsewhereError(ArtifactError):
+    """An error that is defined outside of `ragray.errors`."""
+
+
+def test_an_error_defined_elsewhere_survives_packing() -> None:
+    found = unpack(*pack(ElsewhereError("x")))
+    assert (type(found), found.exit_code) == (ElsewhereError, ArtifactError.exit_code)
+
+
+@pytest.mark.parametrize("kind", ["", "no.such.module:Error", "os:PathLike", "os.path:join", ":"])
+def test_what_is_no_error_of_ours_is_unpacked_as_the_base(kind: str) -> None:
+    assert type(unpack(kind, "x")) is RagrayError

@@ -17,6 +17,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     for layer in (
         "errors",
         "jsontext text types",
+        "failures interrupts",
         "progress",
         "config",
         "artifact",

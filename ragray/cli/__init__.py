@@ -1,5 +1,21 @@
 """The command line. In: arguments. Out: one function called, its result printed; an error is one line on stderr and an exit code."""
 
-from ragray.cli.main import app, main
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ragray.cli.entry import main as main
+
+if TYPE_CHECKING:
+    from ragray.cli.commands import app as app
 
 __all__ = ["app", "main"]
+
+
+def __getattr__(name: str) -> object:
+    """Give `app` when it is asked for: to import it takes longer than a process should be without `main`'s care."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from ragray.cli.commands import app
+
+    return app

@@ -1,5 +1,5 @@
 """`python -m ragray.cli`."""
 
-from ragray.cli.main import main
+from ragray.cli.entry import main
 
 main()

@@ -91,7 +91,10 @@ def compact_index(index: Path, config: Config, *, address: str | None = None) ->
                 session(address),
                 Progress("compact", total=sum(p.num_rows for p in todo), unit="passages") as progress,
             ):
-                write_as_tasks(todo, write, index, faiss.serialize_index(empty), progress)
+                write_as_tasks(
+                    todo, write, index, faiss.serialize_index(empty), progress,
+                    stage="index compact", wait_s=config.cluster.wait_s,
+                )  # fmt: skip
         refs = [SegmentRef(name=part.name, num_rows=part.num_rows) for part in parts]
         changes = {"factory": plan.factory, "nprobe": plan.nprobe, "ef_search": plan.ef_search}
         changes |= {"over_retrieve": plan.over_retrieve, "lexical": lexical, "recall_at_10": None}

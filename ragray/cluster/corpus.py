@@ -16,6 +16,7 @@ from pydantic import JsonValue
 from ragray import artifact
 from ragray.artifact import Manifest
 from ragray.cluster.actors import UnitActor, run_units
+from ragray.cluster.resources import Want
 from ragray.cluster.session import session
 from ragray.config import Config, IngestConfig
 from ragray.corpus.clean import check_languages, is_damage
@@ -61,6 +62,11 @@ class LotStager(UnitActor[Lot]):
         """Stage a lot; it counts its files."""
         self._stager.stage(unit)
         return len(unit.sources)
+
+    def describe(self, unit: Lot) -> str:
+        """Name the files of a lot."""
+        labels = [source.label for source in unit.sources]
+        return ", ".join(labels[:3]) + (f" and {len(labels) - 3} more" if len(labels) > 3 else "")
 
 
 def ingest(sources: Sequence[str], out: Path, config: Config, *, address: str | None = None) -> IngestReport:
@@ -125,8 +131,10 @@ def _stage(lots: Sequence[Lot], staging: Path, config: Config, address: str | No
         return
     num_files = sum(len(lot.sources) for lot in todo)
     with session(address), Progress("ingest", total=num_files, unit="files") as progress:
-        num_actors = config.ingest.num_workers
-        for count, _ in run_units(LotStager, todo, staging, config, num_actors=num_actors, num_cpus=1):
+        want = Want("actor", min(config.ingest.num_workers, len(todo)), ("ingest.num_workers",), cpus=1, together=1)
+        for count, _ in run_units(
+            LotStager, todo, staging, config, stage="ingest", want=want, wait_s=config.cluster.wait_s
+        ):
             progress.advance(count)
 
 

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from ragray import artifact
 from ragray.cluster.actors import UnitActor, run_units
+from ragray.cluster.resources import Want
 from ragray.cluster.session import has_cluster, session
 from ragray.config import Config, EmbedConfig
 from ragray.corpus.table import QUARANTINE_NAME, Corpus
@@ -36,6 +37,8 @@ from ragray.jsontext import to_json
 from ragray.progress import Progress
 
 PLAN_NAME = "plan.json"
+SETTINGS = ("embed.cpus_per_worker", "embed.gpus_per_worker")
+"""What lowers the resources that one actor wants."""
 
 logger = logging.getLogger("ragray")
 
@@ -62,6 +65,8 @@ class EmbedReport:
 
 class BlockEncoder(UnitActor[Block]):
     """One actor: a `BlockWorker`."""
+
+    counts_deaths = True
 
     def set_up(self, config: EmbedConfig, threads: int) -> None:
         """Load the encoder."""
@@ -105,7 +110,11 @@ def embed_corpus(
         todo = missing_blocks(out, blocks, full=True)  # no manifest vouches for them yet
         for block in todo:
             (out / BLOCK_FOLDER / block.name).unlink(missing_ok=True)
-        encode_seconds = _embed_missing(todo, out, settings, address, start_ray) if todo else 0.0
+        encode_seconds = (
+            _embed_missing(todo, out, config.model_copy(update={"embed": settings}), address, start_ray)
+            if todo
+            else 0.0
+        )
         refused = _finish(out, blocks, source, encoder, settings, key)
     computed = sum(block.num_rows for block in todo)
     return EmbedReport(source.num_passages - refused, computed, monotonic() - started, encode_seconds, encoder, refused)
@@ -165,23 +174,23 @@ def _drop_damaged(out: Path) -> None:
                 path.unlink()
 
 
-def _embed_missing(
-    todo: Sequence[Block], out: Path, config: EmbedConfig, address: str | None, start_ray: bool
-) -> float:
+def _embed_missing(todo: Sequence[Block], out: Path, config: Config, address: str | None, start_ray: bool) -> float:
     """Embed blocks; forget who died over what if it ends in an error that the user is to mend."""
     total = sum(block.num_rows for block in todo)
     try:
-        if not (start_ray or config.gpus_per_worker or has_cluster(address)):
+        if not (start_ray or config.embed.gpus_per_worker or has_cluster(address)):
             with Progress("embed", total=total, unit="passages") as progress:
-                return embed_in_processes(todo, out.resolve(), config, lambda block: progress.advance(block.num_rows))
+                return embed_in_processes(
+                    todo, out.resolve(), config.embed, lambda block: progress.advance(block.num_rows)
+                )
         with session(address), Progress("embed", total=total, unit="passages") as progress:
-            return _run(todo, out, config, progress)
+            return _run(todo, out, config.embed, config.cluster.wait_s, progress)
     except (RagrayError, KeyboardInterrupt, SystemExit):
         shutil.rmtree(out / ATTEMPT_FOLDER, ignore_errors=True)
         raise
 
 
-def _run(todo: Sequence[Block], out: Path, config: EmbedConfig, progress: Progress) -> float:
+def _run(todo: Sequence[Block], out: Path, config: EmbedConfig, wait_s: float, progress: Progress) -> float:
     """Embed the blocks on an actor pool; return the seconds that actors spent on them, divided by the number of actors."""
     num_actors = min(config.num_workers, len(todo))
     seconds = 0.0
@@ -191,9 +200,9 @@ def _run(todo: Sequence[Block], out: Path, config: EmbedConfig, progress: Progre
         out,
         config,
         max(1, int(config.cpus_per_worker)),
-        num_actors=num_actors,
-        num_cpus=config.cpus_per_worker,
-        num_gpus=config.gpus_per_worker,
+        stage="embed",
+        want=Want("actor", num_actors, SETTINGS, config.cpus_per_worker, config.gpus_per_worker, together=1),
+        wait_s=wait_s,
     ):
         progress.advance(count)
         seconds += took

@@ -13,6 +13,7 @@ from typing import Any
 
 from ragray import artifact
 from ragray.cluster.actors import UnitActor, run_units
+from ragray.cluster.resources import Want
 from ragray.cluster.session import session
 from ragray.config import Config, EncoderConfig
 from ragray.errors import ConfigError
@@ -94,6 +95,10 @@ class AnswerWorker(UnitActor[Part]):
         """Answer the questions of a part."""
         artifact.write_json(self.folder / unit.name, self._answer(unit.examples))
         return len(unit.examples)
+
+    def describe(self, unit: Part) -> str:
+        """Name the questions of a part."""
+        return f"answering the questions with the ids {', '.join(example.id for example in unit.examples)}"
 
     def _answer(self, examples: Sequence[Example]) -> list[dict[str, Any]]:
         questions = [example.question for example in examples]
@@ -209,15 +214,23 @@ def _answers(
     if todo:
         count = sum(len(part.examples) for part in todo)
         settings = config.evaluate
+        lower = ("evaluate.cpus_per_worker", "evaluate.gpus_per_worker")
         with session(address), Progress("evaluate", total=count, unit="questions") as progress:
             for answered, _ in run_units(
                 AnswerWorker,
                 todo,
                 parts,
                 system,
-                num_actors=settings.num_workers,
-                num_cpus=settings.cpus_per_worker,
-                num_gpus=settings.gpus_per_worker,
+                stage="evaluate",
+                want=Want(
+                    "actor",
+                    min(settings.num_workers, len(todo)),
+                    lower,
+                    settings.cpus_per_worker,
+                    settings.gpus_per_worker,
+                    together=1,
+                ),
+                wait_s=config.cluster.wait_s,
             ):
                 progress.advance(answered)
     return [line for part in plan for line in json.loads((parts / part.name).read_text(encoding="utf-8"))]

@@ -83,7 +83,10 @@ def build_index(
         if todo:
             empty = _trained(out, vectors, plan, config.index)
             with session(address), Progress("index", total=sum(s.num_rows for s in todo), unit="passages") as progress:
-                write_as_tasks(todo, partial(_build, out.resolve(), config.index.lexical), out, empty, progress)
+                write_as_tasks(
+                    todo, partial(_build, out.resolve(), config.index.lexical), out, empty, progress,
+                    stage="index build", wait_s=config.cluster.wait_s,
+                )  # fmt: skip
         snapshot = tuned_snapshot(
             out, _snapshot(out, key, current, segments, vectors, plan, config.index), config.index
         )

@@ -17,9 +17,11 @@ from random import random
 from time import monotonic, sleep
 from typing import Any
 
+from ragray.cluster.failures import cause
 from ragray.cluster.shard import Query, Reply, Served
 from ragray.embed.encoder import EncoderFingerprint, Vectors
 from ragray.errors import ArtifactError, RagrayError
+from ragray.failures import told
 from ragray.index.result import SearchResult, merge
 from ragray.index.snapshot import Snapshot, read_snapshot
 
@@ -241,7 +243,7 @@ class PoolSearch:
                 if error is None:
                     return attempt.future.result()
                 if isinstance(error, RayTaskError) or not isinstance(error, RayError):
-                    raise _raised_there(error)
+                    raise told(cause(error), self._pool.index) from error
                 if isinstance(error, ActorDiedError) and asked.count(attempt.replica) > DEATHS:
                     ended.add(attempt.replica)
                 waiting.remove(attempt)
@@ -277,9 +279,8 @@ def _await_open(opened: list[Any], what: str) -> None:
         except ActorUnavailableError:
             continue  # it is being started again, and opens what the first search names
         except RayError as err:
-            cause = _raised_there(err)
-            kind = type(cause) if isinstance(cause, RagrayError) else ArtifactError
-            raise kind(f"a retriever could not open {what}: {str(cause).strip().splitlines()[-1]}") from err
+            found = told(cause(err), what, kind=ArtifactError)
+            raise type(found)(f"a retriever could not open {what}: {found}") from err
 
 
 def _shortage(missing: int, actors: int) -> str:
@@ -287,9 +288,3 @@ def _shortage(missing: int, actors: int) -> str:
 
     free, total = (resources().get("CPU", 0) for resources in (ray.available_resources, ray.cluster_resources))
     return f"{missing} of {actors} retriever actors have not opened it, and {free:g} of the cluster's {total:g} CPUs are free"
-
-
-def _raised_there(error: BaseException) -> BaseException:
-    """Return what the code in an actor raised on purpose, without Ray's traceback around it."""
-    cause = getattr(error, "cause", None)
-    return cause if isinstance(cause, RagrayError) else error

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ragray.cluster.pool import OPENING, PoolSearch
 from ragray.cluster.pool import RetrieverPool as RetrieverPool
+from ragray.cluster.resources import Want, require
 from ragray.cluster.shard import Query, Served, ShardSearcher
 from ragray.config import RetrieveConfig
 from ragray.embed.encoder import Encoder, Vectors
@@ -19,18 +20,34 @@ from ragray.retrieve.retriever import LocalRetriever, Mode
 from ragray.types import Hit
 
 
+def pool_want(snapshot: Snapshot, config: RetrieveConfig) -> Want:
+    """Return what a pool over a snapshot reserves."""
+    count = _num_shards(snapshot, config) * config.num_replicas
+    settings = ("retrieve.num_replicas", "retrieve.num_shards", "retrieve.cpus_per_actor")
+    return Want("retriever actor", count, settings, cpus=config.cpus_per_actor)
+
+
+def _num_shards(snapshot: Snapshot, config: RetrieveConfig) -> int:
+    return max(1, min(config.num_shards, len(snapshot.segments)))
+
+
 @contextmanager
-def retriever_pool(index: Path, config: RetrieveConfig, *, snapshot: str | None = None) -> Iterator[RetrieverPool]:
+def retriever_pool(
+    index: Path, config: RetrieveConfig, *, snapshot: str | None = None, wait_s: float = 0
+) -> Iterator[RetrieverPool]:
     """Start the actors on a snapshot (the current one by default), wait until all have opened it, end them with the block.
+
+    ``wait_s``: the longest wait for CPUs that other jobs hold.
 
     Raises:
         ArtifactError: the index cannot be opened; the actors' own error is shown.
-        RagrayError: the cluster has no room for the actors.
+        ClusterError: the cluster has no room for the actors.
     """
     import ray
 
     opened = read_snapshot(index, snapshot)
-    num_shards = max(1, min(config.num_shards, len(opened.segments)))
+    num_shards = _num_shards(opened, config)
+    require("retriever pool", [pool_want(opened, config)], wait_s=wait_s)
     actor = ray.remote(
         num_cpus=config.cpus_per_actor,
         max_restarts=-1,

@@ -10,7 +10,10 @@ from typing import Protocol, TypeVar
 import faiss
 import numpy as np
 
-from ragray.errors import ArtifactError, RagrayError
+from ragray.cluster.failures import cause
+from ragray.cluster.resources import Want, require
+from ragray.errors import ArtifactError
+from ragray.failures import told
 from ragray.index.segment import Segment
 from ragray.index.snapshot import SEGMENTS
 from ragray.progress import Progress
@@ -44,15 +47,24 @@ def is_written(index: Path, part: Part, dim: int) -> bool:
 
 
 def write_as_tasks(
-    parts: Sequence[P], write: Callable[[P, faiss.Index], None], index: Path, empty: np.ndarray, progress: Progress
+    parts: Sequence[P],
+    write: Callable[[P, faiss.Index], None],
+    index: Path,
+    empty: np.ndarray,
+    progress: Progress,
+    *,
+    stage: str,
+    wait_s: float,
 ) -> None:
     """Call ``write`` for every part in a task of its own, each with its own copy of the empty index (``empty``: serialised).
 
-    What tasks that were killed left half-written is removed first; an error on purpose, or of the disk, is raised here as it was there.
+    What tasks that were killed left half-written is removed first. A task whose process dies is tried again three times; an error
+    on purpose is raised here as it was there, and any other in one line.
     """
     import ray
-    from ray.exceptions import RayTaskError
+    from ray.exceptions import RayError
 
+    require(stage, [Want("task", len(parts), (), cpus=1, together=1)], wait_s=wait_s)
     for litter in (index / SEGMENTS).glob(".*.tmp"):
         shutil.rmtree(litter, ignore_errors=True)
     empty_bytes, dim = ray.put(empty), faiss.deserialize_index(empty).d
@@ -66,10 +78,8 @@ def write_as_tasks(
             [ready], _ = ray.wait(list(waiting), num_returns=1)
             ray.get(ready)
             progress.advance(waiting.pop(ready).num_rows)
-    except RayTaskError as err:
-        if isinstance(err.cause, RagrayError | OSError):
-            raise err.cause from err
-        raise
+    except RayError as err:
+        raise told(cause(err), index) from err
     finally:
         for unfinished in waiting:
             ray.cancel(unfinished, force=True)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from ragray.cluster import service
 from ragray.cluster.deployments import application, check_artifacts
+from ragray.cluster.resources import Want, require
 from ragray.cluster.session import session
 from ragray.config import Config, ServeConfig, load_config
 from ragray.errors import ConfigError, ServingError
@@ -67,6 +68,7 @@ def running(index: Path, run: Path | None, config: Config, *, address: str | Non
     name = check_artifacts(index, run)
     _require_free_port_here(config.serve, address)
     with session(address):
+        require("serve", deployment_wants(config.serve), wait_s=config.cluster.wait_s)
         service.require_none()
         app = application(str(index.resolve()), str(run.resolve()) if run else "", config, run_name=name)
         try:
@@ -76,6 +78,15 @@ def running(index: Path, run: Path | None, config: Config, *, address: str | Non
             yield url
         finally:
             service.stop()
+
+
+def deployment_wants(config: ServeConfig) -> list[Want]:
+    """Return what the deployments of `application` reserve; Serve's own actors reserve nothing."""
+    return [
+        Want("Gateway", 1, (), cpus=0.1),
+        Want("Retriever", config.retriever_replicas, ("serve.retriever_replicas",), cpus=0.5),
+        Want("Generator", config.generator_replicas, ("serve.generator_replicas",), cpus=1),
+    ]
 
 
 def require_free_port(config: ServeConfig) -> None:

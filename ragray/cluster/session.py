@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from ragray.errors import RagrayError, first_line
+from ragray.errors import ClusterError, first_line
 
 NAMESPACE = "ragray"
 LOCAL_OBJECT_STORE_BYTES = 256 << 20
@@ -33,11 +33,13 @@ ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
-"""Set before Ray is imported, unless the user has set them: no telemetry, no token file in $HOME, prompt reports."""
+"""Set before Ray is imported, unless the user has set them: no telemetry, no token file in $HOME, prompt reports, and
+SIGTERM is left to Python, where Ray's C++ core would print its stack and abort."""
 
 
 def prepare_environment() -> None:
@@ -54,7 +56,7 @@ def session(address: str | None = None) -> Iterator[None]:
     machine that ends with the block. A cluster that was joined is left as it was.
 
     Raises:
-        RagrayError: no cluster answers at the address, or none could be started here.
+        ClusterError: no cluster answers at the address, it cannot be used, or none could be started here.
     """
     prepare_environment()
     import ray
@@ -71,9 +73,10 @@ def session(address: str | None = None) -> Iterator[None]:
                 ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
             else:
                 _start_local()
-    except OSError as err:
-        reason = first_line(err)
-        raise RagrayError(f"no Ray cluster answers at {address} ({reason}); check --address and RAY_ADDRESS") from err
+    except Exception as err:
+        if not address:
+            raise
+        raise unusable(address, err) from err
     for name in ("ray.data", "ray.train", "ray.serve"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
@@ -82,9 +85,25 @@ def session(address: str | None = None) -> Iterator[None]:
         ray.shutdown()
 
 
+def unusable(address: str, error: Exception) -> ClusterError:
+    """Say in one line why a cluster cannot be joined."""
+    if isinstance(error, OSError):
+        return ClusterError(
+            f"no Ray cluster answers at {address} ({first_line(error)}); check --address and RAY_ADDRESS"
+        )
+    reason = first_line(error)
+    if reason.startswith("Version mismatch"):
+        reason, advice = " ".join(str(error).split()), "install the cluster's versions of Ray and Python here"
+    elif "auth" in f"{type(error).__name__} {reason}".lower():
+        advice = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on the cluster"
+    else:
+        advice = "check --address and RAY_ADDRESS"
+    return ClusterError(f"the Ray cluster at {address} cannot be joined ({reason}); {advice}")
+
+
 @contextlib.contextmanager
 def _keeping_our_handler() -> Iterator[None]:
-    """Put back the handler of SIGTERM that was set in Python, if there was one: Ray sets its own, which prints C++ frames."""
+    """Put back the handler of SIGTERM that was set in Python, if there was one: Ray sets its own, which exits with another code."""
     handler = signal.getsignal(signal.SIGTERM)
     yield
     if callable(handler) and threading.current_thread() is threading.main_thread():
@@ -114,7 +133,7 @@ def _start_local() -> None:
             if type(err) is not Exception:  # what Ray raises where a process of its own did not come up in time
                 raise
             if attempt == START_ATTEMPTS:
-                raise RagrayError(
+                raise ClusterError(
                     f"Ray did not start on this machine in {attempt} attempts ({first_line(err)}); "
                     "try again when it is less busy, or join a cluster with --address; "
                     "Ray's own logs are in /tmp/ray/session_latest/logs"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,12 +14,16 @@ from time import monotonic
 from typing import Any
 
 from ragray import artifact
-from ragray.cluster.retrieve import RetrieverPool, retriever_pool
+from ragray.cluster.failures import PeerLostError, cause, is_death, is_peer_loss
+from ragray.cluster.fit import STATE_FOLDER, fit, prepare_state, temporary_checkpoint
+from ragray.cluster.resources import Want, require
+from ragray.cluster.retrieve import RetrieverPool, pool_want, retriever_pool
 from ragray.cluster.session import session
-from ragray.config import Config, EncoderConfig, RetrieveConfig
+from ragray.config import Config, EncoderConfig, RetrieveConfig, TrainConfig
 from ragray.embed.encoder import load_encoder
-from ragray.errors import TrainingError
+from ragray.errors import RagrayError, TrainingError, first_line
 from ragray.examples import ExampleSource, read_examples
+from ragray.failures import storage_errno, told
 from ragray.generate.check import check_questions, warn_of_cut_answers
 from ragray.generate.load import load_prompts
 from ragray.index.search import IndexReader
@@ -32,7 +35,6 @@ from ragray.train.batch import Schedule
 from ragray.train.metrics import METRICS_FILE, MetricsLog, read_metrics
 from ragray.types import Example
 
-STATE_FOLDER = ".train"
 KEY_FILE = "run.key"
 UNUSED = ("mode", "where", "rerank_model")
 """Keys of `RetrieveConfig` that training does not look at."""
@@ -53,7 +55,7 @@ class TrainReport:
 
 @dataclass(frozen=True, slots=True)
 class WorkerSetup:
-    """Everything a training worker needs to begin."""
+    """Everything a training worker needs to begin; ``checkpoint``: what to go on from where Ray Train knows of none, or nothing."""
 
     out: str
     generator: str
@@ -61,6 +63,7 @@ class WorkerSetup:
     examples: Sequence[Example]
     pool: RetrieverPool
     config: Config
+    checkpoint: str = ""
 
 
 def train_rag(
@@ -101,12 +104,24 @@ def train_rag(
             loss = float(str(artifact.read_manifest(out, "run").facts["final_loss"]))
             return TrainReport(out, schedule.num_steps, loss, monotonic() - started, True)
         _claim(out, key, restart)
-        with session(address), retriever_pool(index, config.retrieve, snapshot=snapshot.name) as pool:
-            setup = WorkerSetup(str(out.resolve()), str(generator), snapshot.encoder_config, questions, pool, config)
-            with Progress("train", total=schedule.num_steps, unit="steps") as progress, _following(out, progress):
-                loss = _fit(setup, out)
+        with session(address):
+            require(
+                "train", [_workers(config.train), pool_want(snapshot, config.retrieve)], wait_s=config.cluster.wait_s
+            )
+            with retriever_pool(index, config.retrieve, snapshot=snapshot.name) as pool:
+                resumed = prepare_state(out)
+                setup = WorkerSetup(
+                    str(out.resolve()), str(generator), snapshot.encoder_config, questions, pool, config, resumed
+                )
+                with Progress("train", total=schedule.num_steps, unit="steps") as progress, _following(out, progress):
+                    loss = float(fit(train_worker, setup, out, config))
         _publish(out, key, snapshot, config, schedule, loss)
     return TrainReport(out, schedule.num_steps, loss, monotonic() - started, False)
+
+
+def _workers(config: TrainConfig) -> Want:
+    settings = ("train.num_workers", "train.cpus_per_worker", "train.gpus_per_worker")
+    return Want("worker", config.num_workers, settings, config.cpus_per_worker, config.gpus_per_worker)
 
 
 def _decisive(config: Config) -> list[dict[str, Any]]:
@@ -143,47 +158,36 @@ def _claim(out: Path, key: str, restart: bool) -> None:
         temporary.write_text(key, encoding="utf-8")
 
 
-def _fit(setup: WorkerSetup, out: Path) -> float:
-    """Run the workers to the end; return the last loss."""
-    import ray.train
-    import ray.train.torch
-    from ray.train.v2.api.exceptions import TrainingFailedError
+@dataclass(slots=True)
+class Reached:
+    """How far a worker is: steps computed, and the step of the checkpoint that a next run goes on from."""
 
-    settings = setup.config.train
-    trainer = ray.train.torch.TorchTrainer(
-        train_worker,
-        train_loop_config={"setup": setup},
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=settings.num_workers,
-            use_gpu=settings.gpus_per_worker > 0,
-            resources_per_worker={"CPU": settings.cpus_per_worker, **_gpus(settings.gpus_per_worker)},
-        ),
-        run_config=ray.train.RunConfig(
-            name=STATE_FOLDER,
-            storage_path=str(out.resolve()),
-            failure_config=ray.train.FailureConfig(max_failures=settings.max_failures),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=settings.keep_checkpoints),
-            logging_config=ray.train.LoggingConfig(log_level="ERROR"),
-        ),
-    )
-    try:
-        result = trainer.fit()
-    except TrainingFailedError as err:
-        failures = list(getattr(err, "worker_failures", {}).values())
-        cause = str(failures[0] if failures else err).strip().splitlines()[-1]
-        raise TrainingError(
-            f"{out}: training failed more than train.max_failures={settings.max_failures} times, at last with: {cause}; "
-            "run the same command to go on from the last checkpoint"
-        ) from err
-    return float(result.return_value)
-
-
-def _gpus(number: float) -> dict[str, float]:
-    return {"GPU": number} if number else {}
+    step: int = 0
+    saved: int = 0
 
 
 def train_worker(loop_config: dict[str, WorkerSetup]) -> float:
-    """Run one data-parallel worker; Ray Train starts it."""
+    """Run one data-parallel worker; Ray Train starts it. What goes wrong in it is told in one line, with the step.
+
+    Raises:
+        PeerLostError: the connection to another worker broke, which died or failed itself.
+        RagrayError: anything else; trying again would not change it.
+    """
+    setup, reached = loop_config["setup"], Reached()
+    try:
+        return _train(setup, reached)
+    except Exception as err:
+        if isinstance(err, RagrayError) or is_death(err):
+            raise
+        logger.error("%s: a training worker failed", setup.out, exc_info=err)  # the worker's log keeps the traceback
+        if setup.config.train.num_workers > 1 and is_peer_loss(err):
+            raise PeerLostError(first_line(err)) from None
+        then = f"run the same command: it goes on from step {reached.saved}"
+        where = setup.out if storage_errno(cause(err)) else f"{setup.out}: step {reached.step + 1}"
+        raise told(cause(err), where, then=then, kind=TrainingError) from None
+
+
+def _train(setup: WorkerSetup, reached: Reached) -> float:
     import ray.train
     import ray.train.torch
     import torch
@@ -193,7 +197,6 @@ def train_worker(loop_config: dict[str, WorkerSetup]) -> float:
     from ragray.train.loop import StepMetrics, TrainLoop, Worker
     from ragray.train.model import RagModel
 
-    setup = loop_config["setup"]
     config, out = setup.config, Path(setup.out)
     context = ray.train.get_context()
     worker = Worker(context.get_world_rank(), context.get_world_size())
@@ -216,11 +219,15 @@ def train_worker(loop_config: dict[str, WorkerSetup]) -> float:
     if checkpoint := ray.train.get_checkpoint():
         with checkpoint.as_directory() as folder:
             loop.restore(Path(folder))
+    elif setup.checkpoint:
+        loop.restore(Path(setup.checkpoint))
+    reached.step = reached.saved = loop.step
 
     last_loss = float("nan")
 
     def on_step(metrics: StepMetrics) -> None:
         nonlocal last_loss
+        reached.step = metrics.step
         final = metrics.step == loop.schedule.num_steps
         if final or metrics.step % config.train.logging_steps == 0:
             last_loss = _mean_over_workers(metrics.loss, worker.world_size)
@@ -235,9 +242,10 @@ def train_worker(loop_config: dict[str, WorkerSetup]) -> float:
                     wait_seconds=metrics.wait_seconds,
                 )
         if metrics.step % config.train.checkpoint_steps == 0 or final:
-            with tempfile.TemporaryDirectory() as folder:
-                loop.save(Path(folder))
-                ray.train.report({"step": metrics.step}, checkpoint=ray.train.Checkpoint.from_directory(folder))
+            with temporary_checkpoint(out) as folder:
+                loop.save(folder)
+                ray.train.report({"step": metrics.step}, checkpoint=ray.train.Checkpoint.from_directory(str(folder)))
+            reached.saved = metrics.step
 
     log = MetricsLog(out, loop.step) if worker.rank == 0 else None
     try:

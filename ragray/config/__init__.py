@@ -2,6 +2,7 @@
 
 from ragray.config.files import known_keys, load_config, to_yaml
 from ragray.config.sections import (
+    ClusterConfig,
     Config,
     EmbedConfig,
     EncoderConfig,
@@ -18,6 +19,7 @@ from ragray.config.sections import (
 )
 
 __all__ = [
+    "ClusterConfig",
     "Config",
     "EmbedConfig",
     "EncoderConfig",

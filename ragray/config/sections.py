@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+
+MAX_SEED = 2**31 - 2
+"""numpy, torch and FAISS all take a seed from 0 to here, and the one after it."""
+
+MAX_ACTORS = 10_000
+MAX_THREADS = 1024
+MAX_WAIT_S = 7 * 86_400
+LEAST_CPUS = 1e-4
+"""Ray counts CPUs and GPUs in steps of this size."""
+
+
+def _gpus(number: float) -> float:
+    """Refuse what Ray cannot reserve: several GPUs are given whole."""
+    if number > 1 and number != int(number):
+        raise ValueError("more than one GPU is given in whole numbers")
+    if 0 < number < LEAST_CPUS:
+        raise ValueError(f"the least share of a GPU is {LEAST_CPUS:g}; 0 is none")
+    return number
+
+
+Gpus = Annotated[float, Field(ge=0, le=64), AfterValidator(_gpus)]
 
 
 class Section(BaseModel):
     """Base of every section: frozen, and a key that it does not know is refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @field_validator("*")
     @classmethod
@@ -60,7 +81,7 @@ class IngestConfig(Section):
         0, ge=0, description="unreadable records that `ragray ingest` accepts; with more it exits with an error"
     )
     shard_rows: int = Field(50_000, ge=1, description="passages a Parquet shard")
-    num_workers: int = Field(2, ge=1, description="source files read at a time")
+    num_workers: int = Field(2, ge=1, le=MAX_ACTORS, description="source files read at a time")
 
     @model_validator(mode="after")
     def _overlap_is_smaller(self) -> IngestConfig:
@@ -93,11 +114,10 @@ class EmbedConfig(EncoderConfig):
     block_rows: int = Field(
         256, ge=1, description="passages a block: the unit of work, and what a crash can cost an actor"
     )
-    num_workers: int = Field(2, ge=1, description="encoder actors")
-    cpus_per_worker: float = Field(1, gt=0, description="CPUs, and threads, of an encoder actor")
-    gpus_per_worker: float = Field(
+    num_workers: int = Field(2, ge=1, le=MAX_ACTORS, description="encoder actors")
+    cpus_per_worker: float = Field(1, ge=LEAST_CPUS, le=1024, description="CPUs, and threads, of an encoder actor")
+    gpus_per_worker: Gpus = Field(
         0,
-        ge=0,
         description="GPUs of an encoder actor; 0 reserves none: on a node that has some, all actors share the first",
     )
     engine: Literal["torch", "openvino"] = Field(
@@ -140,17 +160,17 @@ class IndexConfig(Section):
     lexical: Literal["none", "plain", "english"] = Field(
         "english", description="BM25 beside the vectors: english leaves stop words out and stems, plain does neither"
     )
-    seed: int = Field(0, description="seed of the sample and of k-means")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="seed of the sample and of k-means")
 
 
 class RetrieveConfig(Section):
     """How passages are looked up."""
 
     k: int = Field(3, ge=1, le=1000, description="passages a question")
-    num_shards: int = Field(1, ge=1, description="parts that a retriever pool spreads the segments over")
-    num_replicas: int = Field(1, ge=1, description="copies of every shard")
-    cpus_per_actor: float = Field(0.5, ge=0, description="CPUs that a retriever actor reserves")
-    threads: int = Field(1, ge=1, description="search threads of a retriever")
+    num_shards: int = Field(1, ge=1, le=MAX_ACTORS, description="parts that a retriever pool spreads the segments over")
+    num_replicas: int = Field(1, ge=1, le=MAX_ACTORS, description="copies of every shard")
+    cpus_per_actor: float = Field(0.5, ge=0, le=1024, description="CPUs that a retriever actor reserves")
+    threads: int = Field(1, ge=1, le=MAX_THREADS, description="search threads of a retriever")
     mode: Literal["dense", "lexical", "hybrid"] = Field(
         "dense", description="by vectors, by BM25, or by both, joined by reciprocal-rank fusion"
     )
@@ -189,7 +209,7 @@ class TrainConfig(Section):
     max_steps: int = Field(0, ge=0, description="stop after this many optimizer steps; 0: epochs decide")
     batch_size: int = Field(4, ge=1, description="examples a worker and micro-batch")
     gradient_accumulation: int = Field(1, ge=1, description="micro-batches an optimizer step")
-    k: int = Field(2, ge=1, description="passages an example is marginalised over")
+    k: int = Field(2, ge=1, le=1000, description="passages an example is marginalised over")
     generator_lr: float = Field(1e-4, ge=0, description="peak learning rate of the generator; 0 freezes it")
     encoder_lr: float = Field(1e-5, ge=0, description="peak learning rate of the question encoder; 0 freezes it")
     warmup_ratio: float = Field(
@@ -208,16 +228,16 @@ class TrainConfig(Section):
     max_answer_tokens: int = Field(
         32, ge=2, description="tokens of an answer, its end token included; longer ones are cut, and teach no end"
     )
-    seed: int = Field(0, description="order of the examples, dropout, initial adapters")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="order of the examples, dropout, initial adapters")
     logging_steps: int = Field(5, ge=1, description="steps between two lines of metrics")
     checkpoint_steps: int = Field(50, ge=1, description="steps between two checkpoints")
     keep_checkpoints: int = Field(2, ge=1, description="checkpoints kept")
     max_failures: int = Field(3, ge=0, description="worker deaths survived before the run gives up")
-    num_workers: int = Field(1, ge=1, description="data-parallel workers")
-    cpus_per_worker: float = Field(1, gt=0, description="CPUs of a worker")
-    gpus_per_worker: float = Field(0, ge=0, description="GPUs of a worker")
+    num_workers: int = Field(1, ge=1, le=MAX_ACTORS, description="data-parallel workers")
+    cpus_per_worker: float = Field(1, ge=LEAST_CPUS, le=1024, description="CPUs of a worker")
+    gpus_per_worker: Gpus = Field(0, description="GPUs of a worker")
     threads_per_worker: int = Field(
-        0, ge=0, description="torch threads of a worker; 0 shares the machine's cores evenly"
+        0, ge=0, le=MAX_THREADS, description="torch threads of a worker; 0 shares the machine's cores evenly"
     )
 
 
@@ -239,9 +259,9 @@ class ExamplesConfig(Section):
 class EvaluateConfig(Section):
     """How a system is measured."""
 
-    num_workers: int = Field(2, ge=1, description="actors that answer questions")
-    cpus_per_worker: float = Field(1, gt=0, description="CPUs, and threads, of an actor")
-    gpus_per_worker: float = Field(0, ge=0, description="GPUs of an actor")
+    num_workers: int = Field(2, ge=1, le=MAX_ACTORS, description="actors that answer questions")
+    cpus_per_worker: float = Field(1, ge=LEAST_CPUS, le=1024, description="CPUs, and threads, of an actor")
+    gpus_per_worker: Gpus = Field(0, description="GPUs of an actor")
     recall_at: tuple[PositiveInt, ...] = Field((1, 5, 20), description="ranks at which recall is reported")
     limit: int = Field(0, ge=0, description="use only this many examples, spread evenly over the file; 0: all")
 
@@ -251,11 +271,22 @@ class ServeConfig(Section):
 
     host: str = Field("127.0.0.1", description="address that the HTTP proxy listens on")
     port: int = Field(8000, ge=1, le=65535, description="port that the HTTP proxy listens on")
-    retriever_replicas: int = Field(1, ge=1, description="copies of the Retriever deployment")
-    generator_replicas: int = Field(1, ge=1, description="copies of the Generator deployment")
+    retriever_replicas: int = Field(1, ge=1, le=MAX_ACTORS, description="copies of the Retriever deployment")
+    generator_replicas: int = Field(1, ge=1, le=MAX_ACTORS, description="copies of the Generator deployment")
     max_queued_requests: int = Field(64, ge=1, description="waiting requests, past which callers get 429")
     request_timeout_s: float = Field(60, gt=0, description="longest time a request may take")
     max_question_chars: int = Field(4000, ge=1, description="longer questions are refused")
+
+
+class ClusterConfig(Section):
+    """The Ray cluster that a stage runs on."""
+
+    wait_s: float = Field(
+        900,
+        ge=0,
+        le=MAX_WAIT_S,
+        description="longest wait for CPUs and GPUs that other jobs hold, or that an autoscaling cluster has yet to start",
+    )
 
 
 class Config(Section):
@@ -270,3 +301,4 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     serve: ServeConfig = ServeConfig()
+    cluster: ClusterConfig = ClusterConfig()

@@ -26,6 +26,7 @@ from ragray.embed.attempts import Attempts
 from ragray.embed.shards import Block
 from ragray.embed.worker import BlockWorker
 from ragray.errors import RagrayError, pack, unpack
+from ragray.failures import told
 
 MODULE = "ragray.embed.processes"
 STARTS = 3
@@ -150,8 +151,8 @@ def main(config: str, folder: str, threads: str) -> None:
                 worker = BlockWorker(EmbedConfig.model_validate_json(config), Path(folder), threads=int(threads))
                 started = monotonic()
             worker.embed(Block(**json.loads(line)))
-        except RagrayError as err:
-            failure = err
+        except Exception as err:
+            failure = told(err, folder)
         kind, message = pack(failure)
         answer = {"seconds": monotonic() - started, "kind": kind, "message": message}
         print(json.dumps(answer), file=answers, flush=True)

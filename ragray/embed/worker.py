@@ -15,9 +15,10 @@ import pyarrow as pa
 from ragray.config import EmbedConfig
 from ragray.embed.attempts import Attempts, Deaths
 from ragray.embed.encoder import Encoder, load_encoder
-from ragray.embed.shards import Block, Refused, encoder_texts, is_whole, read_block, write_block
+from ragray.embed.shards import BLOCK_FOLDER, Block, Refused, encoder_texts, is_whole, read_block, write_block
 from ragray.embed.sift import Sifted, SpoiltEncoderError, probe, sift
-from ragray.errors import ArtifactError, ConfigError
+from ragray.errors import ConfigError
+from ragray.failures import told
 
 SPOILT_EXIT_CODE = 70
 REFUSABLE_ROWS = 8
@@ -48,7 +49,7 @@ class BlockWorker:
         try:
             self._embed(block)
         except OSError as err:
-            raise ArtifactError(f"{block.name}: cannot be read or written ({err}); mend that and run again") from err
+            raise told(err, self._folder / BLOCK_FOLDER / block.name) from err
 
     def _embed(self, block: Block) -> None:
         if is_whole(self._folder, block):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
@@ -61,6 +62,26 @@ def load_model(folder: Path, model: RagModel, optimizer: torch.optim.Optimizer) 
             **{moment: tensors[f"{moment}.{name}"].to(parameter.device) for moment in MOMENTS},
         }
     return progress
+
+
+def whole_step(folder: Path) -> int | None:
+    """Return the step of a checkpoint, None where one of its files is missing or was cut off."""
+    try:
+        progress = Progress(**json.loads((folder / STEP_FILE).read_text(encoding="utf-8")))
+        files = {STATE_FILE}
+        if any(folder.glob("pending-*")):  # the last checkpoint of a run holds none
+            files |= {
+                f"pending-{rank}.{kind}" for rank in range(progress.world_size) for kind in ("safetensors", "json")
+            }
+        for path in (folder / name for name in files):
+            if path.suffix == ".json":
+                json.loads(path.read_text(encoding="utf-8"))
+            else:
+                with safe_open(path, "numpy"):
+                    pass  # opening compares the size with what the header promises
+    except (OSError, ValueError, TypeError, SafetensorError):
+        return None
+    return progress.step
 
 
 def save_pending(folder: Path, rank: int, found: SearchResult) -> None:

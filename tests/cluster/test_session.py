@@ -6,8 +6,43 @@ from time import monotonic
 import pytest
 
 from ragray.cluster import session as module
-from ragray.cluster.session import session
-from ragray.errors import RagrayError
+from ragray.cluster.session import session, unusable
+from ragray.errors import ClusterError, RagrayError
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            RuntimeError(
+                "Version mismatch: The cluster was started with:\n    Ray: 2.9.0\n    Python: 3.10.1\n"
+                "This process on node 10.0.0.1 was started with:\n    Ray: 2.60.0\n    Python: 3.11.4\n"
+            ),
+            "the Ray cluster at head:6379 cannot be joined (Version mismatch: The cluster was started with: Ray: 2.9.0 Python: "
+            "3.10.1 This process on node 10.0.0.1 was started with: Ray: 2.60.0 Python: 3.11.4); install the cluster's versions",
+        ),
+        (ConnectionError("refused"), "no Ray cluster answers at head:6379 (refused); check --address and RAY_ADDRESS"),
+        (
+            RuntimeError("Unauthorized: Missing authentication token\nhelp"),
+            "the Ray cluster at head:6379 cannot be joined (Una",
+        ),
+        (
+            ValueError("Malformed address: x"),
+            "the Ray cluster at head:6379 cannot be joined (Malformed address: x); check",
+        ),
+    ],
+    ids=["another version", "nobody", "token", "malformed"],
+)
+def test_why_a_cluster_cannot_be_joined_is_one_line(error: Exception, message: str) -> None:
+    found = unusable("head:6379", error)
+    assert type(found) is ClusterError and str(found).startswith(message) and "\n" not in str(found)
+
+
+@pytest.mark.parametrize("address", ["nonsense", "no-such-host.invalid:6379", "http://127.0.0.1:1"])
+def test_an_address_that_is_none_is_an_error_of_one_line(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    with pytest.raises(ClusterError, match=r"^[^\n]*check --address and RAY_ADDRESS$"), session(address):
+        pass
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])

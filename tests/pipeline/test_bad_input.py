@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ragray.cli import main
+from ragray.cli import commands
 from ragray.corpus.table import Corpus
 from tests.helpers import some_passages
 
@@ -25,7 +25,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
         monkeypatch.setattr(sys, "argv", ["ragray", *map(str, arguments)])
         capfd.readouterr()
         with pytest.raises(SystemExit) as ended:
-            main()
+            commands.run()
         lines = capfd.readouterr().err.splitlines()
         return int(ended.value.code or 0), [line for line in lines if line.startswith("ragray:") or "Error" in line]
 

@@ -1,20 +1,18 @@
-"""The stages as commands, and `main`, which turns an error into one line and an exit code."""
+"""The stages as commands, and `run`, which turns an error into one line and an exit code."""
 
 from __future__ import annotations
 
-import errno
 import logging
 import re
-import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from ragray import interrupts
 from ragray.cli.index import index_app
 from ragray.cli.measure import evaluate, evaluate_retrieval, score
 from ragray.cli.options import (
@@ -36,7 +34,8 @@ from ragray.cli.options import (
     took,
 )
 from ragray.config import Config, load_config, to_yaml
-from ragray.errors import ArtifactError, InputError, RagrayError
+from ragray.errors import ArtifactError, InputError
+from ragray.failures import keep_traceback, told
 from ragray.text import require_text
 
 HELP = """Train and serve retrieval-augmented generation over large corpora on a Ray cluster.
@@ -60,10 +59,6 @@ Without --address (or RAY_ADDRESS) a Ray cluster is started on this machine for 
 """
 
 _OVERRIDE = re.compile(r"[a-z_]+\.[a-z_0-9]+=")
-
-
-_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
-"""What an operating system says of a disk that is full, read-only, closed to this user or broken."""
 
 
 class TwoWordGroup(TyperGroup):
@@ -262,27 +257,24 @@ def config_schema() -> None:
     say_json(Config.model_json_schema())
 
 
-def main() -> None:
+def run() -> None:
     """Run the command line; what ragray raises on purpose becomes one line on stderr and its exit code."""
     from ragray.cluster.session import prepare_environment
 
     prepare_environment()
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("ragray").setLevel(logging.INFO)
-    signal.signal(signal.SIGTERM, _on_terminate)
     try:
         app()
-    except RagrayError as err:
-        print(f"ragray: {' '.join(str(err).split())}", file=sys.stderr)
-        sys.exit(err.exit_code)
-    except OSError as err:
-        if err.errno not in _STORAGE:
-            raise
-        reason = " ".join(str(err).split())
-        print(f"ragray: {reason}; what is finished is kept, mend that and run again", file=sys.stderr)
-        sys.exit(ArtifactError.exit_code)
+    except Exception as err:
+        if interrupts.received():
+            interrupts.end()  # it broke because it was told to end
+        failure = told(err, "ragray", then="run the same command: what is finished is kept")
+        kept = None if failure is err or isinstance(failure, ArtifactError) else keep_traceback(err)
+        _complain(f"{failure}; traceback: {kept}" if kept else str(failure))
+        sys.exit(failure.exit_code)
 
 
-def _on_terminate(_signal: int, _frame: FrameType | None) -> None:
-    """End as on Ctrl-C, so that everything that was started is stopped."""
-    raise SystemExit(143)
+def _complain(text: str) -> None:
+    line = " ".join(text.split())
+    print(line if line.startswith("ragray: ") else f"ragray: {line}", file=sys.stderr)
