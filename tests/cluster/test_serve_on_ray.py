@@ -14,7 +14,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from ragray.cluster.serve import banner, build, require_free_port, running
+from ragray.cluster.serve import banner, build, running
 from ragray.config import Config, load_config
 from ragray.corpus.table import passages_to_table
 from ragray.embed.encoder import HashEncoder
@@ -24,6 +24,7 @@ from ragray.generate.pipeline import Pipeline
 from ragray.index.segment import write_segment
 from ragray.index.snapshot import SEGMENTS, SegmentRef, Snapshot, find_current, publish_snapshot
 from ragray.retrieve.load import load_retriever
+from ragray.serve.port import require_free_port
 from ragray.types import Passage
 
 CONFIGS = sorted((Path(__file__).parents[2] / "serve_configs").glob("*.yaml"))
@@ -146,8 +147,9 @@ def test_closed_book_uses_no_passages(client: httpx.Client) -> None:
     assert (body["answer"], body["citations"]) == ("I do not know.", [])
 
 
-def test_health_names_the_snapshot_and_the_index(client: httpx.Client, index: Path) -> None:
-    response = client.get("/healthz")
+def test_a_ready_service_names_the_snapshot_and_the_index(client: httpx.Client, index: Path) -> None:
+    assert client.get("/healthz").json() == {"status": "alive"}
+    response = client.get("/readyz")
     assert response.status_code == 200
     body = response.json()
     assert (body["status"], body["snapshot"], body["index"]) == ("ok", "000001-test", str(index))
@@ -164,7 +166,7 @@ def test_a_second_service_on_the_same_cluster_is_refused(client: httpx.Client, i
         running(index, None, config(free_port())),
     ):
         pass
-    assert client.get("/healthz").status_code == 200
+    assert client.get("/readyz").status_code == 200
 
 
 def test_the_banner_holds_the_urls() -> None:
