@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ragray.cluster import service
-from ragray.cluster.session import session
+from ragray.cluster.session import has_cluster, session
 from ragray.cluster.stop import Stop
 from ragray.config import Config, ServeConfig, load_config
 from ragray.errors import ConfigError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ray.serve import Application
 
 POLL_S = 0.1
+WAKE_S = 0.2
 SETTLE_S = 1.0
 """The last words of an answer need a moment from the Gateway through Ray's proxy to the client."""
 
@@ -62,7 +63,8 @@ def serve(index: Path, run: Path | None, config: Config, *, address: str | None 
     with Stop() as stop:
         with running(index, run, config, address=address, stop=stop) as url:
             print(banner(url, index, run), flush=True)
-            stop.asked.wait()
+            while not stop.asked.wait(WAKE_S):
+                pass  # a signal that another thread is interrupted by is handled when this one wakes up
         raise SystemExit(stop.exit_code)
 
 
@@ -72,8 +74,9 @@ def running(
 ) -> Iterator[str]:
     """Serve for the length of the block; yields the base URL once the service answers.
 
-    From its first moment on the port answers: that the service is alive, and not ready yet. After the block, answers in
-    flight are waited for, for ``serve.drain_timeout_s`` at most or until ``stop`` is forced, while new ones are refused.
+    From its first moment on the port answers: that the service is alive, and not ready yet. If ``stop`` was asked for,
+    the answers in flight at the block's end are waited for, for ``serve.drain_timeout_s`` at most or until it is forced,
+    while new requests are refused.
 
     Raises:
         ArtifactError, EncoderMismatchError: index or run cannot be used, or not together.
@@ -86,6 +89,7 @@ def running(
         from ragray.cluster.deployments import application, check_artifacts
 
         name = check_artifacts(index, run)
+        joined = has_cluster(address)
         with session(address):
             service.require_none()
             app = application(str(index.resolve()), str(run.resolve()) if run else "", config, run_name=name)
@@ -102,9 +106,11 @@ def running(
                 try:
                     yield url
                 finally:
-                    drain(placeholder, config.serve, stop)
+                    if stop.asked.is_set():
+                        drain(placeholder, config.serve, stop)
             finally:
-                service.stop()
+                if joined:  # else all of it ends with the cluster
+                    service.stop()
 
 
 def drain(placeholder: Placeholder | None, config: ServeConfig, stop: Stop) -> None:

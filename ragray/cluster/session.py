@@ -85,10 +85,22 @@ def session(address: str | None = None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _keeping_our_handler() -> Iterator[None]:
-    """Put back the handler of SIGTERM that was set in Python, if there was one: Ray sets its own, which prints C++ frames."""
+    """Keep the handler of SIGTERM that was set in Python, if there was one.
+
+    Ray sets its own, two in Python while it starts and one in C++, which ends the process with code 15 or C++ frames.
+    """
+    from ray._private import utils
+
     handler = signal.getsignal(signal.SIGTERM)
-    yield
-    if callable(handler) and threading.current_thread() is threading.main_thread():
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    set_handler = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda _: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = set_handler
         signal.signal(signal.SIGTERM, handler)
 
 

@@ -50,6 +50,7 @@ class Placeholder:
         self._given_up = False
         self._loaded = asyncio.Event()
         self._handing_on = 0
+        self._own: set[object] = set()  # where connections come from that this made itself, with no proxy to take them
         self.num_held = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="placeholder", daemon=True)
@@ -133,24 +134,30 @@ class Placeholder:
     ) -> None:
         if scope["path"] == "/healthz":
             return await self._reply(writer, reader, scope, JSONResponse(AliveResponse().model_dump()))
-        if scope["path"] == "/readyz":
-            return await self._reply(writer, reader, scope, _unready(self._reason).response())
-        if self._refusal or self._loaded.is_set() or self.num_held >= self._config.max_queued_requests:
-            return await self._reply(writer, reader, scope, (self._refusal or _unready(self._reason)).response())
+        if self._refusal or writer.get_extra_info("peername") in self._own:
+            return await self._reply(writer, reader, scope, self._failure().response())
+        if not self._loaded.is_set() and (
+            scope["path"] == "/readyz" or self.num_held >= self._config.max_queued_requests
+        ):
+            return await self._reply(writer, reader, scope, self._failure().response())
         with self._counting_held():
             loaded, begun = await _held(reader, self._loaded, self._config.request_timeout_s)
-            if loaded and not self._given_up:
-                upstream = await asyncio.open_connection(*self._listening.getsockname()[:2])
-                self._handing_on += 1  # while it is held still: whoever asks for both numbers sees it
-            elif loaded is not None:
-                failure = self._refusal or _unready(self._reason)
-                return await self._reply(writer, reader, scope, failure.response())
-            else:
+            if loaded is None:
                 return None
+            if not loaded or self._given_up:
+                return await self._reply(writer, reader, scope, self._failure().response())
+            service = await asyncio.open_connection(*self._listening.getsockname()[:2])
+            self._handing_on += 1  # while it is held still: whoever asks for both numbers sees it
+        own = service[1].get_extra_info("sockname")
+        self._own.add(own)
         try:
-            await _hand_on(alone(head) + begun, (reader, writer), upstream)
+            return await _hand_on(alone(head) + begun, (reader, writer), service)
         finally:
+            self._own.discard(own)
             self._handing_on -= 1
+
+    def _failure(self) -> Failure:
+        return self._refusal or Failure(503, "unavailable", self._reason, RETRY_AFTER_S, close=True)
 
     async def _reply(
         self, writer: asyncio.StreamWriter, reader: asyncio.StreamReader, scope: Scope, response: ASGIApp
@@ -203,10 +210,6 @@ def encode(message: Message, *, has_body: bool) -> bytes:
     names = Headers(raw=message["headers"])
     lines += [name + b": " + value for name, value in message["headers"]]
     return b"\r\n".join(lines if "connection" in names else [*lines, b"connection: close"]) + END_OF_HEAD
-
-
-def _unready(reason: str) -> Failure:
-    return Failure(503, "unavailable", reason, RETRY_AFTER_S, close=True)
 
 
 async def _held(reader: asyncio.StreamReader, loaded: asyncio.Event, timeout_s: float) -> tuple[bool | None, bytearray]:
