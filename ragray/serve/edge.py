@@ -47,7 +47,8 @@ class Edge:
         """Answer a request."""
         app = self._app
         if scope["type"] == "http" and not scope["path"].startswith(PROXY_PATHS):
-            app = BodyLimit(self._exchange, self._limits.max_body_bytes, linger_s=LINGER_S)
+            limits = self._limits
+            app = BodyLimit(self._exchange, limits.max_body_bytes, linger_s=LINGER_S, origins=limits.cors_origins)
         await app(scope, receive, send)
 
     async def _exchange(self, scope: Scope, receive: Receive, send: Send) -> None:

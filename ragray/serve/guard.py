@@ -63,10 +63,11 @@ class BodyLimit:
     would otherwise find its connection reset, and not the response.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, *, linger_s: float = 0) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, *, linger_s: float = 0, origins: Sequence[str] = ()) -> None:
         self._app = app
         self._max_bytes = max_bytes
         self._linger_s = linger_s
+        self._refuse = with_cors(self._refusal, origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -87,7 +88,7 @@ class BodyLimit:
         if exchange.refused:
             await self._refuse(scope, receive, send)
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _refusal(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = too_large(self._max_bytes).response()
         await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
         await send({"type": "http.response.body", "body": response.body, "more_body": True})
