@@ -4,7 +4,6 @@ import http.client
 import http.server
 import json
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,8 +15,6 @@ from ragray.config import ServeConfig
 from ragray.errors import ServingError
 from ragray.serve.placeholder import Placeholder, alone, read_head
 from ragray.serve.port import claim_port, left_by_ray, require_free_port
-
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets two processes share a port as needed")
 
 
 class Service(http.server.ThreadingHTTPServer):
