@@ -20,11 +20,12 @@ from ragray.cluster.corpus import ingest
 from ragray.cluster.embed import EmbedReport, embed_corpus
 from ragray.cluster.evaluate import EvaluationReport, evaluate_rag
 from ragray.cluster.index import build_index
-from ragray.cluster.serve import require_free_port, running
+from ragray.cluster.serve import running
 from ragray.cluster.session import session
 from ragray.cluster.train import train_rag
 from ragray.config import Config, load_config
 from ragray.models import resolve_model
+from ragray.serve.port import require_free_port
 
 QUESTIONS = ("What is the capital of France?", "Who wrote the play Hamlet?")
 MEASURED_FILE = "measured.json"

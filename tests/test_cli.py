@@ -74,7 +74,7 @@ TEACHES: dict[str, str] = {
     "evaluate": "exact match | F1 | recall@k | MRR | --closed-book | ragray train | --out",
     "evaluate retrieval": "judged documents | ndcg@10 | recall@k | mrr@10 | --mode",
     "score": 'predictions | JSON object of id to text | {"id", "answers"} | Parquet | exact_match and f1',
-    "serve": "HTTP | Ctrl-C | /v1/answer | /v1/search | /healthz | ragray train",
+    "serve": "HTTP | Ctrl-C | /v1/answer | /v1/search | /readyz | ragray train",
     "quickstart": "every stage | sample | --out",
     "config show": "YAML | meaning | section.key=value",
     "config schema": "JSON schema",

@@ -28,7 +28,6 @@ from ragray.retrieve.retriever import Retriever
 from ragray.run import Run
 from ragray.serve.answerer import Found, Health
 from ragray.serve.batcher import Batcher
-from ragray.types import Hit
 
 if TYPE_CHECKING:
     from ray.serve import Application
@@ -121,7 +120,7 @@ class RetrieverReplica:
         self._loading = asyncio.Lock()
         self._switch: asyncio.Task[None] | None = None
         batched = serve.batch(max_batch_size=RETRIEVE_BATCH, batch_wait_timeout_s=RETRIEVE_WAIT_S)
-        self.search: Callable[[str, int], Awaitable[Found]] = batched(self.search_many)
+        self._search: Callable[[str, int], Awaitable[Found | Exception]] = batched(self.search_many)
 
     async def reconfigure(self, user_config: Mapping[str, JsonValue]) -> None:
         """Serve the index that ``user_config`` names; returns at once and never raises where one is served already.
@@ -157,8 +156,15 @@ class RetrieverReplica:
             if self._wanted is user_config:
                 self._served, self._last_error = (source, retriever), ""
 
-    async def search_many(self, queries: list[str], ks: list[int]) -> list[Found]:
-        """Search a batch, all of it in one snapshot; `search` is this for one query of a batch."""
+    async def search(self, query: str, k: int) -> Found:
+        """Search for one query, as one of a batch; raises what searching for it alone raises."""
+        found = await self._search(query, k)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    async def search_many(self, queries: list[str], ks: list[int]) -> list[Found | Exception]:
+        """Search a batch, all of it in one snapshot; an error is only that of the query that it is about."""
         _, retriever = self._require()
         return await asyncio.to_thread(search_batch, retriever, queries, ks)
 
@@ -168,14 +174,23 @@ class RetrieverReplica:
         return self._served
 
 
-def search_batch(retriever: Retriever, queries: Sequence[str], ks: Sequence[int]) -> list[Found]:
-    """Search queries that want different numbers of passages; each gets what it would get alone."""
-    hits: dict[int, list[Hit]] = {}
+def search_batch(retriever: Retriever, queries: Sequence[str], ks: Sequence[int]) -> list[Found | Exception]:
+    """Search queries that want different numbers of passages; each gets what it would get alone, an error included."""
+    found: dict[int, Found | Exception] = {}
     for k in sorted(set(ks)):
         rows = [row for row, wanted in enumerate(ks) if wanted == k]
-        found = retriever.search([queries[row] for row in rows], k)
-        hits.update(zip(rows, found, strict=True))
-    return [Found(retriever.snapshot, tuple(hits[row])) for row in range(len(queries))]
+        found.update(zip(rows, _search_rows(retriever, [queries[row] for row in rows], k), strict=True))
+    return [found[row] for row in range(len(queries))]
+
+
+def _search_rows(retriever: Retriever, queries: list[str], k: int) -> list[Found | Exception]:
+    """Search queries together; if that fails, each by itself, so that the others do not share in the failure."""
+    try:
+        return [Found(retriever.snapshot, tuple(hits)) for hits in retriever.search(queries, k)]
+    except Exception as err:
+        if len(queries) == 1:
+            return [err]
+        return [result for query in queries for result in _search_rows(retriever, [query], k)]
 
 
 class GeneratorReplica:

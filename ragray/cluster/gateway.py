@@ -9,12 +9,14 @@ from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
+from ragray.cluster.service import loading
 from ragray.config import Config
 from ragray.errors import OverloadedError, ServingError
 from ragray.generate.generator import Generation, Prompt
 from ragray.generate.pipeline import to_answer
 from ragray.serve.answerer import Found, Health, ServedAnswer
 from ragray.serve.app import create_app
+from ragray.serve.guard import Gate
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -31,10 +33,17 @@ class Gateway:
     def __init__(self, retriever: DeploymentHandle, generator: DeploymentHandle, config: Config, run: str) -> None:
         self._answerer = RayAnswerer(retriever, generator, k=config.retrieve.k, run=run)
         self._config = config
+        self._gate = Gate()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Make the application; Serve calls this in the replica."""
-        return create_app(self._answerer, self._config.serve)
+        return create_app(self._answerer, self._config.serve, self._gate)
+
+    async def refuse_requests(self, drop: bool) -> int:
+        """Refuse requests from now on; returns how many are being answered, after dropping them with ``drop``."""
+        if drop:
+            self._gate.drop()
+        return self._gate.close()
 
 
 class RayAnswerer:
@@ -78,8 +87,8 @@ class RayAnswerer:
             raise
 
     async def health(self) -> Health:
-        """Describe what is served; raises `ServingError` while a deployment has no healthy replica."""
-        if reasons := await asyncio.to_thread(_unhealthy_deployments):
+        """Describe what is served; raises `ServingError` while a deployment has no replica that runs."""
+        if reasons := await asyncio.to_thread(_not_running):
             raise ServingError("; ".join(reasons))
         with plain_errors():
             state: Health = await _result(self._retriever.health.remote())
@@ -109,7 +118,7 @@ async def _result(response: DeploymentResponse[T]) -> T:
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
     """Turn what Ray and Serve raise into errors of ragray; what a replica raised comes out as it was raised there."""
-    from ray.exceptions import RayActorError, RayTaskError
+    from ray.exceptions import RayError, RayTaskError
     from ray.serve.exceptions import (
         BackPressureError,
         DeploymentUnavailableError,
@@ -121,20 +130,15 @@ def plain_errors() -> Iterator[None]:
         yield
     except BackPressureError as err:
         raise OverloadedError("as many requests are waiting as may wait; try again in a second") from err
-    except (DeploymentUnavailableError, ReplicaUnavailableError, RequestCancelledError, RayActorError) as err:
-        raise ServingError("the process that worked on this request ended; try again in a second") from err
     except RayTaskError as err:
         raise err.cause from err
+    except (DeploymentUnavailableError, ReplicaUnavailableError, RequestCancelledError, RayError) as err:
+        raise ServingError("the process that worked on this request ended; try again in a second") from err
 
 
-def _unhealthy_deployments() -> list[str]:
-    """Ask Serve which deployments of this application are not what they should be."""
+def _not_running() -> list[str]:
+    """Ask Serve which deployments of this application have no replica that runs, and why."""
     from ray import serve
 
     name = serve.get_replica_context().app_name
-    deployments = serve.status().applications[name].deployments
-    return [
-        f"{name} is {state.status.value}: {(state.message.strip() or 'no reason given').splitlines()[0]}"
-        for name, state in deployments.items()
-        if state.status.value in ("UNHEALTHY", "DEPLOY_FAILED")
-    ]
+    return loading(serve.status().applications[name].deployments)

@@ -7,24 +7,31 @@ name, for `serve deploy` to a cluster that stays.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import signal
-import socket
-import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ragray.cluster import service
-from ragray.cluster.deployments import application, check_artifacts
 from ragray.cluster.resources import Want, require
-from ragray.cluster.session import session
+from ragray.cluster.session import has_cluster, session
+from ragray.cluster.stop import Stop
 from ragray.config import Config, ServeConfig, load_config
-from ragray.errors import ConfigError, ServingError
+from ragray.errors import ConfigError
+from ragray.serve.placeholder import Placeholder
+from ragray.serve.port import require_free_port
 
 if TYPE_CHECKING:
     from ray.serve import Application
+
+POLL_S = 0.1
+WAKE_S = 0.2
+SETTLE_S = 1.0
+"""The last words of an answer need a moment from the Gateway through Ray's proxy to the client."""
+
+SHARES_NO_PORT = (("SERVE_SOCKET_REUSE_PORT_ENABLED", "0"), ("RAY_SERVE_ENABLE_HA_PROXY", "1"))
+"""Environment variables of Ray, and the values with which its proxy takes a port for itself or another address."""
 
 
 def build(args: Mapping[str, str]) -> Application:
@@ -39,6 +46,8 @@ def build(args: Mapping[str, str]) -> Application:
             raise ConfigError(f"args of the application: unknown key '{key}' (known: index, run, config)")
     if not args.get("index"):
         raise ConfigError("args of the application: no 'index', expected the folder of an index")
+    from ragray.cluster.deployments import application, check_artifacts
+
     index, run = Path(args["index"]), Path(args["run"]) if args.get("run") else None
     config = load_config(Path(args["config"]) if args.get("config") else None)
     name = check_artifacts(index, run)
@@ -46,38 +55,94 @@ def build(args: Mapping[str, str]) -> Application:
 
 
 def serve(index: Path, run: Path | None, config: Config, *, address: str | None = None) -> None:
-    """Serve until Ctrl-C or SIGTERM, then stop everything that was started (raises as `running` does)."""
-    check_artifacts(index, run)
-    _require_free_port_here(config.serve, address)
-    with session(address), _sigterm_as_ctrl_c(), running(index, run, config, address=address) as url:
-        print(banner(url, index, run), flush=True)
-        try:
-            threading.Event().wait()
-        except KeyboardInterrupt:
-            print("stopping ...", flush=True)
+    """Serve until Ctrl-C or SIGTERM, finish the answers in flight, stop everything that was started.
+
+    Raises:
+        SystemExit: a signal ended it; 130 after Ctrl-C, 143 after SIGTERM.
+        RagrayError: as `running`.
+    """
+    with Stop() as stop:
+        with running(index, run, config, address=address, stop=stop) as url:
+            print(banner(url, index, run), flush=True)
+            while not stop.asked.wait(WAKE_S):
+                pass  # a signal that another thread is interrupted by is handled when this one wakes up
+        raise SystemExit(stop.exit_code)
 
 
 @contextlib.contextmanager
-def running(index: Path, run: Path | None, config: Config, *, address: str | None = None) -> Iterator[str]:
+def running(
+    index: Path, run: Path | None, config: Config, *, address: str | None = None, stop: Stop | None = None
+) -> Iterator[str]:
     """Serve for the length of the block; yields the base URL once the service answers.
+
+    From its first moment on the port answers: that the service is alive, and not ready yet. If ``stop`` was asked for,
+    the answers in flight at the block's end are waited for, for ``serve.drain_timeout_s`` at most or until it is forced,
+    while new requests are refused.
 
     Raises:
         ArtifactError, EncoderMismatchError: index or run cannot be used, or not together.
         ServingError: the port is taken, Serve runs already, or a deployment cannot start (the message says of what).
     """
-    name = check_artifacts(index, run)
-    _require_free_port_here(config.serve, address)
-    with session(address):
-        require("serve", deployment_wants(config.serve), wait_s=config.cluster.wait_s)
-        service.require_none()
-        app = application(str(index.resolve()), str(run.resolve()) if run else "", config, run_name=name)
-        try:
-            service.start(app, config.serve)
-            url = base_url(config.serve)
-            service.await_answer(url)
-            yield url
-        finally:
-            service.stop()
+    stop = stop or Stop()
+    with _placeholder(config.serve, address) as placeholder:
+        if placeholder:
+            stop.num_waiting = lambda: placeholder.num_held
+        from ragray.cluster.deployments import application, check_artifacts
+
+        name = check_artifacts(index, run)
+        joined = has_cluster(address)
+        with session(address):
+            require("serve", deployment_wants(config.serve), wait_s=config.cluster.wait_s)
+            service.require_none()
+            app = application(str(index.resolve()), str(run.resolve()) if run else "", config, run_name=name)
+            try:
+                for waited_for in service.start(app, config.serve):
+                    stop.leave_if_idle()
+                    if placeholder:
+                        placeholder.wait_for(waited_for)
+                stop.up = True
+                if placeholder:
+                    placeholder.hand_over()
+                url = base_url(config.serve)
+                service.await_answer(url)
+                try:
+                    yield url
+                finally:
+                    if stop.asked.is_set():
+                        drain(placeholder, config.serve, stop)
+            finally:
+                if joined:  # else all of it ends with the cluster
+                    service.stop()
+
+
+def drain(placeholder: Placeholder | None, config: ServeConfig, stop: Stop) -> None:
+    """Refuse new requests, wait for the answers in flight; those that take too long are dropped."""
+    deadline = time.monotonic() + config.drain_timeout_s
+    if placeholder:
+        placeholder.refuse()
+    said = False
+    while left := _in_flight(placeholder):
+        if not said:
+            print(
+                f"stopping: {left} answer{'s' if left > 1 else ''} in flight {'are' if left > 1 else 'is'} waited for, "
+                f"at most {config.drain_timeout_s:g} s; Ctrl-C again drops them",
+                flush=True,
+            )
+            said = True
+        if stop.forced.is_set() or time.monotonic() > deadline:
+            print(f"stopping: {left} answer{'s' if left > 1 else ''} dropped", flush=True)
+            service.refuse_requests(drop=True)
+            break
+        time.sleep(POLL_S)
+    if said:
+        time.sleep(SETTLE_S)
+
+
+def _in_flight(placeholder: Placeholder | None) -> int:
+    """Count the requests that are being answered; the service refuses others once it has got those that were held."""
+    if placeholder and (handed_on := placeholder.num_open):
+        return handed_on
+    return service.refuse_requests()
 
 
 def deployment_wants(config: ServeConfig) -> list[Want]:
@@ -87,22 +152,6 @@ def deployment_wants(config: ServeConfig) -> list[Want]:
         Want("Retriever", config.retriever_replicas, ("serve.retriever_replicas",), cpus=0.5),
         Want("Generator", config.generator_replicas, ("serve.generator_replicas",), cpus=1),
     ]
-
-
-def require_free_port(config: ServeConfig) -> None:
-    """Raise `ServingError` unless the address can be listened on."""
-    try:
-        family, kind, protocol, _, where = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(where)
-    except OSError as err:
-        other = config.port + 1 if config.port < 65535 else config.port - 1
-        what = "is in use" if err.errno == errno.EADDRINUSE else f"cannot be listened on ({err.strerror or err})"
-        raise ServingError(
-            f"port {config.port} on {config.host} {what}; "
-            f"stop what listens there or choose another with serve.port={other}"
-        ) from err
 
 
 def base_url(config: ServeConfig) -> str:
@@ -118,7 +167,7 @@ ragray serves {index}{f" with the run {run}" if run else " with the base model"}
 
   ask       POST {url}/v1/answer
   look up   POST {url}/v1/search
-  health    GET  {url}/healthz
+  ready     GET  {url}/readyz
   docs           {url}/docs
 
   curl {url}/v1/answer -H 'Content-Type: application/json' -d '{{"question": "..."}}'
@@ -127,17 +176,19 @@ Ctrl-C stops it.
 """
 
 
-def _require_free_port_here(config: ServeConfig, address: str | None) -> None:
-    """Look at the port, unless Ray, and with it the HTTP proxy, may run on another machine."""
-    if not (address or os.environ.get("RAY_ADDRESS")):
-        require_free_port(config)
-
-
 @contextlib.contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does; once Ray is connected, it would abort the process instead."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _placeholder(config: ServeConfig, address: str | None) -> Iterator[Placeholder | None]:
+    """Answer on the port for the length of the block, unless Ray's proxy may run on another machine or share no port."""
+    if address or os.environ.get("RAY_ADDRESS"):
+        yield None
+        return
+    if any(os.environ.get(name) == value for name, value in SHARES_NO_PORT):
+        require_free_port(config)
+        yield None
+        return
+    placeholder = Placeholder.start(config)
     try:
-        yield
+        yield placeholder
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if placeholder:
+            placeholder.close()

@@ -8,19 +8,22 @@ import re
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from ragray.config import ServeConfig
-from ragray.errors import ServingError
+from ragray.errors import ServingError, first_line
 
 if TYPE_CHECKING:
     from ray.serve import Application
+    from ray.serve.schema import DeploymentStatusOverview
 
 logger = logging.getLogger("ragray.serve")
 
 APPLICATION = "ragray"
 START_TIMEOUT_S = 900.0
 STOP_TIMEOUT_S = 60.0
+CALL_TIMEOUT_S = 5.0
 PROXY_GRACE_S = 5.0
 """The application gives a late request up with a readable error; so much later the proxy would cut it off."""
 
@@ -41,8 +44,8 @@ def require_none() -> None:
         )
 
 
-def start(app: Application, config: ServeConfig) -> None:
-    """Start Serve, deploy the application, wait until all of it runs.
+def start(app: Application, config: ServeConfig) -> Iterator[str]:
+    """Start Serve, deploy the application, and yield what it waits for, several times a second, until all of it runs.
 
     Raises:
         ServingError: the port is taken, or a replica did not start; the message ends with the error that it died of.
@@ -57,23 +60,38 @@ def start(app: Application, config: ServeConfig) -> None:
         wait_for_ingress_deployment_creation=False,
         wait_for_applications_running=False,
     )
-    _await_deployments()
+    yield from _await_deployments()
 
 
 def await_answer(url: str, timeout_s: float = 30.0) -> None:
-    """Wait until the service says over HTTP that it is healthy; raises `ServingError` if it does not say so in time."""
+    """Wait until the service says over HTTP that it is ready; raises `ServingError` if it does not say so in time."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + timeout_s
     while True:
         try:
-            with opener.open(f"{url}/healthz", timeout=timeout_s):
+            with opener.open(f"{url}/readyz", timeout=timeout_s):
                 return
         except OSError as err:
             if isinstance(err, urllib.error.HTTPError):
                 err.close()
             if time.monotonic() > deadline:
-                raise ServingError(f"the service runs, but {url}/healthz does not answer from here ({err})") from err
+                raise ServingError(f"the service runs, but {url}/readyz does not answer from here ({err})") from err
             time.sleep(0.1)
+
+
+def refuse_requests(*, drop: bool = False) -> int:
+    """Let the Gateway refuse requests from now on; returns how many it is answering, after dropping them with ``drop``."""
+    from ray import serve
+    from ray.exceptions import RayError
+    from ray.serve.exceptions import RayServeException
+
+    try:
+        gateway = serve.get_app_handle(APPLICATION)
+        left: int = gateway.refuse_requests.remote(drop).result(timeout_s=CALL_TIMEOUT_S)
+        return left
+    except (RayError, RayServeException, TimeoutError) as err:
+        logger.warning("serve: the Gateway does not answer (%s); answers in flight are not waited for", first_line(err))
+        return 0
 
 
 def stop() -> None:
@@ -102,8 +120,18 @@ def underlying_error(message: str) -> str:
     return lines[-1].strip() if lines else "no reason given"
 
 
-def _await_deployments() -> None:
-    """Wait until every deployment runs; the first replica that fails to start ends the wait."""
+def loading(deployments: Mapping[str, DeploymentStatusOverview]) -> list[str]:
+    """Name the deployments, other than this door of theirs, of which no replica runs, with what Serve says of them."""
+    found = []
+    for name, state in deployments.items():
+        if state.replica_states.get("RUNNING", 0) == 0:
+            reason = (state.message.strip() or "loading").splitlines()[0]
+            found.append(f"{name}: {reason}")
+    return found
+
+
+def _await_deployments() -> Iterator[str]:
+    """Yield what is waited for until every deployment runs; the first replica that fails to start ends the wait."""
     from ray import serve
 
     deadline = time.monotonic() + START_TIMEOUT_S
@@ -120,6 +148,7 @@ def _await_deployments() -> None:
                 logger.warning("%s: %s", name, deployment.message)
         if state.status.value == "DEPLOY_FAILED":
             raise ServingError(f"the service cannot start: {underlying_error(state.message)}")
+        yield f"the service is loading ({'; '.join(loading(state.deployments)) or 'starting'})"
         time.sleep(0.1)
     raise ServingError(
         f"the service did not start within {START_TIMEOUT_S:.0f} s: {'; '.join(said) or 'no reason given'}"

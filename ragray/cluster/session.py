@@ -31,6 +31,7 @@ ENVIRONMENT = {
     "RAY_DATA_LOG_LEVEL": "ERROR",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "ragray.serve.edge:middlewares",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",
@@ -103,10 +104,22 @@ def unusable(address: str, error: Exception) -> ClusterError:
 
 @contextlib.contextmanager
 def _keeping_our_handler() -> Iterator[None]:
-    """Put back the handler of SIGTERM that was set in Python, if there was one: Ray sets its own, which exits with another code."""
+    """Keep the handler of SIGTERM that was set in Python, if there was one.
+
+    Ray sets its own, two in Python while it starts and one in C++, which ends the process with code 15 or C++ frames.
+    """
+    from ray._private import utils
+
     handler = signal.getsignal(signal.SIGTERM)
-    yield
-    if callable(handler) and threading.current_thread() is threading.main_thread():
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    set_handler = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda _: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = set_handler
         signal.signal(signal.SIGTERM, handler)
 
 
@@ -126,7 +139,7 @@ def _knock(address: str) -> None:
 def _start_local() -> None:
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
-            with _agent_on_a_free_port():
+            with _agent_on_a_free_port(), _out_of_our_group():
                 _init_local()
             return
         except Exception as err:
@@ -169,6 +182,25 @@ def _agent_on_a_free_port() -> Iterator[None]:
         yield
     finally:
         parameter.RayParams = params
+
+
+@contextlib.contextmanager
+def _out_of_our_group() -> Iterator[None]:
+    """Start Ray's processes in a session of their own: a signal to our process group, as a terminal sends it, is for us alone.
+
+    They end with this process all the same where the kernel kills them once it is gone, which Linux does.
+    """
+    from ray._private import services, utils
+
+    if not utils.detect_fate_sharing_support():
+        yield
+        return
+    popen = services.ConsolePopen
+    services.ConsolePopen = functools.partial(popen, start_new_session=True)
+    try:
+        yield
+    finally:
+        services.ConsolePopen = popen
 
 
 @contextlib.contextmanager

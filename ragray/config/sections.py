@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
@@ -26,6 +27,9 @@ def _gpus(number: float) -> float:
 
 
 Gpus = Annotated[float, Field(ge=0, le=64), AfterValidator(_gpus)]
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s,]+")
+"""What a browser sends as Origin: no path, no slash at the end."""
 
 
 class Section(BaseModel):
@@ -275,7 +279,24 @@ class ServeConfig(Section):
     generator_replicas: int = Field(1, ge=1, le=MAX_ACTORS, description="copies of the Generator deployment")
     max_queued_requests: int = Field(64, ge=1, description="waiting requests, past which callers get 429")
     request_timeout_s: float = Field(60, gt=0, description="longest time a request may take")
+    drain_timeout_s: float = Field(
+        30, ge=0, description="longest time that a service which is told to stop waits for the answers it is writing"
+    )
     max_question_chars: int = Field(4000, ge=1, description="longer questions are refused")
+    max_body_bytes: int = Field(1 << 20, ge=1, description="larger bodies of requests are refused with 413")
+    cors_origins: tuple[str, ...] = Field(
+        (), description="origins (https://app.example) whose web pages may use the service; `*`: all; empty: none"
+    )
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"'{origin}' is no origin, expected scheme://host or scheme://host:port without a path"
+                )
+        return origins
 
 
 class ClusterConfig(Section):

@@ -7,16 +7,18 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, RedirectResponse, Response
+from fastapi.responses import RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
 from ragray.config import ServeConfig
 from ragray.errors import RagrayError, ServingError
 from ragray.serve.answerer import Answerer
 from ragray.serve.failure import Failure, failure_of
+from ragray.serve.guard import BodyLimit, Gate, Gated, Limits, with_cors
 from ragray.serve.schema import (
+    AliveResponse,
     AnswerRequest,
     AnswerResponse,
     ErrorResponse,
@@ -25,6 +27,7 @@ from ragray.serve.schema import (
     SearchResponse,
 )
 from ragray.serve.stream import EVENT_EXAMPLE, open_stream
+from ragray.serve.strict import JsonRoute
 
 HEALTH_TIMEOUT_S = 10.0
 
@@ -32,7 +35,8 @@ DESCRIPTION = """Answers questions from a corpus and says which passages each an
 
 * `POST /v1/answer` looks passages up and writes an answer, at once or as server-sent events;
 * `POST /v1/search` only looks passages up;
-* `GET /healthz` says what is served, or why nothing is.
+* `GET /healthz` is 200 as soon as the service runs, also while it loads its models;
+* `GET /readyz` says what is served, or why nothing is.
 
 Every error has the body `{"error": {"type": ..., "message": ...}}`.
 """
@@ -49,6 +53,8 @@ class Refused(Exception):  # noqa: N818 - no error of the program: it carries a 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Describe responses that are errors, for OpenAPI (whose shape FastAPI types as `dict[str, Any]`)."""
     meanings = {
+        413: "The body is larger than the service allows.",
+        415: "The body is not sent as `application/json`.",
         422: "The request is invalid; the message names the field.",
         429: "Too many requests are waiting; try again after `Retry-After` seconds.",
         500: "Something unexpected; the message holds the id of the log entry.",
@@ -58,27 +64,38 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorResponse, "description": meanings[status]} for status in statuses}
 
 
+POST_ERRORS = (413, 415, 422, 429, 500, 503, 504)
 ANSWER_RESPONSES = {
     200: {
         "description": "The answer, whole or (with `stream`) as events.",
         "content": {"text/event-stream": {"schema": {"type": "string"}, "example": EVENT_EXAMPLE}},
     },
-    **_errors(422, 429, 500, 503, 504),
+    **_errors(*POST_ERRORS),
 }
 
 
-def create_app(answerer: Answerer, config: ServeConfig) -> FastAPI:
-    """Make the application. A request that is invalid, too late or too much is answered with one error body."""
+def create_app(answerer: Answerer, config: ServeConfig, gate: Gate | None = None) -> FastAPI:
+    """Make the application. A request that is invalid, too late or too much is answered with one error body.
+
+    Once ``gate`` is closed, requests are refused with 503 and those that are open are answered still.
+    """
     app = FastAPI(title="ragray", version="1", description=DESCRIPTION)
-    for kind in (Refused, RequestValidationError, HTTPException, Exception):
+    for kind in (Refused, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _respond)
-    _add_answer(app, answerer, config)
-    _add_search(app, answerer, config)
-    _add_health(app, answerer)
+    ask = APIRouter(route_class=JsonRoute)
+    _add_answer(ask, answerer, config)
+    _add_search(ask, answerer, config)
+    app.include_router(ask)
+    gate = gate or Gate()
+    _add_health(app, answerer, gate)
+    limits = Limits(config.max_body_bytes, config.cors_origins)
+    app.add_middleware(BodyLimit, max_bytes=config.max_body_bytes)
+    app.add_middleware(Gated, gate=gate, limits=limits)
+    app.add_middleware(with_cors, origins=config.cors_origins)
     return app
 
 
-def _add_answer(app: FastAPI, answerer: Answerer, config: ServeConfig) -> None:
+def _add_answer(app: APIRouter, answerer: Answerer, config: ServeConfig) -> None:
     @app.post(
         "/v1/answer",
         summary="Answer a question",
@@ -100,8 +117,8 @@ def _add_answer(app: FastAPI, answerer: Answerer, config: ServeConfig) -> None:
             return AnswerResponse.of(await answerer.answer(body.question, k=body.k, closed_book=body.closed_book))
 
 
-def _add_search(app: FastAPI, answerer: Answerer, config: ServeConfig) -> None:
-    @app.post("/v1/search", summary="Look passages up", tags=["ask"], responses=_errors(422, 429, 500, 503, 504))
+def _add_search(app: APIRouter, answerer: Answerer, config: ServeConfig) -> None:
+    @app.post("/v1/search", summary="Look passages up", tags=["ask"], responses=_errors(*POST_ERRORS))
     async def search(body: SearchRequest) -> SearchResponse:
         """Return the passages nearest to a query, best first, without writing an answer."""
         _require_short("query", body.query, config)
@@ -109,11 +126,20 @@ def _add_search(app: FastAPI, answerer: Answerer, config: ServeConfig) -> None:
             return SearchResponse.of(await answerer.search(body.query, k=body.k))
 
 
-def _add_health(app: FastAPI, answerer: Answerer) -> None:
-    @app.get("/healthz", summary="Say what is served", tags=["operate"], responses=_errors(500, 503))
-    async def healthz() -> HealthResponse:
+def _add_health(app: FastAPI, answerer: Answerer, gate: Gate) -> None:
+    @app.head("/healthz", include_in_schema=False)
+    @app.get("/healthz", summary="Say that the service runs", tags=["operate"])
+    async def healthz() -> AliveResponse:
+        """Return 200 as soon as anything of the service runs, also while it loads its models and while it stops."""
+        return AliveResponse()
+
+    @app.head("/readyz", include_in_schema=False)
+    @app.get("/readyz", summary="Say what is served", tags=["operate"], responses=_errors(500, 503))
+    async def readyz() -> HealthResponse:
         """Return 200 with the snapshot and run that are served, or 503 with the reason why nothing is."""
         async with _refusing(2 * HEALTH_TIMEOUT_S):
+            if gate.closed:
+                raise ServingError("the service is stopping")
             try:
                 async with asyncio.timeout(HEALTH_TIMEOUT_S):
                     return HealthResponse.of(await answerer.health())
@@ -122,6 +148,7 @@ def _add_health(app: FastAPI, answerer: Answerer) -> None:
             except RagrayError as err:
                 raise ServingError(str(err)) from err
 
+    @app.head("/", include_in_schema=False)
     @app.get("/", include_in_schema=False)
     async def root() -> RedirectResponse:
         return RedirectResponse("docs")
@@ -143,6 +170,8 @@ async def _refusing(timeout_s: float) -> AsyncIterator[None]:
         raise Refused(failure_of(err)) from err
 
 
-async def _respond(request: Request, err: Exception) -> JSONResponse:
+async def _respond(request: Request, err: Exception) -> Response:
     failure = err.failure if isinstance(err, Refused) else failure_of(err)
+    if request.method == "OPTIONS" and failure.allow:
+        return Response(status_code=204, headers={"Allow": failure.allow})
     return failure.response()

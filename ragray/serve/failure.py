@@ -11,6 +11,7 @@ from http import HTTPStatus
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from ragray.errors import ConfigError, InputError, OverloadedError, RagrayError, ServingError
 from ragray.serve.schema import ErrorDetail, ErrorResponse
@@ -22,12 +23,14 @@ RETRY_AFTER_S = 1
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A status, a type for programs, a message for people, and when it is worth trying again."""
+    """A status, a type for programs, a message for people, when to try again, whether the connection ends."""
 
     status: int
     type: str
     message: str
     retry_after_s: int | None = None
+    close: bool = False
+    allow: str = ""
 
     def body(self) -> ErrorResponse:
         """Return the error body."""
@@ -35,8 +38,10 @@ class Failure:
 
     def response(self) -> JSONResponse:
         """Return the whole response."""
-        headers = {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
-        return JSONResponse(self.body().model_dump(mode="json"), self.status, headers)
+        after = "" if self.retry_after_s is None else str(self.retry_after_s)
+        headers = {"Retry-After": after, "Connection": "close" if self.close else "", "Allow": self.allow}
+        given = {name: value for name, value in headers.items() if value}
+        return JSONResponse(self.body().model_dump(mode="json"), self.status, given)
 
 
 def failure_of(err: Exception) -> Failure:
@@ -45,7 +50,10 @@ def failure_of(err: Exception) -> Failure:
         case RequestValidationError():
             return Failure(422, "invalid_request", describe_invalid(err.errors()))
         case HTTPException():
-            return Failure(err.status_code, _type_of(err.status_code), str(err.detail))
+            allow = (err.headers or {}).get("Allow", "")
+            return Failure(err.status_code, _type_of(err.status_code), str(err.detail), allow=allow)
+        case ClientDisconnect():
+            return Failure(400, "invalid_request", "the client left before its request was complete", close=True)
         case OverloadedError():
             return Failure(429, "overloaded", str(err), RETRY_AFTER_S)
         case TimeoutError():
@@ -77,8 +85,8 @@ def _describe_one(error: Mapping[str, object]) -> str:
     match error.get("type"):
         case "json_invalid":
             return f"body: is not valid JSON (at character {field or 0})"
-        case "missing" if field:
-            return f"{field}: is required"
+        case "missing":
+            return f"{field or 'body'}: is required"
         case "string_too_short":
             return f"{field}: must not be empty"
         case "extra_forbidden":

@@ -149,6 +149,14 @@ class AnswerResponse(Wire):
         )
 
 
+class AliveResponse(Wire):
+    """A sign of life."""
+
+    status: Literal["alive"] = Field(
+        "alive", description="whether requests can be answered yet is at /readyz", examples=["alive"]
+    )
+
+
 class HealthResponse(Wire):
     """What is served."""
 
@@ -178,7 +186,8 @@ class ErrorDetail(Wire):
     """What went wrong."""
 
     type: str = Field(
-        description="invalid_request, overloaded, timeout, unavailable, internal, ...", examples=["invalid_request"]
+        description="invalid_request, too_large, overloaded, timeout, unavailable, internal, ...",
+        examples=["invalid_request"],
     )
     message: str = Field(description="one line for the person who reads it", examples=["question: must not be empty"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator
 
 from fastapi.responses import StreamingResponse
@@ -21,6 +22,13 @@ EVENT_EXAMPLE = (
 )
 
 
+LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
+"""Characters that JSON leaves as they are and at which clients end a line all the same (`str.splitlines` does)."""
+
+SEND_GRACE_S = 5.0
+"""So long after its deadline a stream is given up whose reader does not take what was written, the error included."""
+
+
 class EventStream(StreamingResponse):
     """A response of events; however it ends, also by the client's going away, the writing behind it is stopped."""
 
@@ -28,11 +36,14 @@ class EventStream(StreamingResponse):
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         super().__init__(_events(first, rest, deadline), media_type="text/event-stream", headers=headers)
         self._pieces = rest
+        self._given_up = deadline + SEND_GRACE_S
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events."""
+        """Send the events; a reader that never reads is waited for until shortly after the deadline."""
         try:
-            await super().__call__(scope, receive, send)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(self._given_up):
+                    await super().__call__(scope, receive, send)
         finally:
             await self._pieces.aclose()
 
@@ -66,5 +77,5 @@ async def _next(pieces: Pieces, deadline: float) -> str | ServedAnswer:
 
 
 def event(data: BaseModel, *, name: str = "") -> str:
-    """Write one event."""
-    return f"{f'event: {name}' + chr(10) if name else ''}data: {data.model_dump_json()}\n\n"
+    """Write one event, its JSON in one line whatever a client takes for the end of one."""
+    return f"{f'event: {name}' + chr(10) if name else ''}data: {data.model_dump_json().translate(LINE_ENDS)}\n\n"

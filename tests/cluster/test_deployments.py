@@ -11,7 +11,15 @@ from ragray.cluster.deployments import IndexSource, RetrieverReplica, search_bat
 from ragray.cluster.gateway import plain_errors
 from ragray.cluster.service import underlying_error
 from ragray.config import Config
-from ragray.errors import ConfigError, EncoderMismatchError, NotAnArtifactError, OverloadedError, ServingError
+from ragray.errors import (
+    ConfigError,
+    EncoderMismatchError,
+    InputError,
+    NotAnArtifactError,
+    OverloadedError,
+    ServingError,
+)
+from ragray.serve.answerer import Found
 from ragray.types import Hit, Passage
 
 
@@ -24,6 +32,8 @@ class Named:
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         self.calls.append(len(queries))
+        if "bad" in queries:
+            raise InputError(f"query 'bad' beside {len(queries) - 1} others")
         return [[Hit(Passage(f"{query}-{rank}", self.snapshot), 1.0) for rank in range(k)] for query in queries]
 
 
@@ -49,6 +59,13 @@ async def settled(replica: RetrieverReplica) -> None:
         await asyncio.sleep(0.01)
 
 
+async def searched(replica: RetrieverReplica) -> str:
+    """Search once; return the snapshot that was searched."""
+    [found] = await replica.search_many(["q"], [1])
+    assert isinstance(found, Found)
+    return found.snapshot
+
+
 def test_the_first_index_decides_whether_the_replica_starts() -> None:
     with pytest.raises(NotAnArtifactError):
         asyncio.run(RetrieverReplica(Config(), Loader()).reconfigure({"index": "bad"}))
@@ -62,11 +79,11 @@ def test_the_old_index_is_served_while_the_new_one_loads() -> None:
         loader.gate.clear()
         await replica.reconfigure({"index": "two"})
         await asyncio.sleep(0.05)
-        assert (await replica.search_many(["q"], [1]))[0].snapshot == "one"
+        assert await searched(replica) == "one"
         assert (await replica.health()).loading
         loader.gate.set()
         await settled(replica)
-        assert (await replica.search_many(["q"], [1]))[0].snapshot == "two"
+        assert await searched(replica) == "two"
         assert not (await replica.health()).loading
 
     asyncio.run(scenario())
@@ -126,6 +143,13 @@ def test_a_batch_of_different_k_gives_each_query_what_it_would_get_alone() -> No
     assert retriever.calls == [2, 1]
     alone = [search_batch(Named("one"), [query], [k])[0] for query, k in (("a", 2), ("b", 3), ("c", 2))]
     assert together == alone
+
+
+def test_a_query_that_fails_in_a_batch_fails_alone() -> None:
+    *found, failed = search_batch(Named("one"), ["a", "b", "bad"], [2, 3, 2])
+    assert found == search_batch(Named("one"), ["a", "b"], [2, 3])
+    assert isinstance(failed, InputError)
+    assert str(failed) == "query 'bad' beside 0 others"
 
 
 def test_errors_of_serve_and_of_replicas_come_out_as_errors_of_ragray() -> None:

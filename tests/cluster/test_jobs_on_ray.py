@@ -162,7 +162,7 @@ def serve_and_ask(dashboard: str, data: Path, tmp_path: Path) -> None:
     environment = {**os.environ, **ENVIRONMENT}
     command = [str(BIN / "serve"), "deploy", str(path), "--address", dashboard]
     subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
-    wait_for(f"http://127.0.0.1:{port}/healthz", JOB_S)
+    wait_for(f"http://127.0.0.1:{port}/readyz", JOB_S)
     [first, *_] = some_passages(1)
     found = json.loads(get(f"http://127.0.0.1:{port}/v1/search", {"query": first.text, "k": 1}))
     assert found["hits"][0]["id"] == first.id

@@ -1,7 +1,12 @@
 """Serving on real Ray Serve, over real HTTP, from a tiny index with the fake encoder and generator."""
 
+import contextlib
 import json
+import os
+import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +19,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from ragray.cluster.serve import banner, build, require_free_port, running
+from ragray.cluster.serve import banner, build, running
 from ragray.config import Config, load_config
 from ragray.corpus.table import passages_to_table
 from ragray.embed.encoder import HashEncoder
@@ -24,7 +29,9 @@ from ragray.generate.pipeline import Pipeline
 from ragray.index.segment import write_segment
 from ragray.index.snapshot import SEGMENTS, SegmentRef, Snapshot, find_current, publish_snapshot
 from ragray.retrieve.load import load_retriever
+from ragray.serve.port import require_free_port
 from ragray.types import Passage
+from tests.processes import actors_of_this_process, descendants
 
 CONFIGS = sorted((Path(__file__).parents[2] / "serve_configs").glob("*.yaml"))
 QUESTION = "Which river flows through Paris?"
@@ -146,8 +153,9 @@ def test_closed_book_uses_no_passages(client: httpx.Client) -> None:
     assert (body["answer"], body["citations"]) == ("I do not know.", [])
 
 
-def test_health_names_the_snapshot_and_the_index(client: httpx.Client, index: Path) -> None:
-    response = client.get("/healthz")
+def test_a_ready_service_names_the_snapshot_and_the_index(client: httpx.Client, index: Path) -> None:
+    assert client.get("/healthz").json() == {"status": "alive"}
+    response = client.get("/readyz")
     assert response.status_code == 200
     body = response.json()
     assert (body["status"], body["snapshot"], body["index"]) == ("ok", "000001-test", str(index))
@@ -158,13 +166,80 @@ def test_an_invalid_request_over_http_names_the_field(client: httpx.Client) -> N
     assert (response.status_code, response.json()["error"]["message"]) == (422, "question: must not be empty")
 
 
+def test_a_body_that_is_too_large_is_refused_however_it_is_sent(client: httpx.Client) -> None:
+    block, headers = b" " * (1 << 16), {"Content-Type": "application/json"}
+    for content in (block * 64, (block for _ in range(64))):
+        response = client.post("/v1/answer", content=content, headers=headers)
+        assert (response.status_code, response.json()["error"]["type"]) == (413, "too_large")
+
+
+def test_a_replica_that_dies_is_replaced_and_nothing_is_an_internal_error(client: httpx.Client) -> None:
+    """One deployment after the other loses its process; a stream may break off with an error, and is answered again."""
+    for name in ("Generator", "Retriever", "Gateway"):
+        [replica] = actors_of_this_process(f"ray::ServeReplica:ragray:{name}")
+        os.kill(replica, signal.SIGKILL)
+        statuses = set()
+        while 200 not in statuses:
+            response = client.post("/v1/answer", json={"question": QUESTION}, timeout=120)
+            assert response.headers["content-type"] == "application/json"
+            assert client.get("/healthz").json() == {"status": "alive"}
+            statuses.add(response.status_code)
+        assert statuses <= {200, 503, 504}
+
+
+def test_a_service_answers_what_comes_while_it_loads_or_stops_and_ends_with_the_code_of_its_signal(
+    index: Path, tmp_path: Path
+) -> None:
+    port = free_port()
+    settings = [f"serve.port={port}", "generate.model=first-sentence", "retrieve.k=2"]
+    command = [sys.executable, "-m", "ragray.cli", "serve", "--index", str(index), *settings]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
+        service = subprocess.Popen(
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            wait_until_alive(client, service)
+            unready = client.get("/readyz")
+            assert (unready.status_code, unready.headers["retry-after"]) == (503, "1")
+            answer = client.post("/v1/answer", json={"question": QUESTION})  # it waits for the models
+            assert answer.json()["answer"] == "The river Seine flows through Paris."
+            assert client.get("/readyz").json()["snapshot"] == "000001-test"
+            below = descendants(service.pid)
+            os.killpg(service.pid, signal.SIGINT)
+            os.kill(service.pid, signal.SIGTERM)
+            output, _ = service.communicate(timeout=120)
+        finally:
+            service.kill()
+    assert service.returncode in (130, 143), output
+    assert "Traceback" not in output
+    deadline = time.monotonic() + 60
+    while alive := [pid for pid in below if Path(f"/proc/{pid}").exists()]:
+        assert time.monotonic() < deadline, f"left behind: {alive}"
+        time.sleep(0.1)
+
+
+def wait_until_alive(client: httpx.Client, service: subprocess.Popen[str]) -> None:
+    while service.poll() is None:
+        with contextlib.suppress(httpx.TransportError):
+            if client.get("/healthz").json() == {"status": "alive"}:
+                return
+        time.sleep(0.05)
+    raise AssertionError(service.communicate()[0])
+
+
 def test_a_second_service_on_the_same_cluster_is_refused(client: httpx.Client, index: Path) -> None:
     with (
         pytest.raises(ServingError, match="Serve runs on this cluster already"),
         running(index, None, config(free_port())),
     ):
         pass
-    assert client.get("/healthz").status_code == 200
+    assert client.get("/readyz").status_code == 200
 
 
 def test_the_banner_holds_the_urls() -> None:

@@ -236,19 +236,19 @@ def test_a_request_that_takes_too_long_is_given_up() -> None:
     assert [name for name, _ in events(streamed.text)] == ["", "error"]
 
 
-def test_health_says_what_is_served(client: TestClient) -> None:
-    body = client.get("/healthz").json()
+def test_a_ready_service_says_what_is_served(client: TestClient) -> None:
+    body = client.get("/readyz").json()
     assert (body["status"], body["snapshot"], body["run"]) == ("ok", "s1", "run")
 
 
 def test_an_unhealthy_service_is_503_with_the_reason() -> None:
-    response = client_of(Failing(ServingError("no index is loaded"))).get("/healthz")
+    response = client_of(Failing(ServingError("no index is loaded"))).get("/readyz")
     assert (response.status_code, response.json()["error"]["message"]) == (503, "no index is loaded")
 
 
 def test_openapi_lists_the_routes_and_one_error_body(client: TestClient) -> None:
     paths = client.get("/openapi.json").json()["paths"]
-    assert set(paths) == {"/v1/answer", "/v1/search", "/healthz"}
+    assert set(paths) == {"/v1/answer", "/v1/search", "/healthz", "/readyz"}
     refused = paths["/v1/answer"]["post"]["responses"]["422"]["content"]["application/json"]["schema"]
     assert refused["$ref"].endswith("/ErrorResponse")
     assert "text/event-stream" in paths["/v1/answer"]["post"]["responses"]["200"]["content"]
