@@ -221,6 +221,8 @@ def application(index: str, run: str, config: Config, *, run_name: str = "") -> 
 
     from ragray.cluster.gateway import Gateway
 
+    if run:
+        config = Run.open(Path(run)).settings(config)
     common = {
         "backpressure_config": {"status_code": 429, "retry_after_s": 1},
         "logging_config": {"enable_access_log": False, "log_level": "WARNING"},
@@ -252,4 +254,4 @@ def application(index: str, run: str, config: Config, *, run_name: str = "") -> 
         max_queued_requests=GATEWAY_REQUESTS,
         **common,
     )(serve.ingress()(Gateway))
-    return gateway.bind(retrieving, generating, config, run_name)
+    return gateway.bind(retrieving, generating, config, run_name, run)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
 from ragray.cluster.service import loading
 from ragray.config import Config
-from ragray.errors import OverloadedError, ServingError
+from ragray.errors import OverloadedError, RagrayError, ServingError
 from ragray.generate.generator import Generation, Prompt
+from ragray.generate.load import load_prompts
 from ragray.generate.pipeline import to_answer
+from ragray.generate.prompt import PromptEncoder
 from ragray.serve.answerer import Found, Health, ServedAnswer
 from ragray.serve.app import create_app
 from ragray.serve.guard import Gate
@@ -28,10 +32,13 @@ NOTHING_FOUND = Found("", ())
 
 
 class Gateway:
-    """The ingress deployment: the HTTP interface over `RayAnswerer`."""
+    """The ingress deployment: the HTTP interface over `RayAnswerer`. ``folder`` is that of the run, "" without one."""
 
-    def __init__(self, retriever: DeploymentHandle, generator: DeploymentHandle, config: Config, run: str) -> None:
-        self._answerer = RayAnswerer(retriever, generator, k=config.retrieve.k, run=run)
+    def __init__(
+        self, retriever: DeploymentHandle, generator: DeploymentHandle, config: Config, run: str, folder: str
+    ) -> None:
+        check = QuestionCheck(lambda: load_prompts(config.generate, Path(folder) if folder else None))
+        self._answerer = RayAnswerer(retriever, generator, k=config.retrieve.k, run=run, check=check)
         self._config = config
         self._gate = Gate()
 
@@ -46,14 +53,41 @@ class Gateway:
         return self._gate.close()
 
 
+class QuestionCheck:
+    """Holds questions against the generator's limits at the door; what that needs, the tokenizer, is loaded meanwhile."""
+
+    def __init__(self, load: Callable[[], PromptEncoder | None]) -> None:
+        pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenizer")
+        self._prompts = pool.submit(load)
+        pool.shutdown(wait=False)
+
+    async def __call__(self, question: str) -> None:
+        """Raise `InputError`, which names the limit, where a question is too long."""
+        try:
+            prompts = await asyncio.shield(asyncio.wrap_future(self._prompts))
+        except RagrayError:  # the Generator cannot start either, and says why
+            return
+        if prompts:
+            prompts.check(question)
+
+
 class RayAnswerer:
     """Answers through the Retriever and Generator deployments."""
 
-    def __init__(self, retriever: DeploymentHandle, generator: DeploymentHandle, *, k: int, run: str) -> None:
+    def __init__(
+        self,
+        retriever: DeploymentHandle,
+        generator: DeploymentHandle,
+        *,
+        k: int,
+        run: str,
+        check: Callable[[str], Awaitable[None]],
+    ) -> None:
         self._retriever = retriever
         self._generator = generator
         self._k = k
         self._run = run
+        self._check = check
 
     async def search(self, query: str, *, k: int | None) -> Found:
         """Return the k best passages of a query."""
@@ -96,6 +130,7 @@ class RayAnswerer:
 
     async def _prompt(self, question: str, k: int | None, closed_book: bool) -> tuple[Prompt, str, float]:
         started = monotonic()
+        await self._check(question)
         found = NOTHING_FOUND if closed_book else await self.search(question, k=k)
         return Prompt(question, found.hits), found.snapshot, monotonic() - started
 

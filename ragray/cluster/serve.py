@@ -61,7 +61,7 @@ def serve(index: Path, run: Path | None, config: Config, *, address: str | None 
         SystemExit: a signal ended it; 130 after Ctrl-C, 143 after SIGTERM.
         RagrayError: as `running`.
     """
-    with Stop() as stop:
+    with Stop(config.serve.drain_timeout_s) as stop:
         with running(index, run, config, address=address, stop=stop) as url:
             print(banner(url, index, run), flush=True)
             while not stop.asked.wait(WAKE_S):

@@ -8,8 +8,13 @@ import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 
+from ragray import interrupts
+
 SAME_S = 2.0
 """Signals so close together are one: supervisors send to a process and its group, people press Ctrl-C twice."""
+
+ENDING_S = 15.0
+"""Once no answer is waited for any longer, a service ends within this time, or is ended (`ragray.interrupts`)."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -21,7 +26,8 @@ class Stop:
     signal ends the process by `SystemExit` at once.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, drain_timeout_s: float = 0, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._drain_timeout_s = drain_timeout_s
         self._clock = clock
         self._asked_at = 0.0
         self._before: dict[int, object] = {}
@@ -56,8 +62,10 @@ class Stop:
             self.signal, self._asked_at = number, self._clock()
             self.asked.set()
             self.leave_if_idle()
+            interrupts.allow(self._drain_timeout_s + ENDING_S)
         elif self._clock() - self._asked_at > SAME_S:
             self.forced.set()
+            interrupts.allow(ENDING_S)
 
     def leave_if_idle(self) -> None:
         """Raise `SystemExit` if the service is to stop before it is up, and nobody waits for it or is waited for."""

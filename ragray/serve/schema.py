@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic_core import PydanticCustomError
 
 from ragray.serve.answerer import Found, Health, ServedAnswer
+from ragray.text import is_blank
 from ragray.types import Citation, Hit
 
 MAX_SEARCH_K = 1000
 MAX_ANSWER_K = 50
 """Every passage of an answer is read by the generator, so that an answer's k is bounded much lower than a search's."""
 
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+def _visible(text: str) -> str:
+    if is_blank(text):
+        raise PydanticCustomError("string_too_short", "must not be empty")
+    return text
+
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(_visible)]
 EXAMPLE_SNAPSHOT = "3f9c1e7ab2d04c55"
 EXAMPLE_QUESTION = "Which river flows through Paris?"
 
@@ -126,6 +135,9 @@ class AnswerResponse(Wire):
 
     question: str = Field(description="the question as it was answered", examples=[EXAMPLE_QUESTION])
     answer: str = Field(description="the answer", examples=["the Seine"])
+    finish_reason: Literal["stop", "length"] = Field(
+        description="stop: the answer is whole; length: it was cut at generate.max_new_tokens", examples=["stop"]
+    )
     snapshot: str = Field(
         description="the snapshot it was answered from; empty for closed book", examples=[EXAMPLE_SNAPSHOT]
     )
@@ -140,6 +152,7 @@ class AnswerResponse(Wire):
         return cls(
             question=answer.question,
             answer=answer.text,
+            finish_reason=answer.finish_reason,
             snapshot=answer.snapshot,
             run=served.run,
             citations=tuple(
