@@ -98,6 +98,8 @@ def running(
                     stop.leave_if_idle()
                     if placeholder:
                         placeholder.wait_for(waited_for)
+                        if stop.asked.is_set():
+                            refuse_while_loading(placeholder)
                 stop.up = True
                 if placeholder:
                     placeholder.hand_over()
@@ -111,6 +113,17 @@ def running(
             finally:
                 if joined:  # else all of it ends with the cluster
                     service.stop()
+
+
+def refuse_while_loading(placeholder: Placeholder) -> None:
+    """Refuse new requests though the models still load, and say, once, how many came before and are answered still."""
+    if not placeholder.is_refusing:
+        placeholder.refuse()
+        print(
+            f"stopping: {placeholder.num_held} held while the models load, to be answered first; "
+            "Ctrl-C again drops them",
+            flush=True,
+        )
 
 
 def drain(placeholder: Placeholder | None, config: ServeConfig, stop: Stop) -> None:

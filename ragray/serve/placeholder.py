@@ -72,6 +72,11 @@ class Placeholder:
         """Requests that came here and are not answered yet: held, or handed on."""
         return self.num_held + self._handing_on
 
+    @property
+    def is_refusing(self) -> bool:
+        """Whether new requests are refused."""
+        return self._refusal is not None
+
     def wait_for(self, reason: str) -> None:
         """Name what is waited for, in the responses of `/readyz`."""
         self._reason = reason
@@ -83,7 +88,7 @@ class Placeholder:
         self._release()
 
     def refuse(self, failure: Failure = STOPPING) -> None:
-        """Take new connections back, and refuse their requests; those that were handed on are answered still."""
+        """Take new connections back, and refuse their requests; what is held or was handed on is answered still."""
         self._refusal, self._reason = failure, failure.message
         self._direct(OURS)
 
