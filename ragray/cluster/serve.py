@@ -29,6 +29,8 @@ WAKE_S = 0.2
 SETTLE_S = 1.0
 """The last words of an answer need a moment from the Gateway through Ray's proxy to the client."""
 
+HELD = "stopping: {} held while the models load, to be answered first; Ctrl-C again drops them"
+
 SHARES_NO_PORT = (("SERVE_SOCKET_REUSE_PORT_ENABLED", "0"), ("RAY_SERVE_ENABLE_HA_PROXY", "1"))
 """Environment variables of Ray, and the values with which its proxy takes a port for itself or another address."""
 
@@ -86,6 +88,7 @@ def running(
     with _placeholder(config.serve, address) as placeholder:
         if placeholder:
             stop.num_waiting = lambda: placeholder.num_held
+            stop.when_asked = placeholder.refuse
         from ragray.cluster.deployments import application, check_artifacts
 
         name = check_artifacts(index, run)
@@ -93,18 +96,20 @@ def running(
         with session(address):
             service.require_none()
             app = application(str(index.resolve()), str(run.resolve()) if run else "", config, run_name=name)
+            said = False
             try:
                 for waited_for in service.start(app, config.serve):
                     stop.leave_if_idle()
                     if placeholder:
                         placeholder.wait_for(waited_for)
-                        if stop.asked.is_set():
-                            refuse_while_loading(placeholder)
+                        if stop.asked.is_set() and not said:
+                            said = True
+                            print(HELD.format(placeholder.num_held), flush=True)
                 stop.up = True
                 if placeholder:
                     placeholder.hand_over()
                 url = base_url(config.serve)
-                service.await_answer(url)
+                service.await_answer(url, stop.asked.is_set)
                 try:
                     yield url
                 finally:
@@ -113,17 +118,6 @@ def running(
             finally:
                 if joined:  # else all of it ends with the cluster
                     service.stop()
-
-
-def refuse_while_loading(placeholder: Placeholder) -> None:
-    """Refuse new requests though the models still load, and say, once, how many came before and are answered still."""
-    if not placeholder.is_refusing:
-        placeholder.refuse()
-        print(
-            f"stopping: {placeholder.num_held} held while the models load, to be answered first; "
-            "Ctrl-C again drops them",
-            flush=True,
-        )
 
 
 def drain(placeholder: Placeholder | None, config: ServeConfig, stop: Stop) -> None:

@@ -18,7 +18,7 @@ class Stop:
     """Between `__enter__` and `__exit__` a first signal asks the service to stop; a later one, to stop without waiting.
 
     While ``num_waiting`` returns 0, which it does until the caller sets it, and the service is not `up`, the first
-    signal ends the process by `SystemExit` at once.
+    signal ends the process by `SystemExit` at once; otherwise it calls ``when_asked``.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -26,6 +26,7 @@ class Stop:
         self._asked_at = 0.0
         self._before: dict[int, object] = {}
         self.num_waiting: Callable[[], int] = lambda: 0
+        self.when_asked: Callable[[], None] = lambda: None
         self.up = False
         self.asked = threading.Event()
         self.forced = threading.Event()
@@ -56,6 +57,7 @@ class Stop:
             self.signal, self._asked_at = number, self._clock()
             self.asked.set()
             self.leave_if_idle()
+            self.when_asked()
         elif self._clock() - self._asked_at > SAME_S:
             self.forced.set()
 

@@ -72,11 +72,6 @@ class Placeholder:
         """Requests that came here and are not answered yet: held, or handed on."""
         return self.num_held + self._handing_on
 
-    @property
-    def is_refusing(self) -> bool:
-        """Whether new requests are refused."""
-        return self._refusal is not None
-
     def wait_for(self, reason: str) -> None:
         """Name what is waited for, in the responses of `/readyz`."""
         self._reason = reason
