@@ -30,6 +30,8 @@ WAKE_S = 0.2
 SETTLE_S = 1.0
 """The last words of an answer need a moment from the Gateway through Ray's proxy to the client."""
 
+HELD = "stopping: {} held while the models load, to be answered first; Ctrl-C again drops them"
+
 SHARES_NO_PORT = (("SERVE_SOCKET_REUSE_PORT_ENABLED", "0"), ("RAY_SERVE_ENABLE_HA_PROXY", "1"))
 """Environment variables of Ray, and the values with which its proxy takes a port for itself or another address."""
 
@@ -61,7 +63,7 @@ def serve(index: Path, run: Path | None, config: Config, *, address: str | None 
         SystemExit: a signal ended it; 130 after Ctrl-C, 143 after SIGTERM.
         RagrayError: as `running`.
     """
-    with Stop(config.serve.drain_timeout_s) as stop:
+    with Stop(config.serve.drain_timeout_s, config.serve.request_timeout_s) as stop:
         with running(index, run, config, address=address, stop=stop) as url:
             print(banner(url, index, run), flush=True)
             while not stop.asked.wait(WAKE_S):
@@ -87,6 +89,7 @@ def running(
     with _placeholder(config.serve, address) as placeholder:
         if placeholder:
             stop.num_waiting = lambda: placeholder.num_held
+            stop.when_asked = placeholder.refuse
         from ragray.cluster.deployments import application, check_artifacts
 
         name = check_artifacts(index, run)
@@ -95,16 +98,20 @@ def running(
             require("serve", deployment_wants(config.serve), wait_s=config.cluster.wait_s)
             service.require_none()
             app = application(str(index.resolve()), str(run.resolve()) if run else "", config, run_name=name)
+            said = False
             try:
                 for waited_for in service.start(app, config.serve):
                     stop.leave_if_idle()
                     if placeholder:
                         placeholder.wait_for(waited_for)
+                        if stop.asked.is_set() and not said:
+                            said = True
+                            print(HELD.format(placeholder.num_held), flush=True)
                 stop.up = True
                 if placeholder:
                     placeholder.hand_over()
                 url = base_url(config.serve)
-                service.await_answer(url)
+                service.await_answer(url, stop.asked.is_set)
                 try:
                     yield url
                 finally:

@@ -8,7 +8,7 @@ import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from ragray.config import ServeConfig
@@ -63,11 +63,11 @@ def start(app: Application, config: ServeConfig) -> Iterator[str]:
     yield from _await_deployments()
 
 
-def await_answer(url: str, timeout_s: float = 30.0) -> None:
-    """Wait until the service says over HTTP that it is ready; raises `ServingError` if it does not say so in time."""
+def await_answer(url: str, stopping: Callable[[], bool], timeout_s: float = 30.0) -> None:
+    """Wait until the service says over HTTP that it is ready, or is to stop; raises `ServingError` if that takes too long."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + timeout_s
-    while True:
+    while not stopping():
         try:
             with opener.open(f"{url}/readyz", timeout=timeout_s):
                 return

@@ -23,15 +23,24 @@ class Stop:
     """Between `__enter__` and `__exit__` a first signal asks the service to stop; a later one, to stop without waiting.
 
     While ``num_waiting`` returns 0, which it does until the caller sets it, and the service is not `up`, the first
-    signal ends the process by `SystemExit` at once.
+    signal ends the process by `SystemExit` at once; otherwise it calls ``when_asked``.
     """
 
-    def __init__(self, drain_timeout_s: float = 0, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        drain_timeout_s: float = 0,
+        hold_timeout_s: float = 0,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take how long answers in flight are waited for, and requests that are held while the models load."""
         self._drain_timeout_s = drain_timeout_s
+        self._hold_timeout_s = hold_timeout_s
         self._clock = clock
         self._asked_at = 0.0
         self._before: dict[int, object] = {}
         self.num_waiting: Callable[[], int] = lambda: 0
+        self.when_asked: Callable[[], None] = lambda: None
         self.up = False
         self.asked = threading.Event()
         self.forced = threading.Event()
@@ -62,7 +71,8 @@ class Stop:
             self.signal, self._asked_at = number, self._clock()
             self.asked.set()
             self.leave_if_idle()
-            interrupts.allow(self._drain_timeout_s + ENDING_S)
+            interrupts.allow(self._drain_timeout_s + (0 if self.up else self._hold_timeout_s) + ENDING_S)
+            self.when_asked()
         elif self._clock() - self._asked_at > SAME_S:
             self.forced.set()
             interrupts.allow(ENDING_S)

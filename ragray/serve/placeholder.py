@@ -83,7 +83,7 @@ class Placeholder:
         self._release()
 
     def refuse(self, failure: Failure = STOPPING) -> None:
-        """Take new connections back, and refuse their requests; those that were handed on are answered still."""
+        """Take new connections back, and refuse their requests; what is held or was handed on is answered still."""
         self._refusal, self._reason = failure, failure.message
         self._direct(OURS)
 

@@ -51,9 +51,12 @@ def test_before_the_service_is_up_a_signal_ends_the_process_unless_a_request_wai
     assert ended.value.code == 130
     waiting = Stop()
     waiting.num_waiting = lambda: 1
+    told: list[str] = []
+    waiting.when_asked = lambda: told.append("refuse others")
     waiting.on_signal(signal.SIGINT)
     waiting.leave_if_idle()
     assert waiting.asked.is_set()
+    assert told == ["refuse others"]
     waiting.num_waiting = lambda: 0
     with pytest.raises(SystemExit):
         waiting.leave_if_idle()

@@ -181,6 +181,22 @@ def test_while_the_service_stops_new_requests_are_refused_and_what_it_has_goes_o
         service.end()
 
 
+def test_what_is_held_when_the_service_is_told_to_stop_is_answered_still(
+    placeholder: Placeholder, config: ServeConfig, pool: ThreadPoolExecutor
+) -> None:
+    held = pool.submit(ask, config, "/v1/answer", b"{}")
+    wait_until_held(placeholder, 1)
+    placeholder.refuse()
+    assert ask(config, "/v1/answer", b"{}")[0] == 503
+    service = Service(config.port)
+    try:
+        placeholder.hand_over()
+        placeholder.refuse()
+        assert held.result()[0] == 200
+    finally:
+        service.end()
+
+
 def test_where_nothing_takes_what_is_handed_over_the_answer_is_to_try_again(
     placeholder: Placeholder, config: ServeConfig
 ) -> None:
