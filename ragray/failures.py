@@ -95,4 +95,4 @@ def _free(path: Path) -> str:
         free = shutil.disk_usage(next(folder for folder in (here, *here.parents) if folder.exists())).free
     except OSError:
         return "free space unknown"
-    return f"{free / 2**20:.0f} MiB free"
+    return f"{free / 2**20:.0f} MiB free now"

@@ -40,7 +40,7 @@ def test_a_full_disk_names_the_path_the_room_there_and_what_to_do(tmp_path: Path
     error = told(OSError(errno.ENOSPC, "No space left on device", str(path)), "out", then="go on")
     assert type(error) is ArtifactError
     assert str(error).startswith(f"{path}: disk full (")
-    assert str(error).endswith(" MiB free); free space there, then go on")
+    assert str(error).endswith(" MiB free now); free space there, then go on")
 
 
 def test_a_folder_closed_to_this_user_is_named(tmp_path: Path) -> None:
