@@ -49,6 +49,7 @@ class Placeholder:
         self._refusal: Failure | None = None
         self._given_up = False
         self._loaded = asyncio.Event()
+        self._ended = asyncio.Event()
         self._handing_on = 0
         self._own: set[object] = set()  # where connections come from that this made itself, with no proxy to take them
         self.num_held = 0
@@ -92,7 +93,7 @@ class Placeholder:
         self._given_up = True
         self.refuse(self._refusal or STOPPING)
         self._release()
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop.call_soon_threadsafe(self._ended.set)
         self._thread.join()
         self._listening.close()
 
@@ -105,16 +106,17 @@ class Placeholder:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        server = self._loop.run_until_complete(
-            asyncio.start_server(self._connected, sock=self._listening, limit=HEAD_BYTES)
-        )
-        self._loop.run_forever()
-        server.close()
+        self._loop.run_until_complete(self._serve())
         tasks = asyncio.all_tasks(self._loop)
         for task in tasks:
             task.cancel()
         self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         self._loop.close()
+
+    async def _serve(self) -> None:
+        server = await asyncio.start_server(self._connected, sock=self._listening, limit=HEAD_BYTES)
+        await self._ended.wait()
+        server.close()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the one request of a connection."""

@@ -244,3 +244,11 @@ def test_a_port_that_is_let_go_meanwhile_is_taken(config: ServeConfig) -> None:
     taken.listen()
     threading.Timer(0.4, taken.close).start()
     require_free_port(config)
+
+
+def test_a_placeholder_may_be_closed_before_it_has_begun(config: ServeConfig) -> None:
+    for _ in range(20):
+        placeholder = Placeholder.start(config)
+        assert placeholder is not None
+        placeholder.close()
+    require_free_port(config)
