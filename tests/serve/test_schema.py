@@ -54,6 +54,7 @@ def test_citations_are_numbered_from_one_in_their_order() -> None:
     assert response.model_dump(exclude={"citations"}) == {
         "question": "Which river?",
         "answer": "The Seine.",
+        "finish_reason": "stop",
         "snapshot": "s1",
         "run": "run",
         "timings": {"retrieve_s": 0.25, "generate_s": 1.5},
