@@ -36,10 +36,16 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A passage that a retriever returned, with its score (inner product, BM25 or fused, by the mode of retrieval; larger is better)."""
+    """A passage that a retriever returned.
+
+    ``score`` is what it was ranked by: inner product, BM25, fused or a reranker's logit, by the settings of retrieval; larger is
+    better. ``dense`` is the inner product of the question's vector and the passage's, whatever found the passage; None where no
+    question encoder was at hand.
+    """
 
     passage: Passage
     score: float
+    dense: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

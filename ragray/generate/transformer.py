@@ -11,6 +11,7 @@ from ragray.config import GenerateConfig
 from ragray.generate.decode import Decoding, DecodingBatch, DecodingRequest
 from ragray.generate.generator import Generation, Prompt, generate_together, stream_alone
 from ragray.generate.model import GeneratorModel
+from ragray.generate.prior import log_prior
 from ragray.models import resolve_model
 from ragray.types import Passage
 
@@ -58,8 +59,7 @@ class TransformerGenerator:
         """Make the prompts of a question's passages, and their prior from the passages' scores."""
         passages: list[Passage | None] = [hit.passage for hit in prompt.hits]
         rows = [self.prompts.ids(prompt.question, passage) for passage in passages or [None]]
-        scores = torch.tensor([hit.score for hit in prompt.hits] or [0.0])
-        return DecodingRequest(rows, torch.log_softmax(scores / self.config.temperature, dim=-1))
+        return DecodingRequest(rows, torch.tensor(log_prior(prompt.hits, self.config.temperature)))
 
 
 class TransformerBatch:

@@ -16,8 +16,7 @@ from ragray.types import Hit
 def fuse(results: Sequence[SearchResult], k: int, *, rrf_k: int) -> SearchResult:
     """Join ranked lists: a row's score is the sum of 1 / (rrf_k + rank) over the lists that hold it (Cormack et al. 2009).
 
-    Scores are divided by the largest that there can be: a row that stands first in every list has 1.0, as a text has with
-    itself under cosine, so that the temperature that generation puts on scores keeps its meaning. Ties go to the lower row.
+    Scores are divided by the largest that there can be: a row that stands first in every list has 1.0. Ties go to the lower row.
     """
     num_queries, _, dim = results[0].vectors_NKD.shape
     fused = nothing(num_queries, k, dim)

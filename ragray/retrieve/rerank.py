@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -66,7 +67,7 @@ class CrossEncoder:
         scores = iter(self.scores(pairs).tolist())
         ranked = []
         for found in hits:
-            scored = [Hit(hit.passage, next(scores)) for hit in found]
+            scored = [replace(hit, score=next(scores)) for hit in found]
             ranked.append(sorted(scored, key=lambda hit: -hit.score)[:k])
         return ranked
 

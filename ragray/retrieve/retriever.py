@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Protocol
+
+import numpy as np
 
 from ragray.config import RetrieveConfig
 from ragray.embed.encoder import Encoder, Vectors
@@ -103,22 +106,36 @@ class LocalRetriever:
             require_text(query, f"query {number}")
         where = self._settings.where if where is None else where
         depth = max(k, self._settings.candidates) if self._reranker else k
-        hits = self._search(queries, depth, where, mode or self._settings.mode).hits
+        hits = self._search(queries, depth, where, mode or self._settings.mode)
         return self._reranker.rerank(queries, hits, k) if self._reranker else hits
 
-    def _search(self, queries: Sequence[str], k: int, where: str, mode: Mode) -> SearchResult:
+    def _search(self, queries: Sequence[str], k: int, where: str, mode: Mode) -> list[list[Hit]]:
+        if mode not in ("dense", "lexical", "hybrid"):
+            raise ConfigError(f"retrieve.mode={mode!r}: expected dense, lexical or hybrid")
+        if self._encoder is None:
+            if mode != "lexical":
+                raise ConfigError(
+                    "this retriever was made without a question encoder; only retrieve.mode=lexical works"
+                )
+            return self._searcher.search_text(queries, k, where=where).hits
+        vectors_ND = self._encoder.encode_questions(queries)
+        return _with_dense(self._found(queries, vectors_ND, k, where, mode), vectors_ND)
+
+    def _found(self, queries: Sequence[str], vectors_ND: Vectors, k: int, where: str, mode: Mode) -> SearchResult:
         if mode == "dense":
-            return self._searcher.search(self._encoded(queries), k, where=where)
+            return self._searcher.search(vectors_ND, k, where=where)
         if mode == "lexical":
             return self._searcher.search_text(queries, k, where=where)
-        if mode != "hybrid":
-            raise ConfigError(f"retrieve.mode={mode!r}: expected dense, lexical or hybrid")
         depth = max(k, self._settings.candidates)
-        dense = self._searcher.search(self._encoded(queries), depth, where=where)
+        dense = self._searcher.search(vectors_ND, depth, where=where)
         lexical = self._searcher.search_text(queries, depth, where=where)
         return fuse([dense, lexical], k, rrf_k=self._settings.rrf_k)
 
-    def _encoded(self, queries: Sequence[str]) -> Vectors:
-        if self._encoder is None:
-            raise ConfigError("this retriever was made without a question encoder; only retrieve.mode=lexical works")
-        return self._encoder.encode_questions(queries)
+
+def _with_dense(found: SearchResult, vectors_ND: Vectors) -> list[list[Hit]]:
+    """Give every hit the inner product of its vector and the question's; K results a question."""
+    dense_NK = np.einsum("nkd,nd->nk", found.vectors_NKD.astype(np.float32), vectors_ND)
+    return [
+        [replace(hit, dense=value) for hit, value in zip(hits, values, strict=False)]
+        for hits, values in zip(found.hits, dense_NK.tolist(), strict=True)
+    ]

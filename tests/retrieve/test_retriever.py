@@ -178,3 +178,22 @@ def test_a_configuration_that_cannot_work_is_refused_before_the_first_question(i
 def test_a_mode_that_there_is_not_is_refused(index: Path) -> None:
     with pytest.raises(ConfigError, match="'fuzzy': expected dense, lexical or hybrid"):
         retriever_of(index).search(QUESTIONS, 3, mode="fuzzy")  # type: ignore[arg-type] # refused, as is tested
+
+
+@pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
+def test_every_mode_gives_the_inner_product_beside_its_own_score(retriever: LocalRetriever, mode: Mode) -> None:
+    question = "which river flows through paris"
+    encoder = HashEncoder(64)
+    [hits] = retriever.search([question], 3, mode=mode)
+    for hit in hits:
+        passage = encoder.encode([hit.passage.text])[0].astype("float16").astype("float32")
+        if not hit.passage.title:
+            assert hit.dense == pytest.approx(float(passage @ encoder.encode_questions([question])[0]), abs=1e-3)
+    if mode == "dense":
+        assert [hit.dense for hit in hits] == pytest.approx([hit.score for hit in hits], abs=1e-6)
+
+
+def test_without_an_encoder_there_is_no_inner_product(index: Path) -> None:
+    words = LocalRetriever(IndexReader.open(index), None, RetrieveConfig(mode="lexical"))
+    [hits] = words.search(["which river flows through paris"], 3)
+    assert {hit.dense for hit in hits} == {None}
