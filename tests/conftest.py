@@ -1,6 +1,11 @@
 """Fixtures that several test modules share."""
 
 import os
+
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # before torch: two test processes with two threads each fight for two cores
+
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path

@@ -178,10 +178,13 @@ class TrainLoop:
                     loss = self._parallel(batch) / len(batches)
                 loss.backward()
             total += loss.item()
-        norm = float(nn.utils.clip_grad_norm_([p for _, p in self.model.trainable()], self._train.max_grad_norm))
+        parameters = [parameter for _, parameter in self.model.trainable()]
+        length = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = float(length)
         # Gradients are means over all workers, so that after a loss that is not finite on one of them all workers stop here.
         if not (isfinite(total) and isfinite(norm)):
             raise self._stopped(f"the loss is {total:g}, the gradient's length {norm:g}", batches)
+        nn.utils.clip_grads_with_norm_(parameters, self._train.max_grad_norm, length)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.step + 1 == self.schedule.num_steps:

@@ -95,10 +95,12 @@ class RagModel(nn.Module):
                 return "the question encoder's vectors are not finite"
         if not bool(self.generator(batch.rows).isfinite().all()):
             return "the generator's log-probabilities are not finite"
-        for name, parameter in self.trainable():
-            if parameter.grad is not None and not bool(parameter.grad.isfinite().all()):
-                return f"the gradient of the {name.partition('.')[0].replace('_', ' ')} is not finite"
-        return ""
+        spoilt = dict.fromkeys(
+            name.partition(".")[0].replace("_", " ")
+            for name, parameter in self.trainable()
+            if parameter.grad is not None and not bool(parameter.grad.isfinite().all())
+        )
+        return f"the gradient of the {' and the '.join(spoilt)} is not finite" if spoilt else ""
 
     def save(self, folder: Path) -> None:
         """Write both models as `transformers` folders below ``folder``; adapters are merged into the weights."""
