@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
-from ragray.errors import ServingError
+from ragray.errors import InputError, ServingError
 from ragray.generate.generator import Generation, GenerationBatch, Generator, Prompt
 
 FLUSH_S = 0.03
@@ -97,11 +97,9 @@ class Batcher:
             for key in [key for key, request in self._running.items() if request.left]:
                 del self._running[key]
                 batch.remove(key)
-            self._admit(batch)
-            if not len(batch):
-                continue
             try:
-                pieces = batch.step()
+                self._admit(batch)
+                pieces = batch.step() if len(batch) else []
             except Exception as err:
                 self._fail(err)
                 batch = self._generator.open_batch()
@@ -120,7 +118,10 @@ class Batcher:
             return not self._closed
 
     def _admit(self, batch: GenerationBatch) -> None:
-        """Let requests join in the order that they came in; one that the generator refuses gets its error alone."""
+        """Let requests join in the order that they came in; one that the generator refuses gets its error alone.
+
+        Any other error is raised too: it may have come while the request's rows were put beside the others.
+        """
         while batch.room:
             with self._changed:
                 if not self._waiting:
@@ -131,8 +132,11 @@ class Batcher:
             self._last_key += 1
             try:
                 batch.add({self._last_key: request.prompt})
+            except InputError as err:
+                request.deliver(err)
             except Exception as err:
                 request.deliver(err)
+                raise
             else:
                 self._running[self._last_key] = request
 

@@ -39,6 +39,8 @@ class RecordingBatch(FirstSentenceBatch):
         if any(self._owner.refused in one.question for one in prompts.values()):
             raise InputError("too long")
         super().add(prompts)
+        if any("breaks" in one.question for one in prompts.values()):
+            raise RuntimeError("out of memory")
 
     def remove(self, key: int) -> None:
         self._owner.removed += key in self._rest
@@ -172,5 +174,24 @@ def test_requests_are_told_when_the_thread_ends() -> None:
             await asking
         with pytest.raises(ServingError):
             await batcher.generate(prompt("one"))
+
+    asyncio.run(scenario())
+
+
+def test_a_batch_that_breaks_while_a_request_joins_is_not_gone_on_with() -> None:
+    generator = Recording(steps=1)
+
+    async def scenario() -> None:
+        batcher = Batcher(generator)
+        running = asyncio.create_task(batcher.generate(prompt("one two three")))
+        await until_running(batcher, 1)
+        joining = asyncio.create_task(batcher.generate(prompt("breaks")))
+        await until_running(batcher, 2)
+        generator.may.release(1)
+        for failed in await asyncio.gather(running, joining, return_exceptions=True):
+            assert isinstance(failed, RuntimeError)
+        generator.may.release(10_000)
+        assert await texts(batcher, "one") == ["one."]
+        batcher.close()
 
     asyncio.run(scenario())
