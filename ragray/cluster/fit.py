@@ -19,6 +19,7 @@ from ragray.failures import told
 
 if TYPE_CHECKING:
     from ray.train import Result, UserCallback
+    from ray.train.torch import TorchTrainer
 
 STATE_FOLDER = ".train"
 TEMPORARY = "saving-"
@@ -41,7 +42,8 @@ def fit(worker: Callable[[dict[str, Any]], Any], setup: object, out: Path, confi
     deaths = 0
     while True:
         try:
-            return _in_a_thread(lambda: _run(worker, setup, out, config)).return_value
+            with _nothing_left_reserved():
+                return _in_a_thread(lambda: _run(worker, setup, out, config)).return_value
         except Exception as err:
             # Ray Train itself counts deaths of workers at work, but not those of workers that it is just starting
             if not is_death(_failures(err)[-1]) or deaths == config.train.max_failures:
@@ -51,11 +53,10 @@ def fit(worker: Callable[[dict[str, Any]], Any], setup: object, out: Path, confi
 
 def _run(worker: Callable[[dict[str, Any]], Any], setup: object, out: Path, config: Config) -> Result:
     import ray.train
-    import ray.train.torch
 
     settings = config.train
     starts = math.ceil(config.cluster.wait_s / START_TIMEOUT_S)
-    trainer = ray.train.torch.TorchTrainer(
+    trainer = _trainer_class()(
         worker,
         train_loop_config={"setup": setup},
         scaling_config=ray.train.ScalingConfig(
@@ -75,6 +76,50 @@ def _run(worker: Callable[[dict[str, Any]], Any], setup: object, out: Path, conf
         ),
     )
     return trainer.fit()
+
+
+def _trainer_class() -> type[TorchTrainer]:
+    """Return Ray's trainer without its cleaner of placement groups.
+
+    That one asks the dashboard whether the controller lives. Where there is no dashboard, as in a local cluster, the end of
+    every training waits 12 s for its answer. `_nothing_left_reserved` does its work here, and the end of the driver elsewhere.
+    """
+    from ray.train.torch import TorchTrainer
+    from ray.train.v2._internal.callbacks import placement_group_callback
+
+    class Trainer(TorchTrainer):  # type: ignore[misc] # Ray exports it untyped
+        def _create_default_callbacks(self) -> list[Any]:
+            cleaner = placement_group_callback.PlacementGroupCleanerCallback
+            return [made for made in super()._create_default_callbacks() if not isinstance(made, cleaner)]
+
+    return Trainer
+
+
+@contextlib.contextmanager
+def _nothing_left_reserved() -> Iterator[None]:
+    """Remove the placement groups that were made in the block and are still there at its end.
+
+    Ray Train forgets the group of workers one of which died while they were starting, and Ray keeps it as long as the driver
+    lives: its CPUs would be missing to the next attempt and to all that this process does afterwards.
+    """
+    from ray import PlacementGroupID
+    from ray.util import placement_group, remove_placement_group
+
+    before = _reserved()
+    try:
+        yield
+    finally:
+        for name in _reserved() - before:
+            remove_placement_group(placement_group.PlacementGroup(PlacementGroupID.from_hex(name)))
+
+
+def _reserved() -> set[str]:
+    """Return the hexadecimal ids of the placement groups of this driver, which end in the id of its job."""
+    import ray
+    from ray.util import placement_group_table
+
+    job = ray.get_runtime_context().get_job_id()
+    return {name for name, group in placement_group_table().items() if name.endswith(job) and group["state"] != "REMOVED"}
 
 
 def _gpus(number: float) -> dict[str, float]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ray.util import placement_group_table
 from safetensors.numpy import save_file
 
 from ragray.cluster.fit import (
@@ -55,6 +56,7 @@ def test_a_worker_that_fails_ends_the_training_with_one_line(
         fit(worker, str(tmp_path), tmp_path, CONFIG)
     assert type(caught.value) is kind and "\n" not in str(caught.value)
     assert bool(list(tmp_path.glob("died-*"))) is (worker is die)
+    assert all(group["state"] == "REMOVED" for group in placement_group_table().values())
 
 
 def checkpoint(out: Path, name: str, step: int, *, cut: bool = False) -> None:

@@ -89,7 +89,7 @@ def test_a_busy_cluster_is_waited_for_and_the_wait_is_said(ray_session: None, ca
 
     total = ray.cluster_resources()["CPU"]
     holder = ray.remote(num_cpus=total)(type("Holder", (), {"ready": lambda self: True})).remote()
-    ray.get(holder.ready.remote())
+    ray.get(holder.ready.remote(), timeout=60)
     with caplog.at_level(logging.WARNING), pytest.raises(ClusterError) as caught:
         require("train", [RETRIEVERS], wait_s=4)
     text = r"1 retriever actor x 0.5 CPU.* 0 of the cluster's \d+ CPUs"
