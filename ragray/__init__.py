@@ -19,7 +19,7 @@ _PUBLIC = {
     "Example": "ragray.types",
     "Generator": "ragray.generate.generator",
     "Hit": "ragray.types",
-    "IndexReader": "ragray.index.search",
+    "IndexReader": "ragray.index.search.reader",
     "LocalRetriever": "ragray.retrieve.retriever",
     "Passage": "ragray.types",
     "Pipeline": "ragray.generate.pipeline",
@@ -27,29 +27,29 @@ _PUBLIC = {
     "Retriever": "ragray.retrieve.retriever",
     "Run": "ragray.run",
     "build_index": "ragray.cluster.index",
-    "collect_garbage": "ragray.index.history",
+    "collect_garbage": "ragray.index.store.lifecycle",
     "compact_index": "ragray.cluster.compact",
-    "delete_passages": "ragray.index.delete",
+    "delete_passages": "ragray.index.write.delete",
     "embed_corpus": "ragray.cluster.embed",
     "evaluate_rag": "ragray.cluster.evaluate",
     "evaluate_retrieval": "ragray.evaluate.retrieval",
-    "export_hf": "ragray.index.export",
-    "export_parquet": "ragray.index.export",
-    "import_embeddings": "ragray.index.imports",
+    "export_hf": "ragray.index.exchange.exporting",
+    "export_parquet": "ragray.index.exchange.exporting",
+    "import_embeddings": "ragray.index.exchange.importing",
     "ingest": "ragray.cluster.corpus",
-    "inspect_index": "ragray.index.inspect",
-    "list_snapshots": "ragray.index.history",
+    "inspect_index": "ragray.index.check.inspect",
+    "list_snapshots": "ragray.index.store.lifecycle",
     "load_config": "ragray.config",
     "load_encoder": "ragray.embed.encoder",
     "load_generator": "ragray.generate.load",
     "load_retriever": "ragray.retrieve.load",
-    "promote": "ragray.index.history",
-    "rollback": "ragray.index.history",
+    "promote": "ragray.index.store.lifecycle",
+    "rollback": "ragray.index.store.lifecycle",
     "score": "ragray.evaluate.answers",
     "session": "ragray.cluster.session",
     "sync_index": "ragray.cluster.sync",
     "train_rag": "ragray.cluster.train",
-    "verify_index": "ragray.index.verify",
+    "verify_index": "ragray.index.check.verify",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]
@@ -73,17 +73,17 @@ if TYPE_CHECKING:
     from ragray.generate.generator import Generator as Generator
     from ragray.generate.load import load_generator as load_generator
     from ragray.generate.pipeline import Pipeline as Pipeline
-    from ragray.index.delete import delete_passages as delete_passages
-    from ragray.index.export import export_hf as export_hf
-    from ragray.index.export import export_parquet as export_parquet
-    from ragray.index.history import collect_garbage as collect_garbage
-    from ragray.index.history import list_snapshots as list_snapshots
-    from ragray.index.history import promote as promote
-    from ragray.index.history import rollback as rollback
-    from ragray.index.imports import import_embeddings as import_embeddings
-    from ragray.index.inspect import inspect_index as inspect_index
-    from ragray.index.search import IndexReader as IndexReader
-    from ragray.index.verify import verify_index as verify_index
+    from ragray.index.check.inspect import inspect_index as inspect_index
+    from ragray.index.check.verify import verify_index as verify_index
+    from ragray.index.exchange.exporting import export_hf as export_hf
+    from ragray.index.exchange.exporting import export_parquet as export_parquet
+    from ragray.index.exchange.importing import import_embeddings as import_embeddings
+    from ragray.index.search.reader import IndexReader as IndexReader
+    from ragray.index.store.lifecycle import collect_garbage as collect_garbage
+    from ragray.index.store.lifecycle import list_snapshots as list_snapshots
+    from ragray.index.store.lifecycle import promote as promote
+    from ragray.index.store.lifecycle import rollback as rollback
+    from ragray.index.write.delete import delete_passages as delete_passages
     from ragray.retrieve.load import load_retriever as load_retriever
     from ragray.retrieve.retriever import LocalRetriever as LocalRetriever
     from ragray.retrieve.retriever import Retriever as Retriever

@@ -27,7 +27,7 @@ from ragray.jsontext import to_json
 MANIFEST_NAME = "manifest.json"
 LOCK_NAME = ".lock"
 CURRENT = "CURRENT"
-"""File of an index that names its current snapshot: an index has no manifest, its snapshots are (`ragray.index.snapshot`)."""
+"""File of an index that names its current snapshot: an index has no manifest, its snapshots are (`ragray.index.store.snapshot`)."""
 
 FORMAT_VERSION = 1
 CHECKSUM_ON_OPEN_BYTES = 64 << 20

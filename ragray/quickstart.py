@@ -20,7 +20,7 @@ from ragray.cluster.corpus import ingest
 from ragray.cluster.embed import EmbedReport, embed_corpus
 from ragray.cluster.evaluate import EvaluationReport, evaluate_rag
 from ragray.cluster.index import build_index
-from ragray.cluster.serve import running
+from ragray.cluster.serving.commands import running
 from ragray.cluster.session import session
 from ragray.cluster.train import train_rag
 from ragray.config import Config, load_config

@@ -10,8 +10,7 @@ import pyarrow.parquet as pq
 from ragray.artifact import fingerprint, publish
 from ragray.config import EncoderConfig, IndexConfig
 from ragray.corpus.table import PASSAGE_FOLDER, SCHEMA_VERSION, Corpus, ShardWriter, passages_to_table
-from ragray.embed.encoder import load_encoder
-from ragray.embed.shards import (
+from ragray.embed.blocks import (
     BLOCK_FOLDER,
     Embeddings,
     embeddings_facts,
@@ -20,10 +19,11 @@ from ragray.embed.shards import (
     read_block,
     write_block,
 )
-from ragray.index.build import build_segment, plan_segments, sample_rows, train_empty_index
-from ragray.index.plan import plan_index
-from ragray.index.snapshot import SEGMENTS, SegmentRef, Snapshot, find_current, publish_snapshot
-from ragray.index.tombstones import with_tombstones
+from ragray.embed.encoder import load_encoder
+from ragray.index.plan.choose import plan_index
+from ragray.index.store.snapshot import SEGMENTS, SegmentRef, Snapshot, find_current, publish_snapshot
+from ragray.index.store.tombstones import with_tombstones
+from ragray.index.write.build import build_segment, plan_segments, sample_rows, train_empty_index
 from ragray.types import Passage
 
 WORDS = tuple(f"{first}{second}" for first in "bdfgklmnprst" for second in ("a", "e", "i", "o", "u", "ar", "en", "il"))

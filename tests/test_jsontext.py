@@ -13,9 +13,9 @@ from ragray.jsontext import to_json
 WITHOUT_NUMBERS_OR_FILES = {
     "artifact.py": 1,  # a fingerprint
     "models.py": 1,  # a fingerprint
-    "corpus/trees.py": 3,  # an excerpt of the source, as it stands there
-    "index/diff.py": 1,  # a key in memory
-    "index/inspect.py": 1,  # read back at once
+    "corpus/read/json_trees.py": 3,  # an excerpt of the source, as it stands there
+    "index/write/diff.py": 1,  # a key in memory
+    "index/check/inspect.py": 1,  # read back at once
     "cli/options.py": 1,  # read back at once
     "embed/processes.py": 2,  # a message between processes
     "quickstart.py": 1,  # a question

@@ -21,6 +21,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "progress",
         "config",
         "artifact",
+        "execute",
         "models",
         "corpus",
         "examples",

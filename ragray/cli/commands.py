@@ -228,7 +228,7 @@ def serve(
     address: Address = None,
 ) -> None:
     """Answer questions over HTTP until Ctrl-C: POST /v1/answer, POST /v1/search, GET /readyz, GET /docs."""
-    from ragray.cluster.serve import serve as run_stage
+    from ragray.cluster.serving.commands import serve as run_stage
 
     run_stage(index, run, load_config(config, overrides or [], command="serve"), address=address)
 

@@ -37,7 +37,7 @@ def index_plan(
     as_json: AsJson = False,
 ) -> None:
     """Say which index fits a budget, what it costs, and why; reads and writes nothing."""
-    from ragray.index.plan import parse_budget, plan
+    from ragray.index.plan.choose import parse_budget, plan
 
     found = plan(parse_budget(rows, dim, memory=memory, p95=p95, recall=recall))
     if as_json:
@@ -102,7 +102,7 @@ def index_delete(
     where: Annotated[str, typer.Option(help="Whatever matches, for instance: lang == de and year < 2000")] = "",
 ) -> None:
     """Hide passages from every search, at once; `ragray index compact` then forgets them."""
-    from ragray.index.delete import delete_passages
+    from ragray.index.write.delete import delete_passages
 
     if not (ids or ids_file or where):
         raise InputError("index delete: say what to delete with --id, --ids or --where")
@@ -128,7 +128,7 @@ def index_compact(
 @index_app.command("snapshots")
 def index_snapshots(index: IndexArgument, as_json: AsJson = False) -> None:
     """List the snapshots, oldest first; * marks the current one."""
-    from ragray.index.history import list_snapshots
+    from ragray.index.store.lifecycle import list_snapshots
 
     found = list_snapshots(index)
     if as_json:
@@ -147,7 +147,7 @@ def index_promote(
     index: IndexArgument, name: Annotated[str, typer.Argument(help="Snapshot.", show_default=False)]
 ) -> None:
     """Make a snapshot the current one."""
-    from ragray.index.history import promote
+    from ragray.index.store.lifecycle import promote
 
     promote(index, name)
     say(f"{index}: snapshot {name} is the current one")
@@ -156,7 +156,7 @@ def index_promote(
 @index_app.command("rollback")
 def index_rollback(index: IndexArgument) -> None:
     """Make the parent of the current snapshot the current one."""
-    from ragray.index.history import rollback
+    from ragray.index.store.lifecycle import rollback
 
     say(f"{index}: snapshot {rollback(index)} is the current one")
 
@@ -168,7 +168,7 @@ def index_gc(
     min_age: Annotated[float, typer.Option(help="Hours for which a snapshot is kept anyhow.", min=0)] = 1,
 ) -> None:
     """Remove snapshots that nobody needs, with the segments that no other names."""
-    from ragray.index.history import collect_garbage
+    from ragray.index.store.lifecycle import collect_garbage
 
     gone = collect_garbage(index, keep=keep, min_age_s=min_age * 3600)
     say(
@@ -185,8 +185,8 @@ def index_verify(
 ) -> None:
     """Check counts, checksums, ids, text, lexical part and vectors against each other; say what is wrong and how to mend it."""
     from ragray.embed.encoder import load_encoder
-    from ragray.index.snapshot import read_snapshot
-    from ragray.index.verify import verify_index
+    from ragray.index.check.verify import verify_index
+    from ragray.index.store.snapshot import read_snapshot
 
     encoder = load_encoder(read_snapshot(index, snapshot).encoder_config) if sample else None
     report = verify_index(index, snapshot=snapshot, encoder=encoder, sample=sample)
@@ -209,7 +209,7 @@ def index_inspect(
     as_json: AsJson = False,
 ) -> None:
     """Print sizes, parameters, recall and list sizes of an index."""
-    from ragray.index.inspect import inspect_index
+    from ragray.index.check.inspect import inspect_index
 
     found = inspect_index(index, snapshot=snapshot)
     if as_json:
@@ -218,7 +218,7 @@ def index_inspect(
         for line in found.lines():
             say(line)
     if plots:
-        from ragray.index.plots import write_plots
+        from ragray.index.check.plots import write_plots
 
         for path in write_plots(found, plots):
             say(str(path))
@@ -237,7 +237,7 @@ def index_export(
     snapshot: SnapshotOption = None,
 ) -> None:
     """Write the live rows of an index for other programs."""
-    from ragray.index.export import export_hf, export_parquet
+    from ragray.index.exchange.exporting import export_hf, export_parquet
 
     report = (export_hf if format == "hf" else export_parquet)(index, out, snapshot=snapshot)
     done = " (nothing to do)" if report.reused else ""
@@ -263,7 +263,7 @@ def index_import(
     config: ConfigFile = None,
 ) -> None:
     """Take vectors made elsewhere; embed.model names the model that made them. `ragray index build` goes on from there."""
-    from ragray.index.imports import import_embeddings
+    from ragray.index.exchange.importing import import_embeddings
 
     report = import_embeddings(
         source,

@@ -17,8 +17,8 @@ import numpy as np
 from ragray.artifact import fingerprint
 from ragray.cluster.failures import cause
 from ragray.cluster.resources import Want, require
-from ragray.embed.attempts import Attempts
 from ragray.errors import RagrayError, pack, unpack
+from ragray.execute.crash_markers import Attempts
 from ragray.failures import told
 
 MAX_TASKS = 4096

@@ -16,12 +16,12 @@ from ragray.cluster.segments import is_written, write_as_tasks
 from ragray.cluster.session import session
 from ragray.config import Config, IndexConfig
 from ragray.errors import ArtifactError
-from ragray.index.build import train_empty_index
-from ragray.index.live import live_blocks
-from ragray.index.plan import IndexPlan, plan_index
-from ragray.index.segment import write_segment
-from ragray.index.snapshot import SEGMENTS, SegmentRef, Snapshot, publish_snapshot, read_snapshot, successor
-from ragray.index.tune import tuned_snapshot
+from ragray.index.plan.choose import IndexPlan, plan_index
+from ragray.index.plan.tune import tuned_snapshot
+from ragray.index.store.live import live_blocks
+from ragray.index.store.segment import write_segment
+from ragray.index.store.snapshot import SEGMENTS, SegmentRef, Snapshot, publish_snapshot, read_snapshot, successor
+from ragray.index.write.build import train_empty_index
 from ragray.progress import Progress
 
 PLANNING = {"type", "exact_up_to_rows", "memory_gib", "p95_ms", "min_recall", "nlist"}

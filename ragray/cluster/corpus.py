@@ -20,11 +20,11 @@ from ragray.cluster.resources import Want
 from ragray.cluster.session import session
 from ragray.config import Config, IngestConfig
 from ragray.corpus.clean import check_languages, is_damage
-from ragray.corpus.find import find_sources
 from ragray.corpus.merge import merge_lots
-from ragray.corpus.near import Signer
-from ragray.corpus.parts import cut_source
-from ragray.corpus.stage import READER_VERSION, Lot, Stager, plan_lots, staged, staged_refusals
+from ragray.corpus.minhash import Signer
+from ragray.corpus.read.byte_ranges import cut_source
+from ragray.corpus.read.find import find_sources
+from ragray.corpus.staging import READER_VERSION, Lot, Stager, plan_lots, staged, staged_refusals
 from ragray.corpus.table import QUARANTINE_NAME, SCHEMA_VERSION
 from ragray.corpus.tokens import load_tokenizer
 from ragray.errors import InputError, RagrayError

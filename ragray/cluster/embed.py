@@ -19,10 +19,7 @@ from ragray.cluster.resources import Want
 from ragray.cluster.session import has_cluster, session
 from ragray.config import Config, EmbedConfig
 from ragray.corpus.table import QUARANTINE_NAME, Corpus
-from ragray.embed.attempts import ATTEMPT_FOLDER
-from ragray.embed.encoder import EncoderFingerprint, absolute_model, encoder_fingerprint
-from ragray.embed.processes import embed_in_processes
-from ragray.embed.shards import (
+from ragray.embed.blocks import (
     BLOCK_FOLDER,
     Block,
     embeddings_facts,
@@ -31,8 +28,11 @@ from ragray.embed.shards import (
     plan_blocks,
     read_layout,
 )
+from ragray.embed.encoder import EncoderFingerprint, absolute_model, encoder_fingerprint
+from ragray.embed.processes import embed_in_processes
 from ragray.embed.worker import BlockWorker
 from ragray.errors import ArtifactError, ConfigError, CorruptArtifactError, NotAnArtifactError, RagrayError
+from ragray.execute.crash_markers import ATTEMPT_FOLDER
 from ragray.jsontext import to_json
 from ragray.progress import Progress
 

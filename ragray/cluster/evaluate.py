@@ -23,9 +23,9 @@ from ragray.examples import ExampleSource, read_examples
 from ragray.generate.check import check_questions
 from ragray.generate.generator import Prompt
 from ragray.generate.load import FAKE, load_generator, load_prompts
-from ragray.index.live import missing_ids
-from ragray.index.search import IndexReader
-from ragray.index.snapshot import read_snapshot
+from ragray.index.search.reader import IndexReader
+from ragray.index.store.live import missing_ids
+from ragray.index.store.snapshot import read_snapshot
 from ragray.jsontext import to_json
 from ragray.models import resolve_model, weights_fingerprint
 from ragray.progress import Progress

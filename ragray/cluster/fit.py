@@ -119,7 +119,9 @@ def _reserved() -> set[str]:
     from ray.util import placement_group_table
 
     job = ray.get_runtime_context().get_job_id()
-    return {name for name, group in placement_group_table().items() if name.endswith(job) and group["state"] != "REMOVED"}
+    return {
+        name for name, group in placement_group_table().items() if name.endswith(job) and group["state"] != "REMOVED"
+    }
 
 
 def _gpus(number: float) -> dict[str, float]:

@@ -17,13 +17,13 @@ from ragray.cluster.segments import is_written, write_as_tasks
 from ragray.cluster.session import session
 from ragray.config import Config, IndexConfig
 from ragray.corpus.table import Corpus
-from ragray.embed.shards import Embeddings
+from ragray.embed.blocks import Embeddings
 from ragray.errors import ArtifactError
-from ragray.index.build import SegmentPlan, build_segment, plan_segments, sample_rows, train_empty_index
-from ragray.index.history import TRAINED
-from ragray.index.plan import IndexPlan, plan_index
-from ragray.index.search import IndexReader
-from ragray.index.snapshot import (
+from ragray.index.plan.choose import IndexPlan, plan_index
+from ragray.index.plan.tune import tuned_snapshot
+from ragray.index.search.reader import IndexReader
+from ragray.index.store.lifecycle import TRAINED
+from ragray.index.store.snapshot import (
     SEGMENTS,
     SegmentRef,
     Snapshot,
@@ -34,7 +34,7 @@ from ragray.index.snapshot import (
     read_snapshot,
     require_file_system,
 )
-from ragray.index.tune import tuned_snapshot
+from ragray.index.write.build import SegmentPlan, build_segment, plan_segments, sample_rows, train_empty_index
 from ragray.progress import Progress
 
 BUILT = "%s: built before from these embeddings and changed since (now %s): left as it is; ragray index snapshots, promote go back"

@@ -14,8 +14,8 @@ from ragray.cluster.failures import cause
 from ragray.cluster.resources import Want, require
 from ragray.errors import ArtifactError
 from ragray.failures import told
-from ragray.index.segment import Segment
-from ragray.index.snapshot import SEGMENTS
+from ragray.index.store.segment import Segment
+from ragray.index.store.snapshot import SEGMENTS
 from ragray.progress import Progress
 
 ROW_BYTES = 1024

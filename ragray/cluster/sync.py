@@ -18,16 +18,16 @@ from ragray import artifact
 from ragray.cluster.embed import embed_corpus
 from ragray.config import Config, EmbedConfig, EncoderConfig, IndexConfig
 from ragray.corpus.table import PASSAGE_SCHEMA, QUARANTINE_NAME, Corpus
+from ragray.embed.blocks import Embeddings
 from ragray.embed.encoder import encoder_fingerprint
-from ragray.embed.shards import Embeddings
 from ragray.errors import ArtifactError, ConfigError, CorruptArtifactError
-from ragray.index.build import trained_like
-from ragray.index.diff import DELTA_CORPUS, Delta, reused_blocks, write_delta
-from ragray.index.history import SYNC_FOLDER
-from ragray.index.search import IndexReader
-from ragray.index.segment import Segment, write_segment
-from ragray.index.snapshot import SEGMENTS, SegmentRef, Snapshot, publish_snapshot, read_snapshot, successor
-from ragray.index.tombstones import hide
+from ragray.index.search.reader import IndexReader
+from ragray.index.store.lifecycle import SYNC_FOLDER
+from ragray.index.store.segment import Segment, write_segment
+from ragray.index.store.snapshot import SEGMENTS, SegmentRef, Snapshot, publish_snapshot, read_snapshot, successor
+from ragray.index.store.tombstones import hide
+from ragray.index.write.build import trained_like
+from ragray.index.write.diff import DELTA_CORPUS, Delta, reused_blocks, write_delta
 from ragray.progress import Progress
 
 DELTA_BLOCKS = 16

@@ -17,7 +17,7 @@ from ragray import artifact
 from ragray.cluster.failures import PeerLostError, cause, is_death, is_peer_loss
 from ragray.cluster.fit import STATE_FOLDER, fit, prepare_state, temporary_checkpoint
 from ragray.cluster.resources import Want, require
-from ragray.cluster.retrieve import RetrieverPool, pool_want, retriever_pool
+from ragray.cluster.retrieval.start import RetrieverPool, pool_want, retriever_pool
 from ragray.cluster.session import session
 from ragray.config import Config, EncoderConfig, RetrieveConfig, TrainConfig
 from ragray.embed.encoder import load_encoder
@@ -26,8 +26,8 @@ from ragray.examples import ExampleSource, read_examples
 from ragray.failures import storage_errno, told
 from ragray.generate.check import check_questions, warn_of_cut_answers
 from ragray.generate.load import load_prompts
-from ragray.index.search import IndexReader
-from ragray.index.snapshot import Snapshot
+from ragray.index.search.reader import IndexReader
+from ragray.index.store.snapshot import Snapshot
 from ragray.models import resolve_model, weights_fingerprint
 from ragray.progress import Progress
 from ragray.run import MODEL_FOLDER, RunFacts

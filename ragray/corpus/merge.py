@@ -14,9 +14,9 @@ import pyarrow as pa
 from ragray.artifact import atomic_path
 from ragray.config import IngestConfig
 from ragray.corpus.dedup import SeenKeys, id_key
-from ragray.corpus.near import NearDuplicates
-from ragray.corpus.record import Refusal, excerpt
-from ragray.corpus.stage import Lot, refusal_line, staged_refusals, staged_tables
+from ragray.corpus.minhash import NearDuplicates
+from ragray.corpus.read.record import Refusal, excerpt
+from ragray.corpus.staging import Lot, refusal_line, staged_refusals, staged_tables
 from ragray.corpus.table import PASSAGE_FOLDER, PASSAGE_SCHEMA, QUARANTINE_NAME, ShardWriter
 
 DUPLICATE_CONTENT = "duplicate content"

@@ -22,15 +22,15 @@ from time import monotonic
 from typing import IO
 
 from ragray.config import EmbedConfig
-from ragray.embed.attempts import Attempts
-from ragray.embed.shards import Block
+from ragray.embed.blocks import Block
 from ragray.embed.worker import BlockWorker
 from ragray.errors import RagrayError, pack, unpack
+from ragray.execute.crash_markers import Attempts
 from ragray.failures import told
 
 MODULE = "ragray.embed.processes"
 STARTS = 3
-"""Processes in a row that may end before they begin a block; those that die over one are counted by `ragray.embed.attempts`."""
+"""Processes in a row that may end before they begin a block; those that die over one are counted by `ragray.execute.crash_markers`."""
 
 
 def embed_in_processes(

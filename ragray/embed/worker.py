@@ -1,7 +1,7 @@
 """The work of one embedding process. In: a block of the corpus. Out: its file; passages that cannot be embedded are left out and named.
 
 A passage that raises is found by halving the block. One that kills the process is found by what was in hand at the time
-(`ragray.embed.attempts`): after ``embed.max_crashes`` deaths over a block its passages are tried one at a time, and one that was
+(`ragray.execute.crash_markers`): after ``embed.max_crashes`` deaths over a block its passages are tried one at a time, and one that was
 in hand at so many deaths, and at two or more, is left out.
 """
 
@@ -13,11 +13,11 @@ from pathlib import Path
 import pyarrow as pa
 
 from ragray.config import EmbedConfig
-from ragray.embed.attempts import Attempts, Deaths
+from ragray.embed.blocks import BLOCK_FOLDER, Block, Refused, encoder_texts, is_whole, read_block, write_block
 from ragray.embed.encoder import Encoder, load_encoder
-from ragray.embed.shards import BLOCK_FOLDER, Block, Refused, encoder_texts, is_whole, read_block, write_block
-from ragray.embed.sift import Sifted, SpoiltEncoderError, probe, sift
+from ragray.embed.isolate_failures import Sifted, SpoiltEncoderError, probe, sift
 from ragray.errors import ConfigError
+from ragray.execute.crash_markers import Attempts, Deaths
 from ragray.failures import told
 
 SPOILT_EXIT_CODE = 70

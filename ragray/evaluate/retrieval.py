@@ -12,8 +12,8 @@ from pathlib import Path
 from ragray.config import Config
 from ragray.errors import InputError, require_utf8
 from ragray.evaluate.ranking import ndcg, recall, reciprocal_rank
-from ragray.index.live import missing_ids
-from ragray.index.snapshot import read_snapshot
+from ragray.index.store.live import missing_ids
+from ragray.index.store.snapshot import read_snapshot
 from ragray.retrieve.load import load_retriever
 from ragray.retrieve.retriever import LocalRetriever
 from ragray.text import is_blank

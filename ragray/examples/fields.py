@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ragray.config import ExamplesConfig
-from ragray.corpus.record import storable
+from ragray.corpus.read.record import storable
 from ragray.errors import InputError
 
 MAX_NAMES = 20

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ragray.config import ExamplesConfig
-from ragray.corpus.lines import decompressed, jsonl_rows
-from ragray.corpus.record import Refusal, storable
-from ragray.corpus.sources import Source
+from ragray.corpus.read.lines import decompressed, jsonl_rows
+from ragray.corpus.read.record import Refusal, storable
+from ragray.corpus.read.source import Source
 from ragray.errors import InputError, require_utf8
 from ragray.examples.fields import Roles
 from ragray.examples.shapes import id_of

@@ -13,13 +13,13 @@ from typing import Any
 import pyarrow as pa
 
 from ragray.config import IngestConfig
-from ragray.corpus.columns import arrow_rows, parquet_rows
-from ragray.corpus.find import find_sources
-from ragray.corpus.lines import csv_rows, decompressed, jsonl_rows
-from ragray.corpus.read import naming_damage
-from ragray.corpus.record import Refusal, Row, line_limit
-from ragray.corpus.sources import STREAMED_FORMATS, Source, is_uri, local_path
-from ragray.corpus.trees import DATA, PARAGRAPHS, json_rows
+from ragray.corpus.read.columns import arrow_rows, parquet_rows
+from ragray.corpus.read.documents import naming_damage
+from ragray.corpus.read.find import find_sources
+from ragray.corpus.read.json_trees import DATA, PARAGRAPHS, json_rows
+from ragray.corpus.read.lines import csv_rows, decompressed, jsonl_rows
+from ragray.corpus.read.record import Refusal, Row, line_limit
+from ragray.corpus.read.source import STREAMED_FORMATS, Source, is_uri, local_path
 from ragray.errors import InputError
 from ragray.examples.fields import Roles, require_columns
 from ragray.types import Example

@@ -1,1 +1,1 @@
-"""Questions to passages. Plain Python; `ragray.cluster.retrieve` holds the pool of retriever actors."""
+"""Questions to passages. Plain Python; `ragray.cluster.retrieval.start` holds the pool of retriever actors."""

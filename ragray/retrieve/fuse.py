@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ragray.index.result import SearchResult, nothing
+from ragray.index.search.result import SearchResult, nothing
 from ragray.types import Hit
 
 

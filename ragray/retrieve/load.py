@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ragray.config import Config, EncoderConfig
 from ragray.embed.encoder import Encoder, load_encoder
-from ragray.index.search import IndexReader
+from ragray.index.search.reader import IndexReader
 from ragray.retrieve.rerank import CrossEncoder
 from ragray.retrieve.retriever import LocalRetriever
 from ragray.run import Run

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ragray.embed.batching import load_text_tokenizer
-from ragray.embed.shards import passage_text
+from ragray.embed.blocks import passage_text
 from ragray.errors import ModelNotFoundError
 from ragray.models import load_model_config, load_weights, resolve_model
 from ragray.types import Hit

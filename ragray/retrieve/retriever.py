@@ -12,11 +12,11 @@ import numpy as np
 from ragray.config import RetrieveConfig
 from ragray.embed.encoder import Encoder, Vectors
 from ragray.errors import ConfigError
-from ragray.index.filter import parse_filter
-from ragray.index.lexical import require_lexical
-from ragray.index.result import SearchResult
-from ragray.index.search import IndexReader
-from ragray.index.snapshot import Snapshot
+from ragray.index.search.bm25 import require_lexical
+from ragray.index.search.filter import parse_filter
+from ragray.index.search.reader import IndexReader
+from ragray.index.search.result import SearchResult
+from ragray.index.store.snapshot import Snapshot
 from ragray.retrieve.fuse import fuse
 from ragray.retrieve.rerank import Reranker
 from ragray.text import require_text

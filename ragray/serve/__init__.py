@@ -1,1 +1,1 @@
-"""The HTTP interface. Plain FastAPI; `ragray.cluster.serve` puts it on Ray Serve."""
+"""The HTTP interface. Plain FastAPI; `ragray.cluster.serving.commands` puts it on Ray Serve."""

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ragray.config import GenerateConfig, TrainConfig
-from ragray.index.result import SearchResult
+from ragray.index.search.result import SearchResult
 from ragray.train.model import RagModel, TrainBatch
 from ragray.types import Example, Passage
 

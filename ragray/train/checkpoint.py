@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from ragray.artifact import write_json
 from ragray.errors import CorruptArtifactError
-from ragray.index.result import SearchResult
+from ragray.index.search.result import SearchResult
 from ragray.train.model import RagModel
 from ragray.types import Hit, Passage
 

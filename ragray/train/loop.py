@@ -19,8 +19,8 @@ from torch import nn
 from ragray.config import GenerateConfig, TrainConfig
 from ragray.embed.encoder import Encoder, Vectors
 from ragray.errors import TrainingError
-from ragray.index.result import SearchResult
-from ragray.index.search import IndexReader
+from ragray.index.search.reader import IndexReader
+from ragray.index.search.result import SearchResult
 from ragray.train.batch import Collator, Schedule
 from ragray.train.checkpoint import Progress, load_model, load_pending, save_model, save_pending
 from ragray.train.model import RagModel, TrainBatch

@@ -31,12 +31,12 @@ from ragray.config import EncoderConfig, IndexConfig, IndexType
 from ragray.corpus.table import passages_to_table
 from ragray.embed.encoder import EncoderFingerprint, HashEncoder
 from ragray.errors import IndexBudgetError
-from ragray.index.build import train_empty_index
-from ragray.index.plan import IndexPlan, plan_index
-from ragray.index.search import IndexReader
-from ragray.index.segment import FAISS_FILE, write_segment
-from ragray.index.snapshot import SEGMENTS, SegmentRef, Snapshot, find_current, now, publish_snapshot
-from ragray.index.tune import tuned_snapshot
+from ragray.index.plan.choose import IndexPlan, plan_index
+from ragray.index.plan.tune import tuned_snapshot
+from ragray.index.search.reader import IndexReader
+from ragray.index.store.segment import FAISS_FILE, write_segment
+from ragray.index.store.snapshot import SEGMENTS, SegmentRef, Snapshot, find_current, now, publish_snapshot
+from ragray.index.write.build import train_empty_index
 from ragray.types import Passage
 from tests.bench import ann_autofaiss
 

@@ -26,7 +26,7 @@ from rich.table import Table
 from ragray.artifact import write_json
 from ragray.cluster.embed import embed_corpus
 from ragray.config import load_config
-from ragray.embed.shards import Embeddings, passage_text
+from ragray.embed.blocks import Embeddings, passage_text
 from ragray.models import resolve_model
 from ragray.types import Passage
 from tests.helpers import write_corpus

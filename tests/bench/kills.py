@@ -32,9 +32,9 @@ from ragray.cluster.embed import embed_corpus
 from ragray.cluster.index import build_index
 from ragray.cluster.session import prepare_environment
 from ragray.config import load_config
-from ragray.embed.shards import BLOCK_FOLDER, Embeddings
-from ragray.index.search import IndexReader
-from ragray.index.snapshot import SEGMENTS
+from ragray.embed.blocks import BLOCK_FOLDER, Embeddings
+from ragray.index.search.reader import IndexReader
+from ragray.index.store.snapshot import SEGMENTS
 from ragray.types import Passage
 from tests.helpers import write_corpus
 from tests.processes import descendants

@@ -28,14 +28,22 @@ from rich.table import Table
 from ragray.artifact import write_json
 from ragray.config import IndexConfig
 from ragray.corpus.table import passages_to_table
+from ragray.embed.blocks import passage_text
 from ragray.embed.encoder import HashEncoder
-from ragray.embed.shards import passage_text
-from ragray.index.history import collect_garbage, promote, rollback
-from ragray.index.result import SearchResult
-from ragray.index.search import IndexReader
-from ragray.index.segment import write_segment
-from ragray.index.snapshot import SEGMENTS, SegmentRef, names, next_name, publish_snapshot, read_snapshot, successor
-from ragray.index.tombstones import with_tombstones
+from ragray.index.search.reader import IndexReader
+from ragray.index.search.result import SearchResult
+from ragray.index.store.lifecycle import collect_garbage, promote, rollback
+from ragray.index.store.segment import write_segment
+from ragray.index.store.snapshot import (
+    SEGMENTS,
+    SegmentRef,
+    names,
+    next_name,
+    publish_snapshot,
+    read_snapshot,
+    successor,
+)
+from ragray.index.store.tombstones import with_tombstones
 from ragray.types import Passage
 from tests.helpers import index_of, sentence
 

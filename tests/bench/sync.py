@@ -31,9 +31,9 @@ from ragray.cluster.index import build_index
 from ragray.cluster.sync import SyncReport, sync_index
 from ragray.config import Config, load_config
 from ragray.corpus.table import Corpus
+from ragray.embed.blocks import encoder_text
 from ragray.embed.encoder import load_encoder
-from ragray.embed.shards import encoder_text
-from ragray.index.search import IndexReader
+from ragray.index.search.reader import IndexReader
 from ragray.retrieve.retriever import LocalRetriever, Mode
 from ragray.types import Hit
 

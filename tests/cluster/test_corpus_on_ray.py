@@ -14,10 +14,10 @@ from ragray.artifact import exclusive
 from ragray.cluster import corpus as cluster_corpus
 from ragray.cluster.corpus import STAGING_FOLDER, IngestReport, ingest
 from ragray.config import Config, load_config
-from ragray.corpus.find import find_sources
-from ragray.corpus.parts import cut_source
-from ragray.corpus.record import Refusal
-from ragray.corpus.stage import Lot, Stager, plan_lots, staged, staged_refusals, staged_tables
+from ragray.corpus.read.byte_ranges import cut_source
+from ragray.corpus.read.find import find_sources
+from ragray.corpus.read.record import Refusal
+from ragray.corpus.staging import Lot, Stager, plan_lots, staged, staged_refusals, staged_tables
 from ragray.corpus.table import Corpus
 from ragray.corpus.tokens import load_tokenizer
 from ragray.errors import ArtifactBusyError, CorruptArtifactError, InputError, NotAnArtifactError

@@ -22,7 +22,7 @@ from ragray.config import load_config
 from ragray.errors import ConfigError, InputError, ModelNotFoundError
 from ragray.evaluate.answers import score
 from ragray.examples import read_examples
-from ragray.index.snapshot import current_name
+from ragray.index.store.snapshot import current_name
 from ragray.types import Example
 from tests.helpers import index_of, some_passages, write_index
 

@@ -12,8 +12,7 @@ from ragray.cluster import index as cluster_index
 from ragray.cluster.index import TRAINED, build_index
 from ragray.config import Config, EncoderConfig, load_config
 from ragray.corpus.table import Corpus
-from ragray.embed.encoder import HashEncoder
-from ragray.embed.shards import (
+from ragray.embed.blocks import (
     BLOCK_FOLDER,
     REFUSED_KEY,
     Refused,
@@ -23,12 +22,13 @@ from ragray.embed.shards import (
     read_block,
     write_block,
 )
+from ragray.embed.encoder import HashEncoder
 from ragray.errors import ArtifactError, CorruptArtifactError, IndexBudgetError
-from ragray.index.delete import delete_passages
-from ragray.index.history import promote, rollback
-from ragray.index.search import IndexReader
-from ragray.index.segment import FAISS_FILE
-from ragray.index.snapshot import CURRENT, SEGMENTS, SNAPSHOTS, publish_snapshot, read_snapshot
+from ragray.index.search.reader import IndexReader
+from ragray.index.store.lifecycle import promote, rollback
+from ragray.index.store.segment import FAISS_FILE
+from ragray.index.store.snapshot import CURRENT, SEGMENTS, SNAPSHOTS, publish_snapshot, read_snapshot
+from ragray.index.write.delete import delete_passages
 from ragray.types import Passage
 from tests.helpers import index_of, some_passages, write_corpus, write_embeddings
 

@@ -21,7 +21,7 @@ import yaml
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from ragray.cluster.session import ENVIRONMENT, START_ATTEMPTS
-from ragray.index.snapshot import current_name, read_snapshot
+from ragray.index.store.snapshot import current_name, read_snapshot
 from ragray.run import Run
 from tests.helpers import some_passages
 from tests.processes import descendants

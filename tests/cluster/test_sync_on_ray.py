@@ -16,8 +16,8 @@ from ragray.cluster.compact import compact_index
 from ragray.cluster.embed import EmbedReport, embed_corpus
 from ragray.cluster.sync import SyncReport, sync_index
 from ragray.config import Config, IndexConfig, load_config
+from ragray.embed.blocks import BLOCK_FOLDER, passage_text
 from ragray.embed.encoder import HashEncoder
-from ragray.embed.shards import BLOCK_FOLDER, passage_text
 from ragray.errors import (
     ArtifactBusyError,
     ArtifactError,
@@ -26,10 +26,10 @@ from ragray.errors import (
     RagrayError,
     SnapshotConflictError,
 )
-from ragray.index.delete import delete_passages
-from ragray.index.history import SYNC_FOLDER, collect_garbage, promote
-from ragray.index.search import IndexReader
-from ragray.index.snapshot import SEGMENTS, current_name, names, publish_snapshot, read_snapshot, successor
+from ragray.index.search.reader import IndexReader
+from ragray.index.store.lifecycle import SYNC_FOLDER, collect_garbage, promote
+from ragray.index.store.snapshot import SEGMENTS, current_name, names, publish_snapshot, read_snapshot, successor
+from ragray.index.write.delete import delete_passages
 from ragray.types import Hit, Passage
 from tests.embed.poisonous import RAISES, PoisonousBlockEncoder
 from tests.helpers import index_of, sentence, some_passages, write_corpus, write_embeddings, write_index

@@ -11,8 +11,8 @@ import numpy as np
 from ragray.cluster.embed import BlockEncoder
 from ragray.config import EmbedConfig
 from ragray.corpus.table import Corpus
+from ragray.embed.blocks import Block, plan_blocks
 from ragray.embed.encoder import Encoder, EncoderFingerprint, Vectors
-from ragray.embed.shards import Block, plan_blocks
 from ragray.embed.worker import BlockWorker
 
 RAISES, BREAKS, KILLS, ENDLESS = "raises", "breaks", "kills", "endless"

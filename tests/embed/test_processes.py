@@ -14,9 +14,9 @@ import pytest
 from ragray.config import EmbedConfig
 from ragray.corpus.table import Corpus
 from ragray.embed import processes
+from ragray.embed.blocks import BLOCK_FOLDER, Block, is_whole, load_block, passage_text, plan_blocks, read_layout
 from ragray.embed.encoder import HashEncoder
 from ragray.embed.processes import MODULE, STARTS, embed_in_processes
-from ragray.embed.shards import BLOCK_FOLDER, Block, is_whole, load_block, passage_text, plan_blocks, read_layout
 from ragray.errors import ModelNotFoundError, RagrayError
 from ragray.types import Passage
 from tests.embed.poisonous import ENDLESS, KILLS, RAISES
@@ -30,7 +30,7 @@ from pathlib import Path
 from ragray.config import EmbedConfig
 from ragray.corpus.table import Corpus
 from ragray.embed.processes import embed_in_processes
-from ragray.embed.shards import plan_blocks
+from ragray.embed.blocks import plan_blocks
 blocks = plan_blocks(Corpus.open(Path(sys.argv[1])).shards, 2)
 embed_in_processes(blocks, Path(sys.argv[2]), EmbedConfig(model="hash:16"), lambda block: print(block.name, flush=True))
 """

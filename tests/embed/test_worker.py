@@ -11,9 +11,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from ragray.config import EmbedConfig
 from ragray.corpus.table import Corpus
-from ragray.embed.attempts import ATTEMPT_FOLDER, Attempts
-from ragray.embed.encoder import HashEncoder
-from ragray.embed.shards import (
+from ragray.embed.blocks import (
     BLOCK_FOLDER,
     Block,
     is_whole,
@@ -22,8 +20,10 @@ from ragray.embed.shards import (
     plan_blocks,
     read_layout,
 )
+from ragray.embed.encoder import HashEncoder
 from ragray.embed.worker import DEADLY_ROWS, REFUSABLE_ROWS, SPOILT_EXIT_CODE, BlockWorker
 from ragray.errors import ConfigError
+from ragray.execute.crash_markers import ATTEMPT_FOLDER, Attempts
 from ragray.types import Passage
 from tests.embed.poisonous import BREAKS, ENDLESS, KILLS, RAISES, PoisonousEncoder
 from tests.helpers import some_passages, write_corpus

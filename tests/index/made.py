@@ -10,11 +10,11 @@ import numpy as np
 from ragray import artifact
 from ragray.config import EncoderConfig
 from ragray.corpus.table import passages_to_table
+from ragray.embed.blocks import passage_text
 from ragray.embed.encoder import HashEncoder
-from ragray.embed.shards import passage_text
-from ragray.index.segment import write_segment
-from ragray.index.snapshot import SEGMENTS, SegmentRef, Snapshot, find_current, publish_snapshot
-from ragray.index.tombstones import with_tombstones
+from ragray.index.store.segment import write_segment
+from ragray.index.store.snapshot import SEGMENTS, SegmentRef, Snapshot, find_current, publish_snapshot
+from ragray.index.store.tombstones import with_tombstones
 from ragray.types import Passage
 
 DIM = 64

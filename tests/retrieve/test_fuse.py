@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from ragray.index.result import SearchResult
+from ragray.index.search.result import SearchResult
 from ragray.retrieve.fuse import fuse
 from ragray.types import Hit, Passage
 

@@ -8,7 +8,7 @@ import pytest
 from ragray.config import Config, IndexConfig, RetrieveConfig, load_config
 from ragray.embed.encoder import HashEncoder
 from ragray.errors import ConfigError, EncoderMismatchError, InputError, ModelNotFoundError, NotAnArtifactError
-from ragray.index.search import IndexReader
+from ragray.index.search.reader import IndexReader
 from ragray.retrieve.fuse import fuse
 from ragray.retrieve.load import load_retriever
 from ragray.retrieve.retriever import LocalRetriever, Mode

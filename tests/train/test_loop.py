@@ -13,8 +13,8 @@ from ragray.embed.encoder import Vectors, encoder_fingerprint
 from ragray.embed.transformer import TransformerEncoder
 from ragray.errors import CorruptArtifactError, TrainingError
 from ragray.generate.model import GeneratorModel
-from ragray.index.result import SearchResult
-from ragray.index.search import IndexReader
+from ragray.index.search.reader import IndexReader
+from ragray.index.search.result import SearchResult
 from ragray.train.loop import Done, LocalSearcher, Pending, Searcher, StepMetrics, TrainLoop
 from ragray.train.model import RagModel
 from ragray.types import Example

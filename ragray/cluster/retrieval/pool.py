@@ -1,0 +1,290 @@
+"""The handle of a retriever pool. In: vectors or words. Out: what one local index finds, from segments spread over actors.
+
+Shards divide the segments, replicas copy a shard. Every actor memory-maps its segments, so that the actors of one node share one
+copy (of exact indexes too; only FAISS's fast-scan PQ codes are held once an actor). A search names its snapshot: all shards answer
+from that one. After a swap the actors' replies name the new one, which is how handles in other processes learn of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
+from pathlib import Path
+from random import random
+from time import monotonic, sleep
+from typing import Any
+
+from ragray.cluster.failures import cause
+from ragray.cluster.retrieval.shard import Query, Reply, Served
+from ragray.embed.encoder import EncoderFingerprint, Vectors
+from ragray.errors import ArtifactError, RagrayError
+from ragray.failures import told
+from ragray.index.search.result import SearchResult, merge
+from ragray.index.store.snapshot import Snapshot, read_snapshot
+
+NOTICE_S = 10.0
+"""Waiting for actors is silent for so long."""
+
+START_TIMEOUT_S = 600.0
+"""Actors that have not opened a snapshot by then will not: the cluster has no room for them, or storage hangs."""
+
+HEDGE_S, HEDGE_FACTOR = 1.0, 5.0
+"""A replica that takes longer than both, the latter times the mean latency, gets company: another one is asked the same."""
+
+RETRY_PAUSE_S = 0.2
+"""Between two rounds over replicas that are all being started again."""
+
+DEATHS = 2
+"""Times that Ray says of an actor that it has ended for good before it is believed."""
+
+GIVE_UP_S = 300.0
+"""A search that nobody answered by then is given up."""
+
+OPENING = "opening"
+"""Ray concurrency group: snapshots are opened beside the searches."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A search of one shard, sent to one replica."""
+
+    replica: int
+    future: Future[Reply]
+
+
+class RetrieverPool:
+    """Handles of the actors, ``replicas[r][s]`` for replica r of shard s; may be sent to other processes.
+
+    A `Searcher` like `IndexReader`. Each process counts its own searches under way and asks the replica that has the fewest.
+    """
+
+    def __init__(
+        self,
+        index: Path,
+        served: Served,
+        encoder: EncoderFingerprint,
+        replicas: tuple[tuple[Any, ...], ...],
+        *,
+        owner: bool = False,
+    ) -> None:
+        self.index = index
+        self.encoder = encoder
+        self.replicas = replicas
+        self.served = served
+        self._owner = owner
+        self._lock = threading.Lock()
+        self._swapping = threading.Lock()
+        self._under_way = [[0] * len(shards) for shards in replicas]
+        self._sent = [[random() for _ in shards] for shards in replicas]  # so that processes do not take turns in step
+        self._latency_s = 0.0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel without the counts; only the process that started the pool may swap."""
+        return RetrieverPool, (self.index, self.served, self.encoder, self.replicas)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The snapshot that the next search will search."""
+        return self.served.snapshot
+
+    @property
+    def num_shards(self) -> int:
+        """Parts that the segments are spread over."""
+        return len(self.replicas[0])
+
+    @property
+    def actors(self) -> list[Any]:
+        """All actors of all replicas."""
+        return [shard for replica in self.replicas for shard in replica]
+
+    @property
+    def patience_s(self) -> float:
+        """How long an answer may take before another replica is asked too."""
+        return max(HEDGE_S, HEDGE_FACTOR * self._latency_s)
+
+    def submit(self, vectors_ND: Vectors, k: int, *, where: str = "") -> PoolSearch:
+        """Begin a search by vectors and return at once."""
+        return PoolSearch(self, Query(vectors_ND, k, where), self.served)
+
+    def search(self, vectors_ND: Vectors, k: int, *, where: str = "") -> SearchResult:
+        """Search by vectors and wait; raises as `IndexReader.search` does."""
+        return self.submit(vectors_ND, k, where=where).result()
+
+    def search_text(self, queries: Sequence[str], k: int, *, where: str = "") -> SearchResult:
+        """Search by BM25 and wait; raises as `IndexReader.search_text` does."""
+        return PoolSearch(self, Query(tuple(queries), k, where), self.served).result()
+
+    def swap(self, snapshot: str) -> None:
+        """Search another snapshot from now on: all actors open it, then it is switched to; no search waits or is lost.
+
+        Searches under way end on the old snapshot, which every actor releases after those that were sent to it before.
+
+        Raises:
+            EncoderMismatchError: the snapshot was made with another encoder.
+            ArtifactError: an actor cannot open it; the pool goes on with the old one.
+            RagrayError: this handle came from another process; only the one that started the pool may swap.
+        """
+        if not self._owner:
+            raise RagrayError("swap: this pool was started by another process; swap where retriever_pool was called")
+        with self._swapping:
+            new = Served(self.served.number + 1, read_snapshot(self.index, snapshot))
+            self.encoder.require(
+                new.snapshot.encoder, here="the retriever pool", there=f"index snapshot {new.snapshot.name}"
+            )
+            self.serve(new)
+
+    def serve(self, served: Served) -> None:
+        """Let all actors open a snapshot beside what they search; when all have, search it. Raises as `swap` does."""
+        name = served.snapshot.name
+        opened = [actor.prepare.options(concurrency_group=OPENING).remote(name) for actor in self.actors]
+        try:
+            _await_open(opened, f"{self.index}: snapshot {name}")
+        except RagrayError:
+            for actor in self.actors:
+                actor.release.options(concurrency_group=OPENING).remote(name)  # after what is being opened there
+            raise
+        self.learn([served])
+        for actor in self.actors:
+            actor.serve.remote(served.number, name)
+
+    def learn(self, served: Iterable[Served | None]) -> None:
+        """Search the newest of some snapshots from now on, if it is newer than what this handle knows."""
+        with self._lock:
+            self.served = max([self.served, *filter(None, served)], key=lambda known: known.number)
+
+    def refresh(self) -> None:
+        """Ask the actors which snapshot is served; those that do not answer at once are passed over."""
+        futures = [actor.newest.remote().future() for actor in self.actors]
+        answered, _ = wait(futures, timeout=HEDGE_S)
+        self.learn(future.result() for future in answered if future.exception() is None)
+
+    def send(
+        self, shard: int, served: Served, query: Query, asked: Sequence[int] = (), but: Collection[int] = ()
+    ) -> Attempt:
+        """Send a search to the replica, ``but`` some, that was ``asked`` least, and among those has the fewest under way."""
+        with self._lock:
+            order = [
+                (asked.count(number), self._under_way[number][shard], self._sent[number][shard], number)
+                for number in range(len(self.replicas))
+                if number not in but
+            ]
+            replica = min(order)[-1]
+            self._sent[replica][shard] += 1
+            self._under_way[replica][shard] += 1
+        started = monotonic()
+        served_as = served.number, served.snapshot.name
+        future: Future[Reply] = self.replicas[replica][shard].search.remote(*served_as, query).future()
+        future.add_done_callback(lambda done: self._done(replica, shard, done, monotonic() - started))
+        return Attempt(replica, future)
+
+    def _done(self, replica: int, shard: int, future: Future[Reply], seconds: float) -> None:
+        with self._lock:
+            self._under_way[replica][shard] -= 1
+            if future.exception() is None:
+                self._latency_s = 0.9 * self._latency_s + 0.1 * seconds if self._latency_s else seconds
+
+
+class PoolSearch:
+    """A search under way on the pool."""
+
+    def __init__(self, pool: RetrieverPool, query: Query, served: Served) -> None:
+        self._pool = pool
+        self._query = query
+        self._begin(served)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The one snapshot that all shards search; it is final once `result` has returned."""
+        return self._served.snapshot
+
+    def result(self) -> SearchResult:
+        """Wait for all shards and merge what they found.
+
+        A shard whose actor died, or that takes long, is searched by another replica. Where the snapshot was released meanwhile,
+        all shards search the new one.
+
+        Raises:
+            RagrayError: nobody answered for five minutes; or what the search itself raised.
+        """
+        while True:
+            try:
+                replies = [self._wait(shard) for shard in range(self._pool.num_shards)]
+            except ArtifactError:
+                self._pool.refresh()  # an actor that was started again cannot open what was swapped out and collected
+                if self._pool.served.number <= self._served.number:
+                    raise
+            else:
+                self._pool.learn(reply.newer for reply in replies)
+                found = [reply.found for reply in replies if reply.found is not None]
+                if len(found) == len(replies):
+                    return merge(found, self._query.k)
+            self._begin(self._pool.served)
+
+    def _begin(self, served: Served) -> None:
+        self._served = served
+        self._sent = [self._pool.send(shard, served, self._query) for shard in range(self._pool.num_shards)]
+
+    def _wait(self, shard: int) -> Reply:
+        """Return the first answer; ask one replica after another while actors are dead or slow."""
+        from ray.exceptions import ActorDiedError, RayError, RayTaskError
+
+        waiting, asked, ended = [self._sent[shard]], [self._sent[shard].replica], set[int]()
+        number = len(self._pool.replicas)
+        until = monotonic() + GIVE_UP_S
+        while monotonic() < until and len(ended) < number:
+            wait([attempt.future for attempt in waiting], self._pool.patience_s, FIRST_COMPLETED)
+            for attempt in [attempt for attempt in waiting if attempt.future.done()]:
+                error = attempt.future.exception()
+                if error is None:
+                    return attempt.future.result()
+                if isinstance(error, RayTaskError) or not isinstance(error, RayError):
+                    raise told(cause(error), self._pool.index) from error
+                if isinstance(error, ActorDiedError) and asked.count(attempt.replica) > DEATHS:
+                    ended.add(attempt.replica)
+                waiting.remove(attempt)
+            busy = {attempt.replica for attempt in waiting} | ended
+            if len(busy) < number:
+                if len(asked) >= number:
+                    sleep(RETRY_PAUSE_S)
+                waiting.append(self._pool.send(shard, self._served, self._query, asked, busy))
+                asked.append(waiting[-1].replica)
+        raise RagrayError(
+            f"{self._pool.index}: shard {shard} of the retriever pool did not answer {len(asked)} attempts: its actors "
+            f"{'have ended' if len(ended) == number else f'are dead or slower than {GIVE_UP_S:.0f} s'}; start the pool again"
+        )
+
+
+def _await_open(opened: list[Any], what: str) -> None:
+    """Wait until all actors have opened a snapshot; say so where that takes long."""
+    import ray
+    from ray.exceptions import ActorUnavailableError, RayError
+
+    _, missing = ray.wait(opened, num_returns=len(opened), timeout=NOTICE_S)
+    if missing:
+        log.warning("%s: %s; waiting", what, _shortage(len(missing), len(opened)))
+        _, missing = ray.wait(opened, num_returns=len(opened), timeout=START_TIMEOUT_S)
+    if missing:
+        raise RagrayError(
+            f"{what}: {_shortage(len(missing), len(opened))} after {NOTICE_S + START_TIMEOUT_S:.0f} s; end other jobs, or "
+            "lower retrieve.num_shards, num_replicas or cpus_per_actor"
+        )
+    for reference in opened:
+        try:
+            ray.get(reference)
+        except ActorUnavailableError:
+            continue  # it is being started again, and opens what the first search names
+        except RayError as err:
+            found = told(cause(err), what, kind=ArtifactError)
+            raise type(found)(f"a retriever could not open {what}: {found}") from err
+
+
+def _shortage(missing: int, actors: int) -> str:
+    import ray
+
+    free, total = (resources().get("CPU", 0) for resources in (ray.available_resources, ray.cluster_resources))
+    return f"{missing} of {actors} retriever actors have not opened it, and {free:g} of the cluster's {total:g} CPUs are free"

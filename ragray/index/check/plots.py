@@ -1,0 +1,94 @@
+"""Plots of an index. In: its inspection. Out: PNG files of list sizes and of recall against latency. Needs the extra `plots`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ragray.artifact import atomic_path
+from ragray.errors import MissingPackageError
+from ragray.index.check.inspect import IndexInspection
+from ragray.index.plan.tune import Point
+
+SIZE_INCHES = (7.5, 4.5)
+DPI = 120
+BINS = 40
+
+
+def write_plots(inspection: IndexInspection, folder: Path) -> list[Path]:
+    """Write what there is to plot: `list-sizes.png` for an IVF, `recall-latency.png` where the search was tuned; return the files.
+
+    Raises:
+        MissingPackageError: matplotlib is not installed.
+    """
+    draw = {"list-sizes.png": _list_sizes, "recall-latency.png": _recall_latency}
+    wanted = {
+        "list-sizes.png": any(segment.lists for segment in inspection.segments),
+        "recall-latency.png": bool(inspection.tuning),
+    }
+    return [_write(folder / name, draw[name], inspection) for name in draw if wanted[name]]
+
+
+def _write(path: Path, draw: Callable[[Any, IndexInspection], None], inspection: IndexInspection) -> Path:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as err:
+        raise MissingPackageError("plots need matplotlib; run: pip install 'ragray[plots]'") from err
+    figure = Figure(figsize=SIZE_INCHES, dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    draw(axes, inspection)
+    axes.spines[["top", "right"]].set_visible(False)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png")
+    return path
+
+
+def _list_sizes(axes: Any, inspection: IndexInspection) -> None:
+    sizes = [size for segment in inspection.segments if segment.lists for size in segment.lists.sizes]
+    mean = sum(sizes) / len(sizes)
+    axes.hist(sizes, bins=min(BINS, max(1, max(sizes) - min(sizes))), color="#4878a8", edgecolor="white", linewidth=0.5)
+    axes.axvline(mean, color="#c44e52", linestyle="--", label=f"mean {mean:,.0f}")
+    axes.set_xlim(left=0)
+    axes.set_xlabel("rows a list")
+    axes.set_ylabel(f"lists (of {len(sizes):,} in {len(inspection.segments)} segments)")
+    axes.set_title(f"IVF list sizes: {inspection.factory}, {inspection.num_rows:,} rows", fontsize=11)
+    axes.legend(frameon=False)
+
+
+def _recall_latency(axes: Any, inspection: IndexInspection) -> None:
+    """Draw a curve of nprobe (or ef_search) for every over_retrieve, and mark the setting that the snapshot searches with."""
+    points = inspection.tuning
+    for colour, factor in enumerate(sorted({point.over_retrieve for point in points})):
+        curve = sorted((p for p in points if p.over_retrieve == factor), key=lambda p: p.ms_per_query)
+        axes.plot(
+            [p.ms_per_query for p in curve],
+            [p.recall_at_10 for p in curve],
+            marker="o",
+            markersize=4,
+            color=f"C{colour}",
+            label=f"over_retrieve {factor}",
+        )
+        for p in curve:
+            place = (p.ms_per_query, p.recall_at_10)
+            axes.annotate(f"{p.effort}", place, textcoords="offset points", xytext=(4, -10), fontsize=7)
+    chosen = (inspection.nprobe, inspection.over_retrieve, inspection.ef_search)
+    for p in points:
+        if (p.nprobe, p.over_retrieve, p.ef_search) == chosen:
+            axes.plot(
+                [p.ms_per_query], [p.recall_at_10], "o", markersize=13, fillstyle="none", color="black", label="chosen"
+            )
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if str(f"{value:g}").lstrip("0.")[:1] in "25" else "")
+    axes.set_xlabel("latency, ms a query (one thread)")
+    axes.set_ylabel("recall@10 against exact search")
+    axes.set_title(f"Recall against latency: {inspection.factory}, labels are {_kind(points)}", fontsize=11)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+
+
+def _kind(points: tuple[Point, ...]) -> str:
+    return "ef_search" if any(point.ef_search for point in points) else "nprobe"

@@ -1,0 +1,1 @@
+"""Vectors and texts from and for other programs."""

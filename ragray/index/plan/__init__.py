@@ -1,0 +1,1 @@
+"""Which FAISS type and search parameters an index gets, and why."""

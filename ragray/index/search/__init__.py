@@ -1,0 +1,1 @@
+"""Searching one snapshot: exact scores over vectors, BM25 over words, filters over metadata."""

@@ -1,0 +1,124 @@
+"""BM25 over the segments of a snapshot. In: queries. Out: rows and scores, equal to those of one index over all live rows.
+
+N rows of a segment, K results.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ragray.errors import InputError
+from ragray.index.store.postings import LEXICAL, Postings, analyze
+from ragray.index.store.snapshot import SEGMENTS, Snapshot
+from ragray.index.store.tombstones import live_mask
+
+K1 = 1.5
+B = 0.75
+"""Saturation of the term count, and weight of the passage length: the values that `bm25s` takes too."""
+
+
+def require_lexical(snapshot: Snapshot) -> None:
+    """Raise `InputError` unless the snapshot has a lexical part."""
+    if snapshot.lexical == "none":
+        raise InputError(
+            f"index snapshot {snapshot.name} was built without a lexical part, so only retrieve.mode=dense can search it; "
+            "for the other modes run ragray index build again with index.lexical=english"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The lexical part of one segment of a snapshot: its first global row, and which of its rows are live (None: all)."""
+
+    offset: int
+    postings: Postings
+    live_N: np.ndarray | None
+
+    def document_frequency(self, term: np.uint64) -> int:
+        """Return how many live rows hold a term."""
+        where = self.postings.of(term)
+        if self.live_N is None:
+            return int(where.stop - where.start)
+        return int(np.count_nonzero(self.live_N[self.postings.rows_P[where]]))
+
+
+class LexicalIndex:
+    """The lexical parts of all segments of a snapshot, memory-mapped."""
+
+    def __init__(self, parts: Sequence[_Part], analyzer: str) -> None:
+        self._parts = parts
+        self._analyzer = analyzer
+        lengths = [
+            part.postings.lengths_N if part.live_N is None else part.postings.lengths_N[part.live_N] for part in parts
+        ]
+        self._num_live = sum(len(lengths_N) for lengths_N in lengths)
+        self._mean_length = sum(int(lengths_N.sum(dtype=np.int64)) for lengths_N in lengths) / max(self._num_live, 1)
+
+    @classmethod
+    def open(cls, index: Path, snapshot: Snapshot) -> LexicalIndex:
+        """Open the parts.
+
+        Raises:
+            InputError: the snapshot has none.
+            CorruptArtifactError: a part does not fit its segment.
+        """
+        require_lexical(snapshot)
+        parts, offset = [], 0
+        for ref in snapshot.segments:
+            postings = Postings.open(index / SEGMENTS / ref.name / LEXICAL, ref.num_rows)
+            parts.append(_Part(offset, postings, live_mask(index, ref) if ref.num_deleted else None))
+            offset += ref.num_rows
+        return cls(parts, snapshot.lexical)
+
+    def search(
+        self, queries: Sequence[str], k: int, allowed: Mapping[int, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return global rows (N, K) int64 and scores (N, K) float32, best first, ties to the lower row, -1 and -inf where none.
+
+        ``allowed`` names the segments to search, by their number, and which of their rows may be found. A score is Lucene's
+        BM25 (Kamphuis et al. 2020): the sum over the terms of the query, repeated ones repeatedly, of
+        ln(1 + (N - df + 0.5) / (df + 0.5)) * tf / (tf + K1 * (1 - B + B * length / mean length)).
+        """
+        rows_NK = np.full((len(queries), k), -1, dtype=np.int64)
+        scores_NK = np.full((len(queries), k), -np.inf, dtype=np.float32)
+        ids, hashes = analyze(queries, self._analyzer)
+        for number, terms in enumerate(ids):
+            weights = self._weights(Counter(hashes[term] for term in terms))
+            found = [self._best(self._parts[part], weights, k, allowed_N) for part, allowed_N in allowed.items()]
+            rows = np.concatenate([np.empty(0, np.int64), *(rows for rows, _ in found)])
+            scores = np.concatenate([np.empty(0, np.float32), *(scores for _, scores in found)])
+            best = np.lexsort((rows, -scores))[:k]
+            rows_NK[number, : len(best)], scores_NK[number, : len(best)] = rows[best], scores[best]
+        return rows_NK, scores_NK
+
+    def _weights(self, terms: Counter[np.uint64]) -> dict[np.uint64, float]:
+        """Return the inverse document frequency of the terms of a query, times how often it names them; those of no row are left out."""
+        weights = {}
+        for term, times in terms.items():
+            df = sum(part.document_frequency(term) for part in self._parts)
+            if df:
+                weights[term] = times * float(np.log(1 + (self._num_live - df + 0.5) / (df + 0.5)))
+        return weights
+
+    def _best(
+        self, part: _Part, weights: Mapping[np.uint64, float], k: int, allowed_N: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the global rows and scores of the k best of a segment (more where the k-th ties), in no order."""
+        postings = part.postings
+        scores_N = np.zeros(len(allowed_N))
+        for term, weight in weights.items():
+            where = postings.of(term)
+            rows, counts = postings.rows_P[where], postings.counts_P[where].astype(np.float64)
+            norm = K1 * (1 - B + B * postings.lengths_N[rows] / self._mean_length)
+            scores_N[rows] += weight * counts / (counts + norm)
+        rows = np.flatnonzero((scores_N > 0) & allowed_N)
+        scores = scores_N[rows].astype(np.float32)
+        if len(rows) > k:
+            keep = scores >= np.partition(scores, -k)[-k]
+            rows, scores = rows[keep], scores[keep]
+        return rows + part.offset, scores

@@ -1,0 +1,78 @@
+"""The live rows of a snapshot, in order. In: a snapshot, perhaps a range. Out: passages and vectors, a bounded number at a time.
+
+B rows of a block, D dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ragray.index.store.segment import Segment
+from ragray.index.store.snapshot import SEGMENTS, Snapshot
+from ragray.index.store.tombstones import live_mask
+
+BLOCK_ROWS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class LiveBlock:
+    """Live rows of one segment, ascending; ``offset`` is the segment's first global row."""
+
+    segment: Segment
+    offset: int
+    rows_B: np.ndarray
+
+    @property
+    def passages(self) -> pa.Table:
+        """The passages; a filtered slice, as Arrow's `take` would first copy every row of the segment."""
+        first, last = int(self.rows_B[0]), int(self.rows_B[-1])
+        wanted = np.zeros(last - first + 1, dtype=bool)
+        wanted[self.rows_B - first] = True
+        return self.segment.passages.slice(first, len(wanted)).filter(pa.array(wanted))
+
+    @property
+    def vectors(self) -> np.ndarray:
+        """The vectors, (B, D) float16."""
+        return np.asarray(self.segment.vectors_ND[self.rows_B])
+
+
+def live_blocks(index: Path, snapshot: Snapshot, start: int = 0, stop: int | None = None) -> Iterator[LiveBlock]:
+    """Yield the live rows number ``start`` to ``stop``; one segment is open at a time, and only where it has some of them.
+
+    Raises:
+        NotAnArtifactError, CorruptArtifactError: a segment, or its tombstones, is not whole.
+    """
+    stop = snapshot.num_live if stop is None else stop
+    first = offset = 0
+    for ref in snapshot.segments:
+        num_live = ref.num_rows - ref.num_deleted
+        if first < stop and first + num_live > start:
+            segment = Segment.open(index / SEGMENTS / ref.name, num_rows=ref.num_rows, dim=snapshot.dim)
+            rows = np.flatnonzero(live_mask(index, ref))[max(0, start - first) : stop - first]
+            for block in range(0, len(rows), BLOCK_ROWS):
+                yield LiveBlock(segment, offset, rows[block : block + BLOCK_ROWS])
+        first += num_live
+        offset += ref.num_rows
+
+
+def missing_ids(index: Path, snapshot: Snapshot, ids: Collection[str]) -> set[str]:
+    """Return those of some ids that are neither the passage id nor the document id of a live row.
+
+    Raises:
+        NotAnArtifactError, CorruptArtifactError: a segment, or its tombstones, is not whole.
+    """
+    missing = set(ids)
+    for block in live_blocks(index, snapshot) if missing else ():
+        passages = block.passages
+        for column in ("id", "document_id"):
+            held = pc.is_in(passages[column], pa.array(sorted(missing), pa.string()))
+            missing.difference_update(passages[column].filter(held).to_pylist())
+        if not missing:
+            break
+    return missing

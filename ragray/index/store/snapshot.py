@@ -1,0 +1,218 @@
+"""Snapshots: what an index holds at one moment. In: segments. Out: an immutable JSON file, and `CURRENT`, which names one of them."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import re
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from ragray.artifact import CURRENT as CURRENT
+from ragray.artifact import FORMAT_VERSION, atomic_path, fingerprint, require_known_format, write_json
+from ragray.config import EncoderConfig
+from ragray.embed.encoder import EncoderFingerprint
+from ragray.errors import ArtifactError, CorruptArtifactError, NotAnArtifactError, SnapshotConflictError
+
+SNAPSHOTS = "snapshots"
+SEGMENTS = "segments"
+CURRENT_LOCK = ".current.lock"
+CHECKSUM = "checksum"
+"""Key in a snapshot's file that holds the fingerprint of all its other keys."""
+
+
+class SegmentRef(BaseModel):
+    """A segment of a snapshot, and the file of its tombstones (see `ragray.index.store.tombstones`), if it has any."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    num_rows: int
+    tombstones: str = ""
+    num_deleted: int = 0
+
+
+class Snapshot(BaseModel):
+    """An index at one moment: its segments and everything a reader must know before it searches."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    format_version: int = FORMAT_VERSION
+    parent: str | None
+    created_at: str
+    source: str
+    """Fingerprint of what made it: embeddings and configuration of a build, or its parent and what changed."""
+    build: str = ""
+    """``source`` of the build that it goes back to, through all that was changed since."""
+    segments: tuple[SegmentRef, ...]
+    encoder: EncoderFingerprint
+    encoder_config: EncoderConfig
+    dim: int
+    metric: str = "inner_product"
+    factory: str
+    nprobe: int = 0
+    """IVF lists that a search looks into; 0 where the type has none."""
+    ef_search: int = 0
+    """Nodes that a search of an HNSW graph keeps; 0 where the type has none."""
+    over_retrieve: int = 2
+    """Candidates that are re-scored from the fp16 vectors for every result asked for."""
+    lexical: str = "none"
+    """How the BM25 parts were tokenised (`IndexConfig.lexical`); `none`: there are none."""
+    recall_at_10: float | None
+    """Share of the exact ten nearest that the index finds, None for exact search. Measured by leave-one-out: with rows of the
+    index as queries, each left out of its own result; a snapshot that follows by sync or deletion keeps its parent's."""
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of all segments, deleted ones included."""
+        return sum(segment.num_rows for segment in self.segments)
+
+    @property
+    def num_live(self) -> int:
+        """Rows that a search can return."""
+        return sum(segment.num_rows - segment.num_deleted for segment in self.segments)
+
+
+def read_snapshot(index: Path, name: str | None = None) -> Snapshot:
+    """Read one snapshot of an index folder, the current one by default.
+
+    Raises:
+        NotAnArtifactError: the folder is no index, or has no such snapshot.
+        CorruptArtifactError: the snapshot's file cannot be read, differs from its checksum, or a newer ragray wrote it.
+    """
+    name = current_name(index) if name is None else name
+    path = index / SNAPSHOTS / f"{name}.json"
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        require_known_format(path, raw)
+        found = raw.pop(CHECKSUM, "none")
+        snapshot = Snapshot.model_validate(raw)
+        if found != fingerprint(raw) or snapshot.name != name:
+            raise ValueError(f"it says {CHECKSUM} {found}, name {snapshot.name}; its content is {fingerprint(raw)}")
+        return snapshot
+    except OSError as err:
+        others = ", ".join(names(index)) or "none"
+        raise NotAnArtifactError(f"{index}: has no snapshot '{name}' ({err.strerror}); there are: {others}") from err
+    except (ValueError, AttributeError) as err:
+        reason = " ".join(str(err).split())
+        raise CorruptArtifactError(
+            f"{path}: cannot be read as a snapshot ({reason}); promote another snapshot, or build the index again"
+        ) from err
+
+
+def current_name(index: Path) -> str:
+    """Return the name of the current snapshot; raises as `read_snapshot` does."""
+    require_file_system(index)
+    name = find_current(index)
+    if name is None:
+        found = (
+            "the folder does not exist" if not index.exists() else "it has no CURRENT, so no build ever finished here"
+        )
+        raise NotAnArtifactError(
+            f"{index}: not an index ({found}); run: ragray index build EMBEDDINGS --corpus CORPUS --out {index}"
+        )
+    return name
+
+
+def find_current(index: Path) -> str | None:
+    """Return the name that `CURRENT` holds, None where there is no such file yet; what it names may be damaged."""
+    try:
+        return (index / CURRENT).read_text(encoding="utf-8").strip()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except UnicodeDecodeError as err:
+        raise CorruptArtifactError(
+            f"{index / CURRENT}: is not text (byte {err.start}); write the name of one of these into it: "
+            f"{', '.join(names(index)) or 'none'}"
+        ) from err
+
+
+def names(index: Path) -> list[str]:
+    """Return the names of all snapshots, oldest first."""
+    return sorted(path.stem for path in (index / SNAPSHOTS).glob("[!.]*.json"))
+
+
+def next_name(index: Path, source: str) -> str:
+    """Return the name of the snapshot that follows: a counter and eight digits of what it is made from."""
+    counters = [name.split("-")[0] for name in names(index)]
+    counter = max((int(digits) for digits in counters if digits.isdecimal()), default=0) + 1
+    return f"{counter:06}-{fingerprint([source, counter])[:8]}"
+
+
+def successor(index: Path, parent: Snapshot, source: str, segments: Sequence[SegmentRef]) -> Snapshot:
+    """Return the snapshot that follows ``parent`` with other segments; all else stays as it was."""
+    changes = {
+        "name": next_name(index, source),
+        "parent": parent.name,
+        "created_at": now(),
+        "source": source,
+        "segments": tuple(segments),
+    }
+    return parent.model_copy(update=changes)
+
+
+def now() -> str:
+    """Return the time as snapshots record it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def publish_snapshot(index: Path, snapshot: Snapshot, *, expected: str | None) -> None:
+    """Write a snapshot and let `CURRENT` name it, if `CURRENT` still names ``expected`` (None: there is none yet).
+
+    Readers see the old one or the new one, never anything between.
+
+    Raises:
+        SnapshotConflictError: another writer was faster; nothing was changed.
+        ArtifactError: ``index`` is no path of a file system.
+    """
+    content = snapshot.model_dump(mode="json")
+    path = index / SNAPSHOTS / f"{snapshot.name}.json"
+    with changing_current(index, expected):
+        if path.exists():
+            raise SnapshotConflictError(
+                f"{index}: another writer has taken the name {snapshot.name} meanwhile; run again on top of what it published"
+            )
+        write_json(path, {**content, CHECKSUM: fingerprint(content)})
+        write_current(index, snapshot.name)
+
+
+@contextlib.contextmanager
+def holding_current(index: Path) -> Iterator[str | None]:
+    """Keep `CURRENT` where it is, for moments: nobody else moves it meanwhile; yield the name that it holds."""
+    require_file_system(index)
+    index.mkdir(parents=True, exist_ok=True)
+    with (index / CURRENT_LOCK).open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield find_current(index)
+
+
+@contextlib.contextmanager
+def changing_current(index: Path, expected: str | None) -> Iterator[None]:
+    """Hold the right to move `CURRENT` once it is seen to name ``expected``; raises as `publish_snapshot` does."""
+    with holding_current(index) as found:
+        if found != expected:
+            raise SnapshotConflictError(
+                f"{index}: the current snapshot is {found or 'gone'}, this change was made for {expected or 'a new index'}: "
+                "another writer was faster; run again on top of the new one"
+            )
+        yield
+
+
+def write_current(index: Path, name: str) -> None:
+    """Let `CURRENT` name a snapshot; to be called inside `changing_current`."""
+    with atomic_path(index / CURRENT) as path:
+        path.write_text(name + "\n", encoding="utf-8")
+
+
+def require_file_system(index: Path) -> None:
+    """Raise `ArtifactError` for a URI: an index is memory-mapped, and changed by atomic renames and locks."""
+    if scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", str(index)):
+        raise ArtifactError(
+            f"{index}: an index needs a file system (memory-mapped files, atomic renames), {scheme[1]}: is none; "
+            "use a local or shared folder, and copy a finished index from there"
+        )

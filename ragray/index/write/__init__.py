@@ -1,0 +1,1 @@
+"""Writing segments: of a whole corpus, of what a new corpus changes, of what is deleted."""

@@ -1,0 +1,214 @@
+"""Filters: which rows an expression matches equals what a plain reading of each row says; what cannot be read names its place."""
+
+import random
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from ragray.corpus.table import passages_to_table
+from ragray.errors import InputError
+from ragray.index.search.filter import parse_filter
+from ragray.index.store.segment import SEGMENT_SCHEMA
+from ragray.types import Passage
+
+PASSAGES = [
+    Passage("p0", "t", "Rivers of France", "d0", {"lang": "en", "year": "2019", "date": "2019-05-01"}),
+    Passage("p1", "t", "", "d0", {"lang": "de", "year": "2020", "date": "2020-12-31"}),
+    Passage("p2", "t", 'A "title"', "d1", {"lang": "fr", "year": "2020.0"}),
+    Passage("p3", "t", "Cats", "d2", {"year": "unknown", "date": "2021-01-01"}),
+    Passage("p4", "t", "Cats", "7", {}),
+    Passage("p5", "t", "0", "12e1", {"lang": "", "year": " -3.5 ", "order": "1234567890123456789"}),
+]
+
+
+def table(passages: list[Passage], chunk: int = 4) -> pa.Table:
+    """Passages as a segment holds them, in several chunks."""
+    return pa.concat_tables(
+        passages_to_table(passages[start : start + chunk]).cast(SEGMENT_SCHEMA)
+        for start in range(0, len(passages), chunk)
+    )
+
+
+def rows(expression: str, passages: list[Passage] = PASSAGES) -> list[int]:
+    mask = parse_filter(expression).mask(table(passages))
+    assert mask.dtype == bool and mask.shape == (len(passages),)
+    return np.flatnonzero(mask).tolist()
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("lang == en", [0]),
+        ("lang==en", [0]),
+        ("lang != en", [1, 2, 3, 4, 5]),
+        ("lang in (en, de)", [0, 1]),
+        ("lang in (en)", [0]),
+        ("lang not in (en, de)", [2, 3, 4, 5]),
+        ('lang == ""', [5]),
+        ("LANG == en", []),
+        ("lang == EN", []),
+        ("nothing == here", []),
+        ("nothing != here", [0, 1, 2, 3, 4, 5]),
+        ("not nothing == here", [0, 1, 2, 3, 4, 5]),
+        ("year >= 2020", [1, 2]),
+        ("year > 2019 and year < 2020.5", [1, 2]),
+        ("year == 2020", [1, 2]),
+        ('year == "2020"', [1]),
+        ("year in (2020, unknown)", [1, 2, 3]),
+        ("year < 0", [5]),
+        ("year == -3.5", [5]),
+        ("year <= +2019.", [0, 5]),
+        ("date >= 2020-06-01", [1, 3]),
+        ("date < 2020-12-31", [0]),
+        ("order == 1234567890123456789", [5]),
+        ("order == 1234567890123456788", []),
+        ("id == p3", [3]),
+        ("id in (p1, p5, p9)", [1, 5]),
+        ("document_id == d0", [0, 1]),
+        ("document_id == 7", [4]),
+        ("document_id == 7.0", []),
+        ("document_id == 120", []),
+        ("title == Cats", [3, 4]),
+        ("title == 'Rivers of France'", [0]),
+        (r'title == "A \"title\""', [2]),
+        ("title == 'A \"title\"'", [2]),
+        ("title == 0", [5]),
+        ("title >= B", [0, 3, 4]),
+        ('"lang" == en', [0]),
+        ("lang == en or year == 2020 and title == ''", [0, 1]),
+        ("(lang == en or year == 2020) and title == ''", [1]),
+        ("not (lang == en or lang == de)", [2, 3, 4, 5]),
+        ("not lang == en and not lang == de", [2, 3, 4, 5]),
+        ("not not lang == en", [0]),
+        ("lang == en OR lang == de", [0, 1]),
+        ("title == 'or' or title == Cats", [3, 4]),
+        ("  ( ( lang == en ) )  ", [0]),
+        ("year == \u0662\u0660\u0662\u0660", []),
+    ],
+)
+def test_an_expression_matches_the_rows_that_it_should(expression: str, expected: list[int]) -> None:
+    assert rows(expression) == expected
+
+
+def test_digits_of_other_scripts_are_text_in_an_expression_and_in_the_rows() -> None:
+    passages = [
+        Passage("p0", "t", metadata={"year": "\u0661\u0664\u0660\u0662"}),
+        Passage("p1", "t", metadata={"year": "1402"}),
+    ]
+    assert rows("year == \u0661\u0664\u0660\u0662", passages) == [0]
+    assert rows("year == 1402", passages) == [1]
+
+
+def test_no_rows_give_an_empty_mask() -> None:
+    empty = table(PASSAGES).slice(0, 0)
+    assert parse_filter("lang == en or title == Cats").mask(empty).shape == (0,)
+    assert parse_filter("not lang == en").mask(SEGMENT_SCHEMA.empty_table()).shape == (0,)
+
+
+def test_a_slice_of_a_table_is_masked_as_its_rows_are() -> None:
+    whole = parse_filter("year >= 2020").mask(table(PASSAGES))
+    for start in range(6):
+        np.testing.assert_array_equal(
+            parse_filter("year >= 2020").mask(table(PASSAGES).slice(start, 3)), whole[start : start + 3]
+        )
+
+
+@pytest.mark.parametrize("operator", ["==", "!=", "<", "<=", ">", ">="])
+def test_comparisons_of_random_rows_equal_those_of_python(operator: str) -> None:
+    chance = random.Random(0)
+    compare: dict[str, Callable[[float, float], bool]] = {
+        "==": lambda a, b: a == b, "!=": lambda a, b: a != b, "<": lambda a, b: a < b,
+        "<=": lambda a, b: a <= b, ">": lambda a, b: a > b, ">=": lambda a, b: a >= b,
+    }  # fmt: skip
+    numbers = [chance.choice([None, chance.randint(-5, 5), chance.randint(-50, 50) / 10]) for _ in range(200)]
+    passages = [Passage(f"p{n}", "t", metadata={} if x is None else {"x": str(x)}) for n, x in enumerate(numbers)]
+    for bound in (-2, 0, 3.5):
+        expected = [
+            n for n, x in enumerate(numbers) if (operator == "!=" if x is None else compare[operator](x, bound))
+        ]
+        assert rows(f"x {operator} {bound}", passages) == expected
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ("", "expected a field, 'not' or '\\(' at position 1, found the end"),
+        ("lang", "expected '==', .* or 'not in' after 'lang' at position 5, found the end"),
+        ("lang = en", "expected a field, a value or an operator \\(equality is ==; .* at position 6, found '= en'"),
+        ("lang ==", "expected a value at position 8, found the end"),
+        ("lang == and", "expected a value at position 9, found 'and'"),
+        ("lang == en year == 2", "expected 'and', 'or' or the end at position 12, found 'year == 2'"),
+        ("lang == en and", "expected a field, 'not' or '\\(' at position 15, found the end"),
+        ("lang in en", "expected '\\(' after 'in' at position 9, found 'en'"),
+        ("lang in ()", "expected a value at position 10, found '\\)'"),
+        ("lang in (en, de", "expected ',' or '\\)' at position 16, found the end"),
+        ("lang not en", "expected 'in' at position 10, found 'en'"),
+        ("(lang == en", "expected '\\)', 'and' or 'or' at position 12, found the end"),
+        ("lang == en)", "expected 'and', 'or' or the end at position 11, found '\\)'"),
+        ("title == 'open", 'position 10, found "\'open"'),
+        ("id == x\udcff", r"filter: character 8 \('.udcff'\) cannot be written as UTF-8"),
+        ("== en", "expected a field, 'not' or '\\(' at position 1, found '== en'"),
+        ("(" * 100_000, "expected at most 50 conditions inside each other at position 52"),
+        ("not " * 100_000, "expected at most 50 conditions inside each other"),
+    ],
+)
+def test_what_cannot_be_read_names_what_was_expected_and_where(expression: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        parse_filter(expression)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_any_garbage_is_read_or_refused_but_never_breaks() -> None:
+    chance = random.Random(1)
+    parts = [
+        "lang",
+        "==",
+        "in",
+        "(",
+        ")",
+        "not",
+        "and",
+        "or",
+        "2020",
+        "'x'",
+        ",",
+        "<",
+        "\\",
+        '"',
+        "\x00",
+        "é",
+        "=",
+        "\n",
+    ]
+    for _ in range(3000):
+        expression = chance.choice(["", " "]).join(chance.choices(parts, k=chance.randint(1, 8)))
+        try:
+            rows(expression)
+        except InputError:
+            continue
+
+
+def test_many_conditions_in_a_row_are_no_depth() -> None:
+    assert rows(" or ".join(f"id == p{n}" for n in range(2000))) == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_hundred_thousand_rows_take_less_than_a_second() -> None:
+    passages = [Passage(f"p{n}", "t", metadata={"lang": "en", "year": str(2000 + n)}) for n in range(25)]
+    many = pa.concat_tables([table(passages * 10, 250)] * 400)
+    assert len(many) == 100_000
+    started = time.perf_counter()
+    mask = parse_filter("lang == en and year >= 2010 and year < 2020").mask(many)
+    assert time.perf_counter() - started < 1
+    assert mask.sum() == 40_000
+
+
+def test_a_field_that_no_passage_has_is_named_with_those_there_are() -> None:
+    tables = [table(PASSAGES[:3]), table(PASSAGES[3:])]
+    assert parse_filter("lang == en and (year > 1 or title == x) and order != 1").unknown_field(tables) == ""
+    assert parse_filter("lang == en and not yaer > 1").unknown_field(tables) == (
+        "filter 'lang == en and not yaer > 1': no passage has the field 'yaer'; "
+        "there are id, document_id, title, date, lang, order, year"
+    )
