@@ -40,7 +40,7 @@ _PUBLIC = {
     "inspect_index": "ragray.index.check.inspect",
     "list_snapshots": "ragray.index.store.lifecycle",
     "load_config": "ragray.config",
-    "load_encoder": "ragray.embed.encoder",
+    "load_encoder": "ragray.embed.load",
     "load_generator": "ragray.generate.load",
     "load_retriever": "ragray.retrieve.load",
     "promote": "ragray.index.store.lifecycle",
@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from ragray.config import Config as Config
     from ragray.config import load_config as load_config
     from ragray.embed.encoder import Encoder as Encoder
-    from ragray.embed.encoder import load_encoder as load_encoder
+    from ragray.embed.load import load_encoder as load_encoder
     from ragray.errors import RagrayError as RagrayError
     from ragray.evaluate.answers import score as score
     from ragray.evaluate.retrieval import evaluate_retrieval as evaluate_retrieval

@@ -139,16 +139,6 @@ def unpack(kind: str, message: str) -> RagrayError:
     return found(message) if isinstance(found, type) and issubclass(found, RagrayError) else RagrayError(message)
 
 
-def require_utf8(text: str, what: str) -> None:
-    """Raise `InputError` where a text holds half a character (a lone surrogate), as JSON and a terminal may give it."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as err:
-        raise InputError(
-            f"{what}: character {err.start + 1} ({text[err.start]!r}) cannot be written as UTF-8; mend or remove it"
-        ) from err
-
-
 def first_line(error: BaseException) -> str:
     """Return the first line of what foreign code says of an error, else the error's name."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ragray.artifact import atomic_path, exclusive, file_checksum
+from ragray.artifact.digest import file_checksum
+from ragray.artifact.files import atomic_path
+from ragray.artifact.lock import exclusive
 from ragray.errors import MissingPackageError, ModelError, ModelNotFoundError, first_line
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ragray import sample
-from ragray.artifact import write_json
+from ragray.artifact.files import write_json
 from ragray.cluster.corpus import ingest
 from ragray.cluster.embed import EmbedReport, embed_corpus
 from ragray.cluster.evaluate import EvaluationReport, evaluate_rag

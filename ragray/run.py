@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
-from ragray.artifact import open_artifact
+from ragray.artifact.manifest import open_artifact
 from ragray.config import Config, GenerateConfig
 from ragray.embed.encoder import EncoderFingerprint
 from ragray.errors import CorruptArtifactError, first_line

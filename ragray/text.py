@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from ragray.errors import InputError, require_utf8
+from ragray.errors import InputError
 
 _NEVER_SEEN = frozenset(("Cc", "Cf", "Zl", "Zp", "Zs"))
 """Categories of Unicode: control and format characters (zero-width, byte order mark), separators and white space."""
@@ -22,3 +22,13 @@ def require_text(text: str, what: str) -> None:
     require_utf8(text, what)
     if is_blank(text):
         raise InputError(f"{what}: is blank (found {text[:60]!r}); write some words")
+
+
+def require_utf8(text: str, what: str) -> None:
+    """Raise `InputError` where a text holds half a character (a lone surrogate), as JSON and a terminal may give it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as err:
+        raise InputError(
+            f"{what}: character {err.start + 1} ({text[err.start]!r}) cannot be written as UTF-8; mend or remove it"
+        ) from err

@@ -7,19 +7,13 @@ from pathlib import Path
 import faiss
 import pyarrow.parquet as pq
 
-from ragray.artifact import fingerprint, publish
+from ragray.artifact.digest import fingerprint
+from ragray.artifact.manifest import publish
 from ragray.config import EncoderConfig, IndexConfig
 from ragray.corpus.table import PASSAGE_FOLDER, SCHEMA_VERSION, Corpus, ShardWriter, passages_to_table
-from ragray.embed.blocks import (
-    BLOCK_FOLDER,
-    Embeddings,
-    embeddings_facts,
-    encoder_text,
-    plan_blocks,
-    read_block,
-    write_block,
-)
-from ragray.embed.encoder import load_encoder
+from ragray.embed.blocks import BLOCK_FOLDER, Embeddings, embeddings_facts, plan_blocks, read_block, write_block
+from ragray.embed.load import load_encoder
+from ragray.embed.passage_text import encoder_text
 from ragray.index.plan.choose import plan_index
 from ragray.index.store.snapshot import SEGMENTS, SegmentRef, Snapshot, find_current, publish_snapshot
 from ragray.index.store.tombstones import with_tombstones

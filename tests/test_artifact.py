@@ -12,18 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from ragray.artifact import (
-    MANIFEST_NAME,
-    Manifest,
-    atomic_path,
-    exclusive,
-    fingerprint,
-    is_current,
-    open_artifact,
-    publish,
-    read_manifest,
-    unpublish,
-)
+from ragray.artifact.digest import fingerprint
+from ragray.artifact.files import atomic_path
+from ragray.artifact.kinds import MANIFEST_NAME
+from ragray.artifact.lock import exclusive
+from ragray.artifact.manifest import Manifest, is_current, open_artifact, publish, read_manifest, unpublish
 from ragray.errors import ArtifactBusyError, ArtifactError, CorruptArtifactError, NotAnArtifactError
 
 
@@ -227,7 +220,7 @@ def test_every_file_of_a_folder_is_flushed_before_the_folder_appears(
 HOLDER = """
 import sys, time
 from pathlib import Path
-from ragray.artifact import exclusive
+from ragray.artifact.lock import exclusive
 with exclusive(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from ragray import artifact
-from ragray.artifact import open_artifact, publish
+from ragray.artifact import manifest
+from ragray.artifact.digest import file_checksum
+from ragray.artifact.manifest import CHECKED_NAME, open_artifact, publish
 from ragray.errors import CorruptArtifactError
 
 
@@ -17,15 +18,15 @@ def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path.parent.mkdir(parents=True)
     path.write_bytes(b"four passages")
     publish(tmp_path / "corpus", kind="corpus", fingerprint="f1", facts={}, files=[path])
-    monkeypatch.setattr(artifact, "CHECKSUM_ON_OPEN_BYTES", 12)
+    monkeypatch.setattr(manifest, "CHECKSUM_ON_OPEN_BYTES", 12)
     return tmp_path / "corpus"
 
 
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return a list that grows with every file whose checksum is computed."""
     found: list[str] = []
-    original = artifact.file_checksum
-    monkeypatch.setattr(artifact, "file_checksum", lambda path: (found.append(path.name), original(path))[1])
+    original = file_checksum
+    monkeypatch.setattr(manifest, "file_checksum", lambda path: (found.append(path.name), original(path))[1])
     return found
 
 
@@ -73,8 +74,8 @@ def test_a_large_file_that_another_one_replaced_is_found_even_if_its_time_is_the
 def test_what_was_read_before_is_a_cache_that_may_be_damaged_or_unwritable(
     large: Path, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (large / artifact.CHECKED_NAME).write_text(text)
+    (large / CHECKED_NAME).write_text(text)
     assert open_artifact(large, "corpus").fingerprint == "f1"
-    (large / artifact.CHECKED_NAME).unlink()
-    monkeypatch.setattr(artifact, "write_json", lambda *_: (_ for _ in ()).throw(PermissionError("read-only")))
+    (large / CHECKED_NAME).unlink()
+    monkeypatch.setattr(manifest, "write_json", lambda *_: (_ for _ in ()).throw(PermissionError("read-only")))
     assert open_artifact(large, "corpus").fingerprint == "f1"

@@ -22,7 +22,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "config",
         "artifact",
         "execute",
-        "models",
+        "device models",
         "corpus",
         "examples",
         "embed",

@@ -184,7 +184,7 @@ def index_verify(
     as_json: AsJson = False,
 ) -> None:
     """Check counts, checksums, ids, text, lexical part and vectors against each other; say what is wrong and how to mend it."""
-    from ragray.embed.encoder import load_encoder
+    from ragray.embed.load import load_encoder
     from ragray.index.check.verify import verify_index
     from ragray.index.store.snapshot import read_snapshot
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ragray.errors import require_utf8
 from ragray.jsontext import to_json
+from ragray.text import require_utf8
 
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="YAML file with a section a stage.", show_default=False)

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from ragray.artifact import fingerprint
+from ragray.artifact.digest import fingerprint
 from ragray.cluster.failures import cause
 from ragray.cluster.resources import Want, require
 from ragray.errors import RagrayError, pack, unpack

@@ -11,7 +11,8 @@ from time import monotonic
 import faiss
 import numpy as np
 
-from ragray import artifact
+from ragray.artifact.digest import fingerprint
+from ragray.artifact.lock import exclusive
 from ragray.cluster.segments import is_written, write_as_tasks
 from ragray.cluster.session import session
 from ragray.config import Config, IndexConfig
@@ -70,7 +71,7 @@ def compact_index(index: Path, config: Config, *, address: str | None = None) ->
     """
     started = monotonic()
     read_snapshot(index)
-    with artifact.exclusive(index):
+    with exclusive(index):
         base = read_snapshot(index)
         if not base.num_live:
             advice = "build a new index" if base.factory.startswith("HNSW") else "sync it with a corpus"
@@ -81,7 +82,7 @@ def compact_index(index: Path, config: Config, *, address: str | None = None) ->
             return CompactReport(base, 0, before, monotonic() - started, True, "it is compact already")
         lexical = config.index.lexical if "lexical" in config.index.model_fields_set else base.lexical
         settings = config.index.model_dump(mode="json") | {"lexical": lexical}
-        key = artifact.fingerprint([base.name, base.source, settings])
+        key = fingerprint([base.name, base.source, settings])
         parts = _parts(base.num_live, config.index.segment_rows, key)
         todo = [part for part in parts if not is_written(index, part, base.dim)]
         if todo:

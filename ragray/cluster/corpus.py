@@ -13,8 +13,9 @@ from time import monotonic
 
 from pydantic import JsonValue
 
-from ragray import artifact
-from ragray.artifact import Manifest
+from ragray.artifact.digest import fingerprint
+from ragray.artifact.lock import exclusive
+from ragray.artifact.manifest import Manifest, is_current, publish, read_manifest, unpublish
 from ragray.cluster.actors import UnitActor, run_units
 from ragray.cluster.resources import Want
 from ragray.cluster.session import session
@@ -83,16 +84,16 @@ def ingest(sources: Sequence[str], out: Path, config: Config, *, address: str | 
     out = out.absolute()
     _check_packages(config.ingest)
     tokenizer = load_tokenizer(config.embed).identity
-    with artifact.exclusive(out, kind="corpus"):
+    with exclusive(out, kind="corpus"):
         cut = [part for source in find_sources(sources, exclude=out) for part in cut_source(source)]
         found, checksums = [source for source, _ in cut], [checksum for _, checksum in cut]
         settings = config.ingest.model_dump(mode="json", exclude={"num_workers", "max_damaged"})
         content = [(source.name, checksum) for source, checksum in zip(found, checksums, strict=True)]
-        key = artifact.fingerprint([content, settings, tokenizer, SCHEMA_VERSION, READER_VERSION])
+        key = fingerprint([content, settings, tokenizer, SCHEMA_VERSION, READER_VERSION])
         staging = out / STAGING_FOLDER
-        if artifact.is_current(out, kind="corpus", fingerprint=key):
+        if is_current(out, kind="corpus", fingerprint=key):
             shutil.rmtree(staging, ignore_errors=True)
-            return _report(out, artifact.read_manifest(out, "corpus"), started, reused=True)
+            return _report(out, read_manifest(out, "corpus"), started, reused=True)
         lots = plan_lots(found, checksums, config.ingest, tokenizer)
         _stage(lots, staging, config, address)
         manifest = _merge(lots, staging, out, key, config)
@@ -141,7 +142,7 @@ def _stage(lots: Sequence[Lot], staging: Path, config: Config, address: str | No
 def _merge(lots: Sequence[Lot], staging: Path, out: Path, key: str, config: Config) -> Manifest:
     """Write the corpus from its staged lots and publish it; what the folder held before ceases to exist."""
     num_passages = _num_passages(lots, staging)
-    artifact.unpublish(out)
+    unpublish(out)
     with Progress("ingest: merge", total=num_passages, unit="passages") as progress:
         merged = merge_lots(staging, lots, out, config.ingest, advance=progress.advance)
     refused: dict[str, JsonValue] = dict(merged.refused)
@@ -151,7 +152,7 @@ def _merge(lots: Sequence[Lot], staging: Path, out: Path, key: str, config: Conf
         "refused": refused,
         "schema_version": SCHEMA_VERSION,
     }
-    return artifact.publish(out, kind="corpus", fingerprint=key, facts=facts, files=merged.files)
+    return publish(out, kind="corpus", fingerprint=key, facts=facts, files=merged.files)
 
 
 def _num_passages(lots: Sequence[Lot], staging: Path) -> int:

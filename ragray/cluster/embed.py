@@ -13,7 +13,11 @@ from time import monotonic
 
 from pydantic import TypeAdapter
 
-from ragray import artifact
+from ragray.artifact.digest import file_checksum, fingerprint
+from ragray.artifact.files import atomic_path, write_json
+from ragray.artifact.kinds import MANIFEST_NAME
+from ragray.artifact.lock import exclusive
+from ragray.artifact.manifest import is_current, publish, read_manifest, unpublish
 from ragray.cluster.actors import UnitActor, run_units
 from ragray.cluster.resources import Want
 from ragray.cluster.session import has_cluster, session
@@ -99,10 +103,10 @@ def embed_corpus(
     settings = _checked(config.embed)
     encoder = encoder_fingerprint(settings)
     plan = _plan_key(source, encoder, settings)
-    key = artifact.fingerprint([plan, encoder.model, settings.question_prefix])
-    with artifact.exclusive(out, kind="embeddings"):
-        if artifact.is_current(out, kind="embeddings", fingerprint=key):
-            refused = artifact.read_manifest(out, "embeddings").facts["num_quarantined"]
+    key = fingerprint([plan, encoder.model, settings.question_prefix])
+    with exclusive(out, kind="embeddings"):
+        if is_current(out, kind="embeddings", fingerprint=key):
+            refused = read_manifest(out, "embeddings").facts["num_quarantined"]
             assert isinstance(refused, int)
             return EmbedReport(source.num_passages - refused, 0, monotonic() - started, 0.0, encoder, refused)
         blocks = plan_blocks(source.shards, settings.block_rows, plan)
@@ -132,7 +136,7 @@ def _checked(config: EmbedConfig) -> EmbedConfig:
 def _plan_key(source: Corpus, encoder: EncoderFingerprint, config: EmbedConfig) -> str:
     """Hash what decides a block's content: passages, encoder, where blocks begin; neither workers nor batches nor engine."""
     shards = [rows for _, rows in source.shards]
-    return artifact.fingerprint([source.fingerprint, shards, asdict(replace(encoder, model="")), config.block_rows])
+    return fingerprint([source.fingerprint, shards, asdict(replace(encoder, model="")), config.block_rows])
 
 
 def _prepare(out: Path, encoder: EncoderFingerprint, blocks: Sequence[Block]) -> None:
@@ -145,9 +149,9 @@ def _prepare(out: Path, encoder: EncoderFingerprint, blocks: Sequence[Block]) ->
     if found:
         advice = "choose another --out, or delete that folder"
         found.require(encoder, here=str(out), there="this run", advice=advice)
-    artifact.write_json(out / PLAN_NAME, {"encoder": asdict(encoder)})
+    write_json(out / PLAN_NAME, {"encoder": asdict(encoder)})
     _drop_damaged(out)
-    artifact.unpublish(out)
+    unpublish(out)
     planned = {block.name for block in blocks}
     for path in (out / BLOCK_FOLDER).glob("*"):
         if path.name not in planned:  # of another plan, or half written by a process that was killed
@@ -157,8 +161,8 @@ def _prepare(out: Path, encoder: EncoderFingerprint, blocks: Sequence[Block]) ->
 def _encoder_in(out: Path) -> EncoderFingerprint | None:
     """Return the encoder of the vectors in a folder, finished or not; nothing if the folder does not say."""
     with contextlib.suppress(CorruptArtifactError, KeyError, ValueError):
-        if (out / artifact.MANIFEST_NAME).is_file():
-            return encoder_of(artifact.read_manifest(out, "embeddings"))
+        if (out / MANIFEST_NAME).is_file():
+            return encoder_of(read_manifest(out, "embeddings"))
     with contextlib.suppress(OSError, KeyError, ValueError, TypeError):
         plan = json.loads((out / PLAN_NAME).read_text(encoding="utf-8"))
         return TypeAdapter(EncoderFingerprint).validate_python(plan["encoder"])
@@ -168,9 +172,9 @@ def _encoder_in(out: Path) -> EncoderFingerprint | None:
 def _drop_damaged(out: Path) -> None:
     """Remove the blocks that differ from an earlier run's manifest; without it nobody would ever notice them again."""
     with contextlib.suppress(CorruptArtifactError, NotAnArtifactError):
-        for entry in artifact.read_manifest(out, "embeddings").files:
+        for entry in read_manifest(out, "embeddings").files:
             path = out / entry.path
-            if path.is_file() and artifact.file_checksum(path) != entry.checksum:
+            if path.is_file() and file_checksum(path) != entry.checksum:
                 path.unlink()
 
 
@@ -226,7 +230,7 @@ def _finish(
     if still := missing_blocks(out, blocks):
         raise ArtifactError(f"{out}: {len(still)} blocks were not written, the first is {still[0].name}; run again")
     embedded = refused = 0
-    with artifact.atomic_path(out / QUARANTINE_NAME) as path, path.open("w", encoding="utf-8") as lines:
+    with atomic_path(out / QUARANTINE_NAME) as path, path.open("w", encoding="utf-8") as lines:
         for block in blocks:
             layout = read_layout(out / BLOCK_FOLDER / block.name)
             embedded += layout.num_rows
@@ -254,5 +258,5 @@ def _finish(
     )
     shutil.rmtree(out / ATTEMPT_FOLDER, ignore_errors=True)
     files = [out / QUARANTINE_NAME, *(out / BLOCK_FOLDER / block.name for block in blocks)]
-    artifact.publish(out, kind="embeddings", fingerprint=key, facts=facts, files=files)
+    publish(out, kind="embeddings", fingerprint=key, facts=facts, files=files)
     return refused

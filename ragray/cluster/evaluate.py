@@ -11,7 +11,10 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from ragray import artifact
+from ragray.artifact.digest import fingerprint
+from ragray.artifact.files import atomic_path, write_json
+from ragray.artifact.lock import exclusive
+from ragray.artifact.manifest import is_current, publish, read_manifest, unpublish
 from ragray.cluster.actors import UnitActor, run_units
 from ragray.cluster.resources import Want
 from ragray.cluster.session import session
@@ -93,7 +96,7 @@ class AnswerWorker(UnitActor[Part]):
 
     def do(self, unit: Part) -> int:
         """Answer the questions of a part."""
-        artifact.write_json(self.folder / unit.name, self._answer(unit.examples))
+        write_json(self.folder / unit.name, self._answer(unit.examples))
         return len(unit.examples)
 
     def describe(self, unit: Part) -> str:
@@ -149,8 +152,8 @@ def evaluate_rag(
     if prompts := load_prompts(system.config.generate, run):
         check_questions(questions, prompts)
     key = _key(questions, system)
-    with artifact.exclusive(out, kind="report"):
-        reused = artifact.is_current(out, kind="report", fingerprint=key)
+    with exclusive(out, kind="report"):
+        reused = is_current(out, kind="report", fingerprint=key)
         if not reused:
             lines = _answers(questions, system, out, key, address)
             _publish(out, key, lines, config, _num_unknown_gold_ids(questions, system))
@@ -190,7 +193,7 @@ def _key(questions: Sequence[Example], system: SystemUnderTest) -> str:
         parts.append(list(config.evaluate.recall_at))
         if "model" in config.embed.model_fields_set:
             parts.append({name: getattr(config.embed, name) for name in EncoderConfig.model_fields})
-    return artifact.fingerprint(parts)
+    return fingerprint(parts)
 
 
 def _weights(model: str) -> str:
@@ -253,9 +256,9 @@ def _num_unknown_gold_ids(questions: Sequence[Example], system: SystemUnderTest)
 
 
 def _publish(out: Path, key: str, lines: list[dict[str, Any]], config: Config, num_unknown_gold_ids: int) -> None:
-    artifact.unpublish(out)
-    artifact.write_json(out / PREDICTIONS_FILE, {line["id"]: line["prediction"] for line in lines})
-    with artifact.atomic_path(out / DETAILS_FILE) as path:
+    unpublish(out)
+    write_json(out / PREDICTIONS_FILE, {line["id"]: line["prediction"] for line in lines})
+    with atomic_path(out / DETAILS_FILE) as path:
         path.write_text("".join(to_json(line, DETAILS_FILE) + "\n" for line in lines), encoding="utf-8")
     answers, ranking, num_cut = _scores(out, config, num_unknown_gold_ids)
     if num_cut:
@@ -266,12 +269,10 @@ def _publish(out: Path, key: str, lines: list[dict[str, Any]], config: Config, n
             config.generate.max_new_tokens,
         )
     retrieval = asdict(ranking) if ranking else None
-    artifact.write_json(
-        out / REPORT_FILE, {"answers": asdict(answers), "retrieval": retrieval, "num_cut_answers": num_cut}
-    )
+    write_json(out / REPORT_FILE, {"answers": asdict(answers), "retrieval": retrieval, "num_cut_answers": num_cut})
     files = [out / REPORT_FILE, out / PREDICTIONS_FILE, out / DETAILS_FILE]
     facts = {"num_examples": len(lines), "num_unknown_gold_ids": num_unknown_gold_ids}
-    artifact.publish(out, kind="report", fingerprint=key, facts=facts, files=files)
+    publish(out, kind="report", fingerprint=key, facts=facts, files=files)
     shutil.rmtree(out / PARTS_FOLDER, ignore_errors=True)
 
 
@@ -286,7 +287,7 @@ def _scores(
     if not any(line["sources"] for line in lines):
         return answers, None, num_cut
     if num_unknown_gold_ids is None:
-        num_unknown_gold_ids = int(str(artifact.read_manifest(out, "report").facts["num_unknown_gold_ids"]))
+        num_unknown_gold_ids = int(str(read_manifest(out, "report").facts["num_unknown_gold_ids"]))
     ranks = [line["gold_rank"] for line in lines if line["gold_ids"]]
     ranking = ranking_scores(ranks, config.evaluate.recall_at, num_unknown_gold_ids=num_unknown_gold_ids)
     return answers, ranking, num_cut

@@ -12,7 +12,9 @@ from time import monotonic
 import faiss
 import numpy as np
 
-from ragray import artifact
+from ragray.artifact.digest import fingerprint
+from ragray.artifact.files import atomic_path
+from ragray.artifact.lock import exclusive
 from ragray.cluster.segments import is_written, write_as_tasks
 from ragray.cluster.session import session
 from ragray.config import Config, IndexConfig
@@ -67,9 +69,9 @@ def build_index(
     vectors, passages = Embeddings.open(embeddings.resolve()), Corpus.open(corpus.resolve())
     _require_match(vectors, passages)
     plan = plan_index(vectors.num_rows, vectors.encoder.dim, config.index)
-    key = artifact.fingerprint([vectors.content, config.index.model_dump(mode="json")])
+    key = fingerprint([vectors.content, config.index.model_dump(mode="json")])
     require_file_system(out)
-    with artifact.exclusive(out, kind="index"):
+    with exclusive(out, kind="index"):
         expected = find_current(out)
         current = _current(out)
         if current and current.build == key and _is_whole(out):
@@ -111,7 +113,7 @@ def _require_match(vectors: Embeddings, corpus: Corpus) -> None:
 def _segment_key(vectors: Embeddings, plan: IndexPlan, config: IndexConfig) -> str:
     """Name what a segment's content depends on: another latency or recall asked for builds none anew."""
     sample = [plan.train_rows, config.seed] if plan.nlist else []
-    return artifact.fingerprint([vectors.content, plan.factory, config.segment_rows, config.lexical, *sample])
+    return fingerprint([vectors.content, plan.factory, config.segment_rows, config.lexical, *sample])
 
 
 def _current(out: Path) -> Snapshot | None:
@@ -134,7 +136,7 @@ def _trained(out: Path, vectors: Embeddings, plan: IndexPlan, config: IndexConfi
     path = out / TRAINED / f"{_segment_key(vectors, plan, config)}.faiss"
     if not path.is_file():
         empty = train_empty_index(plan, sample_rows(vectors, plan.train_rows, config.seed), config)
-        with artifact.atomic_path(path) as temporary:
+        with atomic_path(path) as temporary:
             faiss.write_index(empty, str(temporary))
     return np.fromfile(path, dtype=np.uint8)
 

@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ragray import artifact
+from ragray.artifact.digest import fingerprint
+from ragray.artifact.lock import exclusive
 from ragray.cluster.embed import embed_corpus
 from ragray.config import Config, EmbedConfig, EncoderConfig, IndexConfig
 from ragray.corpus.table import PASSAGE_SCHEMA, QUARANTINE_NAME, Corpus
@@ -76,17 +77,17 @@ def sync_index(index: Path, corpus: Path, config: Config, *, address: str | None
     started = monotonic()
     source = Corpus.open(corpus)
     read_snapshot(index)
-    with artifact.exclusive(index):
+    with exclusive(index):
         base = read_snapshot(index)
         _refuse_frozen(index, base)
         settings = config.model_copy(update={"embed": _embed_config(index, base, config.embed)})
-        work = index / SYNC_FOLDER / artifact.fingerprint(asdict(replace(base.encoder, model="")))
+        work = index / SYNC_FOLDER / fingerprint(asdict(replace(base.encoder, model="")))
         delta = write_delta(index, base, source, work)
         vectors = _embed(work, delta, settings, address)
         num_embedded = vectors.num_rows if vectors else 0
         snapshot = base
         if num_embedded + len(delta.reused_rows) + len(delta.dead_rows):
-            key = artifact.fingerprint([base.name, base.source, source.fingerprint])
+            key = fingerprint([base.name, base.source, source.fingerprint])
             snapshot = successor(index, base, key, hide(index, base.segments, delta.dead_rows))
             blocks = _blocks(IndexReader.of(index, base), work, delta, vectors)
             refs = _write_segments(index, snapshot, blocks, num_embedded + len(delta.reused_rows), config.index)

@@ -13,14 +13,17 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from ragray import artifact
+from ragray.artifact.digest import fingerprint
+from ragray.artifact.files import atomic_path
+from ragray.artifact.lock import exclusive
+from ragray.artifact.manifest import is_current, publish, read_manifest, unpublish
 from ragray.cluster.failures import PeerLostError, cause, is_death, is_peer_loss
 from ragray.cluster.fit import STATE_FOLDER, fit, prepare_state, temporary_checkpoint
 from ragray.cluster.resources import Want, require
 from ragray.cluster.retrieval.start import RetrieverPool, pool_want, retriever_pool
 from ragray.cluster.session import session
 from ragray.config import Config, EncoderConfig, RetrieveConfig, TrainConfig
-from ragray.embed.encoder import load_encoder
+from ragray.embed.load import load_encoder
 from ragray.errors import RagrayError, TrainingError, first_line
 from ragray.examples import ExampleSource, read_examples
 from ragray.failures import storage_errno, told
@@ -96,12 +99,12 @@ def train_rag(
         check_questions(questions, prompts)
         warn_of_cut_answers(questions, prompts, config.train.max_answer_tokens)
     schedule = Schedule(len(questions), config.train.num_workers, config.train)
-    key = artifact.fingerprint(
+    key = fingerprint(
         [snapshot.source, list(map(asdict, questions)), weights_fingerprint(generator), *_decisive(config)]
     )
-    with artifact.exclusive(out, kind="run"):
-        if artifact.is_current(out, kind="run", fingerprint=key):
-            loss = float(str(artifact.read_manifest(out, "run").facts["final_loss"]))
+    with exclusive(out, kind="run"):
+        if is_current(out, kind="run", fingerprint=key):
+            loss = float(str(read_manifest(out, "run").facts["final_loss"]))
             return TrainReport(out, schedule.num_steps, loss, monotonic() - started, True)
         _claim(out, key, restart)
         with session(address):
@@ -150,11 +153,11 @@ def _claim(out: Path, key: str, restart: bool) -> None:
             "choose another --out, or pass --restart to throw it away"
         )
     if restart:
-        artifact.unpublish(out)
+        unpublish(out)
         for name in (STATE_FOLDER, MODEL_FOLDER, "tensorboard"):
             shutil.rmtree(out / name, ignore_errors=True)
         (out / METRICS_FILE).unlink(missing_ok=True)
-    with artifact.atomic_path(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_text(key, encoding="utf-8")
 
 
@@ -254,7 +257,7 @@ def _train(setup: WorkerSetup, reached: Reached) -> float:
         if log:
             log.__exit__(None, None, None)
     if worker.rank == 0:
-        with artifact.atomic_path(out / MODEL_FOLDER) as folder:
+        with atomic_path(out / MODEL_FOLDER) as folder:
             model.save(folder)
         if last_loss != last_loss:  # nothing was left to do: every step had been computed before the crash
             last_loss = next((line["loss"] for line in reversed(list(read_metrics(out)))), last_loss)
@@ -303,7 +306,5 @@ def _publish(out: Path, key: str, snapshot: Snapshot, config: Config, schedule: 
         final_loss=loss,
     )
     files = [path for path in sorted((out / MODEL_FOLDER).rglob("*")) if path.is_file()]
-    artifact.publish(
-        out, kind="run", fingerprint=key, facts=facts.model_dump(mode="json"), files=[*files, out / METRICS_FILE]
-    )
+    publish(out, kind="run", fingerprint=key, facts=facts.model_dump(mode="json"), files=[*files, out / METRICS_FILE])
     shutil.rmtree(out / STATE_FOLDER, ignore_errors=True)

@@ -11,7 +11,7 @@ from types import TracebackType
 
 import pyarrow as pa
 
-from ragray.artifact import atomic_path
+from ragray.artifact.files import atomic_path
 from ragray.config import IngestConfig
 from ragray.corpus.dedup import SeenKeys, id_key
 from ragray.corpus.minhash import NearDuplicates

@@ -12,7 +12,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ragray.artifact import atomic_path, fingerprint, write_json
+from ragray.artifact.digest import fingerprint
+from ragray.artifact.files import atomic_path, write_json
 from ragray.config import Config, IngestConfig
 from ragray.corpus.chunk import split_document
 from ragray.corpus.clean import clean_line, clean_text, refuse_reason

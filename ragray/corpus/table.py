@@ -11,7 +11,8 @@ from types import TracebackType
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ragray.artifact import Manifest, atomic_path, open_artifact
+from ragray.artifact.files import atomic_path
+from ragray.artifact.manifest import Manifest, open_artifact
 from ragray.corpus.dedup import content_hash
 from ragray.errors import CorruptArtifactError
 from ragray.types import Passage

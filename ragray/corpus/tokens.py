@@ -9,7 +9,7 @@ from typing import Protocol
 
 from tokenizers import Tokenizer as RustTokenizer
 
-from ragray.artifact import file_checksum
+from ragray.artifact.digest import file_checksum
 from ragray.config import EncoderConfig
 from ragray.errors import ModelNotFoundError
 from ragray.models import resolve_model

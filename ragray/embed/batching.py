@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ragray.config import EmbedConfig, EncoderConfig
+from ragray.config import EncoderConfig
 from ragray.embed.encoder import EncoderFingerprint, Vectors
 from ragray.models import load_tokenizer
 
@@ -22,17 +22,20 @@ Tokens = npt.NDArray[np.int64]
 CHARS_PER_TOKEN = 64
 """Texts are cut to so many characters for every token that the encoder reads: ten times what prose needs, so a text of
 10 MB costs no more to tokenise than any other."""
-QUESTION_BATCH_TOKENS = 1024
+DEFAULT_BATCH_TOKENS = 1024
+"""Padded tokens of a batch."""
 
 
 class BatchedEncoder(ABC):
     """Encodes texts in batches that are sorted by length and bounded in padded tokens; a subclass runs the model."""
 
-    def __init__(self, tokenizer: Any, config: EncoderConfig, fingerprint: EncoderFingerprint) -> None:
+    def __init__(
+        self, tokenizer: Any, config: EncoderConfig, fingerprint: EncoderFingerprint, *, batch_tokens: int
+    ) -> None:
         self.tokenizer = tokenizer
         self.config = config
         self._fingerprint = fingerprint
-        self._batch_tokens = config.batch_tokens if isinstance(config, EmbedConfig) else QUESTION_BATCH_TOKENS
+        self._batch_tokens = batch_tokens
 
     @abstractmethod
     def _vectors(self, input_ids_BT: Tokens, attention_mask_BT: Tokens) -> Vectors:

@@ -16,11 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import JsonValue, TypeAdapter
 
-from ragray.artifact import Manifest, atomic_path, fingerprint, open_artifact
+from ragray.artifact.digest import fingerprint
+from ragray.artifact.files import atomic_path
+from ragray.artifact.manifest import Manifest, open_artifact
 from ragray.config import EncoderConfig
 from ragray.embed.encoder import EncoderFingerprint, Vectors
 from ragray.errors import ConfigError, CorruptArtifactError, first_line
-from ragray.types import Passage
 
 COLUMNS = ["id", "embedding"]
 BLOCK_FOLDER = "blocks"
@@ -126,22 +127,6 @@ def read_block(block: Block) -> pa.Table:
         offset += rows
     table = file.read_row_groups(groups, columns=["id", "title", "text"])
     return table.slice(block.start - first, block.num_rows)
-
-
-def encoder_text(title: str, text: str) -> str:
-    """Join title and text as the encoder sees them."""
-    return f"{title}\n{text}" if title else text
-
-
-def encoder_texts(passages: pa.Table | pa.RecordBatch) -> list[str]:
-    """Return the passages of a table as the encoder sees them."""
-    pairs = zip(passages["title"].to_pylist(), passages["text"].to_pylist(), strict=True)
-    return [encoder_text(title or "", text) for title, text in pairs]
-
-
-def passage_text(passage: Passage) -> str:
-    """Return a passage as the encoder sees it."""
-    return encoder_text(passage.title, passage.text)
 
 
 def not_finite(vectors_ND: Vectors) -> list[int]:

@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ragray.config import EmbedConfig, EncoderConfig
+from ragray.config import EncoderConfig
 from ragray.embed.pooling import model_pooling, require_known_modules
 from ragray.errors import ConfigError, EncoderMismatchError
 from ragray.models import resolve_model, weights_fingerprint
@@ -91,6 +91,19 @@ class HashEncoder:
         return self.encode(texts)
 
 
+def is_hash(config: EncoderConfig) -> bool:
+    """Return whether a configuration names the fake encoder."""
+    return config.model.startswith("hash:")
+
+
+def hash_encoder(config: EncoderConfig) -> HashEncoder:
+    """Return the fake encoder that a configuration names; raises `ConfigError` where no dimension follows `hash:`."""
+    digits = config.model.removeprefix("hash:")
+    if not digits.isdigit() or int(digits) < 1:
+        raise ConfigError(f"embed.model={config.model!r}: expected hash:DIM, for instance hash:64")
+    return HashEncoder(int(digits))
+
+
 def encoder_fingerprint(config: EncoderConfig, folder: Path | None = None) -> EncoderFingerprint:
     """Say what decides the vectors of a configured encoder, without loading its weights (``folder``: where they lie, if known).
 
@@ -98,8 +111,8 @@ def encoder_fingerprint(config: EncoderConfig, folder: Path | None = None) -> En
         ModelNotFoundError: the name resolves to nothing, or the folder holds no safetensors.
         ConfigError: the model has a pooling or a module that ragray does not compute.
     """
-    if config.model.startswith("hash:"):
-        return load_encoder(config).fingerprint
+    if is_hash(config):
+        return hash_encoder(config).fingerprint
     folder = folder or resolve_model(config.model)
     require_known_modules(folder)
     return EncoderFingerprint(
@@ -120,25 +133,3 @@ def absolute_model(config: C) -> C:
     """Name a model's local folder absolutely: actors, and those who read the name later, work in other folders."""
     folder = Path(config.model).expanduser()
     return config.model_copy(update={"model": str(folder.resolve())}) if folder.is_dir() else config
-
-
-def load_encoder(config: EncoderConfig, *, device: str = "auto", threads: int = 0) -> Encoder:
-    """Load the encoder that a configuration names, with so many threads (0: as many as torch takes by itself).
-
-    Raises:
-        ConfigError: `hash:` is not followed by a dimension.
-        ModelNotFoundError: the model's name resolves to nothing.
-        MissingPackageError: ``embed.engine`` needs a package that is not installed.
-    """
-    if config.model.startswith("hash:"):
-        digits = config.model.removeprefix("hash:")
-        if not digits.isdigit() or int(digits) < 1:
-            raise ConfigError(f"embed.model={config.model!r}: expected hash:DIM, for instance hash:64")
-        return HashEncoder(int(digits))
-    if isinstance(config, EmbedConfig) and config.engine == "openvino":
-        from ragray.embed.openvino import OpenVinoEncoder
-
-        return OpenVinoEncoder.compile(config, threads=threads)
-    from ragray.embed.transformer import TransformerEncoder
-
-    return TransformerEncoder.load(config, device=device, threads=threads)

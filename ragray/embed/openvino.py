@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ragray.artifact import atomic_path, exclusive, fingerprint
+from ragray.artifact.digest import fingerprint
+from ragray.artifact.files import atomic_path
+from ragray.artifact.lock import exclusive
 from ragray.config import EmbedConfig
 from ragray.embed.batching import BatchedEncoder, Tokens, load_text_tokenizer
 from ragray.embed.encoder import EncoderFingerprint, Vectors, encoder_fingerprint
@@ -28,7 +30,7 @@ class OpenVinoEncoder(BatchedEncoder):
     """Encodes texts with a model that OpenVINO compiled."""
 
     def __init__(self, compiled: Any, tokenizer: Any, config: EmbedConfig, fingerprint: EncoderFingerprint) -> None:
-        super().__init__(tokenizer, config, fingerprint)
+        super().__init__(tokenizer, config, fingerprint, batch_tokens=config.batch_tokens)
         self._compiled = compiled
 
     @classmethod

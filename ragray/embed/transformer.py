@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ragray.config import EmbedConfig, EncoderConfig
-from ragray.embed.batching import BatchedEncoder, Tokens, load_text_tokenizer
+from ragray.config import EncoderConfig
+from ragray.device import pick_device, pick_dtype
+from ragray.embed.batching import DEFAULT_BATCH_TOKENS, BatchedEncoder, Tokens, load_text_tokenizer
 from ragray.embed.encoder import EncoderFingerprint, Vectors, encoder_fingerprint
 from ragray.models import load_weights, resolve_model
 
@@ -46,11 +47,18 @@ class TransformerEncoder(BatchedEncoder):
     """Encodes texts with a pretrained model on torch."""
 
     def __init__(
-        self, module: PooledEncoder, tokenizer: Any, config: EncoderConfig, fingerprint: EncoderFingerprint
+        self,
+        module: PooledEncoder,
+        tokenizer: Any,
+        config: EncoderConfig,
+        fingerprint: EncoderFingerprint,
+        *,
+        dtype: str = "float32",
+        batch_tokens: int = DEFAULT_BATCH_TOKENS,
     ) -> None:
-        super().__init__(tokenizer, config, fingerprint)
+        super().__init__(tokenizer, config, fingerprint, batch_tokens=batch_tokens)
         self.module = module
-        self._dtype = pick_dtype(config.dtype if isinstance(config, EmbedConfig) else "float32", self.device)
+        self._dtype = pick_dtype(dtype, self.device)
 
     @classmethod
     def load(
@@ -61,6 +69,8 @@ class TransformerEncoder(BatchedEncoder):
         threads: int = 0,
         weights: Path | None = None,
         fingerprint: EncoderFingerprint | None = None,
+        dtype: str = "float32",
+        batch_tokens: int = DEFAULT_BATCH_TOKENS,
     ) -> TransformerEncoder:
         """Load the model that a configuration names; ``threads`` other than 0 sets those of torch in this process.
 
@@ -75,7 +85,8 @@ class TransformerEncoder(BatchedEncoder):
         folder = weights or resolve_model(config.model)
         fingerprint = fingerprint or encoder_fingerprint(config, folder)
         module = load_module(folder, fingerprint).to(pick_device(device))
-        return cls(module, load_text_tokenizer(folder), config, fingerprint)
+        tokenizer = load_text_tokenizer(folder)
+        return cls(module, tokenizer, config, fingerprint, dtype=dtype, batch_tokens=batch_tokens)
 
     @property
     def device(self) -> torch.device:
@@ -119,19 +130,3 @@ def load_module(folder: Path, fingerprint: EncoderFingerprint) -> PooledEncoder:
 
     model = load_weights(AutoModel, folder, unused="pooler.", dtype=torch.float32)
     return PooledEncoder(model, pooling=fingerprint.pooling, normalize=fingerprint.normalize).eval()
-
-
-def pick_device(device: str) -> torch.device:
-    """Resolve `auto` to the GPU if there is one."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
-
-
-def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """Resolve `auto` to bfloat16 on a GPU that computes in it, else to float32."""
-    if dtype == "auto":
-        dtype = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
-    resolved = getattr(torch, dtype)
-    assert isinstance(resolved, torch.dtype)
-    return resolved

@@ -13,9 +13,11 @@ from pathlib import Path
 import pyarrow as pa
 
 from ragray.config import EmbedConfig
-from ragray.embed.blocks import BLOCK_FOLDER, Block, Refused, encoder_texts, is_whole, read_block, write_block
-from ragray.embed.encoder import Encoder, load_encoder
+from ragray.embed.blocks import BLOCK_FOLDER, Block, Refused, is_whole, read_block, write_block
+from ragray.embed.encoder import Encoder
 from ragray.embed.isolate_failures import Sifted, SpoiltEncoderError, probe, sift
+from ragray.embed.load import load_passage_encoder
+from ragray.embed.passage_text import encoder_texts
 from ragray.errors import ConfigError
 from ragray.execute.crash_markers import Attempts, Deaths
 from ragray.failures import told
@@ -33,7 +35,7 @@ class BlockWorker:
 
     def __init__(self, config: EmbedConfig, folder: Path, *, threads: int = 0) -> None:
         os.environ["TOKENIZERS_PARALLELISM"] = "true" if threads > 1 else "false"
-        self.encoder: Encoder = load_encoder(config, threads=threads)
+        self.encoder: Encoder = load_passage_encoder(config, threads=threads)
         self._config = config
         self._folder = folder
         self._attempts = Attempts(folder)

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ragray.config import Config
-from ragray.errors import InputError, require_utf8
+from ragray.errors import InputError
 from ragray.evaluate.ranking import ndcg, recall, reciprocal_rank
 from ragray.index.store.live import missing_ids
 from ragray.index.store.snapshot import read_snapshot
 from ragray.retrieve.load import load_retriever
 from ragray.retrieve.retriever import LocalRetriever
-from ragray.text import is_blank
+from ragray.text import is_blank, require_utf8
 from ragray.types import Hit
 
 logger = logging.getLogger("ragray")

@@ -10,10 +10,11 @@ from ragray.config import ExamplesConfig
 from ragray.corpus.read.lines import decompressed, jsonl_rows
 from ragray.corpus.read.record import Refusal, storable
 from ragray.corpus.read.source import Source
-from ragray.errors import InputError, require_utf8
+from ragray.errors import InputError
 from ragray.examples.fields import Roles
 from ragray.examples.shapes import id_of
 from ragray.examples.sources import MAX_CHARS
+from ragray.text import require_utf8
 
 PREDICTION = "prediction"
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ragray.artifact import write_through
+from ragray.artifact.files import write_through
 
 ATTEMPT_FOLDER = "attempts"
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ragray.config import GenerateConfig
-from ragray.embed.transformer import pick_device
+from ragray.device import pick_device
 from ragray.errors import ModelError
 from ragray.generate.prompt import PromptEncoder, left_pad, make_prompt_encoder
 from ragray.models import load_model_config, load_tokenizer, load_weights

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ragray.config import Config, EncoderConfig
-from ragray.embed.encoder import Encoder, load_encoder
+from ragray.embed.encoder import Encoder
+from ragray.embed.load import load_encoder
 from ragray.index.search.reader import IndexReader
 from ragray.retrieve.rerank import CrossEncoder
 from ragray.retrieve.retriever import LocalRetriever

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ragray.embed.batching import load_text_tokenizer
-from ragray.embed.blocks import passage_text
+from ragray.embed.passage_text import passage_text
 from ragray.errors import ModelNotFoundError
 from ragray.models import load_model_config, load_weights, resolve_model
 from ragray.types import Hit
@@ -44,7 +44,7 @@ class CrossEncoder:
         import torch
         from transformers import AutoModelForSequenceClassification
 
-        from ragray.embed.transformer import pick_device
+        from ragray.device import pick_device
 
         folder = resolve_model(name)
         config = load_model_config(folder)

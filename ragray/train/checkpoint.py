@@ -13,7 +13,7 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 
-from ragray.artifact import write_json
+from ragray.artifact.files import write_json
 from ragray.errors import CorruptArtifactError
 from ragray.index.search.result import SearchResult
 from ragray.train.model import RagModel

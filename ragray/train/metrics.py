@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-from ragray.artifact import atomic_path
+from ragray.artifact.files import atomic_path
 from ragray.jsontext import to_json
 
 METRICS_FILE = "metrics.jsonl"

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from ragray.artifact import atomic_path, write_json
+from ragray.artifact.files import atomic_path, write_json
 from ragray.config import EncoderConfig, IndexConfig, IndexType
 from ragray.corpus.table import passages_to_table
 from ragray.embed.encoder import EncoderFingerprint, HashEncoder

@@ -23,10 +23,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from ragray.artifact import write_json
+from ragray.artifact.files import write_json
 from ragray.cluster.embed import embed_corpus
 from ragray.config import load_config
-from ragray.embed.blocks import Embeddings, passage_text
+from ragray.embed.blocks import Embeddings
+from ragray.embed.passage_text import passage_text
 from ragray.models import resolve_model
 from ragray.types import Passage
 from tests.helpers import write_corpus

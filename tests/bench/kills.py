@@ -27,7 +27,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from ragray.artifact import write_json
+from ragray.artifact.files import write_json
 from ragray.cluster.embed import embed_corpus
 from ragray.cluster.index import build_index
 from ragray.cluster.session import prepare_environment

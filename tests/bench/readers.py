@@ -25,11 +25,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from ragray.artifact import write_json
+from ragray.artifact.files import write_json
 from ragray.config import IndexConfig
 from ragray.corpus.table import passages_to_table
-from ragray.embed.blocks import passage_text
 from ragray.embed.encoder import HashEncoder
+from ragray.embed.passage_text import passage_text
 from ragray.index.search.reader import IndexReader
 from ragray.index.search.result import SearchResult
 from ragray.index.store.lifecycle import collect_garbage, promote, rollback

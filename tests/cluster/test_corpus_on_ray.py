@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ragray.artifact import exclusive
+from ragray.artifact.lock import exclusive
 from ragray.cluster import corpus as cluster_corpus
 from ragray.cluster.corpus import STAGING_FOLDER, IngestReport, ingest
 from ragray.config import Config, load_config

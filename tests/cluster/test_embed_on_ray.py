@@ -16,8 +16,9 @@ from ragray.cluster import embed as cluster_embed
 from ragray.cluster.embed import embed_corpus
 from ragray.config import Config, load_config
 from ragray.corpus.table import Corpus
-from ragray.embed.blocks import BLOCK_FOLDER, Embeddings, passage_text
+from ragray.embed.blocks import BLOCK_FOLDER, Embeddings
 from ragray.embed.encoder import HashEncoder
+from ragray.embed.passage_text import passage_text
 from ragray.errors import ArtifactError, ConfigError, EncoderMismatchError
 from ragray.types import Passage
 from tests.embed.poisonous import ENDLESS, KILLS, RAISES, PoisonousBlockEncoder

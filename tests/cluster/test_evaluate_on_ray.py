@@ -8,7 +8,7 @@ from typing import Any
 import pandas
 import pytest
 
-from ragray.artifact import unpublish
+from ragray.artifact.manifest import unpublish
 from ragray.cluster import evaluate
 from ragray.cluster.evaluate import (
     DETAILS_FILE,

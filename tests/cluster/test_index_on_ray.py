@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from ragray import artifact
+from ragray.artifact.manifest import publish, read_manifest, unpublish
 from ragray.cluster import index as cluster_index
 from ragray.cluster.index import TRAINED, build_index
 from ragray.config import Config, EncoderConfig, load_config
@@ -17,12 +17,12 @@ from ragray.embed.blocks import (
     REFUSED_KEY,
     Refused,
     embeddings_facts,
-    passage_text,
     plan_blocks,
     read_block,
     write_block,
 )
 from ragray.embed.encoder import HashEncoder
+from ragray.embed.passage_text import passage_text
 from ragray.errors import ArtifactError, CorruptArtifactError, IndexBudgetError
 from ragray.index.search.reader import IndexReader
 from ragray.index.store.lifecycle import promote, rollback
@@ -131,7 +131,7 @@ def test_embeddings_that_lack_other_passages_make_other_segments(
     before = read_snapshot(out)
     again = tmp_path / "embeddings"
     shutil.copytree(embeddings, again)
-    manifest = artifact.read_manifest(again, "embeddings")
+    manifest = read_manifest(again, "embeddings")
     path = again / manifest.files[0].path
     table = pq.read_table(path)
     refused = [{"row": 0, "id": table["id"][0].as_py(), "reason": "a test"}]
@@ -139,7 +139,7 @@ def test_embeddings_that_lack_other_passages_make_other_segments(
     pq.write_table(table.slice(1).replace_schema_metadata(metadata), path)
     files = [again / entry.path for entry in manifest.files]
     facts = {**manifest.facts, "num_rows": 99, "num_quarantined": 1}
-    artifact.publish(again, kind="embeddings", fingerprint=manifest.fingerprint, facts=facts, files=files)
+    publish(again, kind="embeddings", fingerprint=manifest.fingerprint, facts=facts, files=files)
     report = build_index(again, corpus, out, config())
     assert not report.reused and report.snapshot.num_live == 99
     assert not {ref.name for ref in before.segments} & {ref.name for ref in report.snapshot.segments}
@@ -154,7 +154,7 @@ def test_an_interrupted_build_is_resumed_and_builds_only_the_missing_segments(
     (out / CURRENT).unlink()
     first, second, third, fourth = segments(out)
     shutil.rmtree(second)
-    artifact.unpublish(third)
+    unpublish(third)
     shutil.copytree(fourth, out / SEGMENTS / f".{second.name}.0a1b2c3d.tmp")
     before = times([first, fourth])
     report = build_index(embeddings, corpus, out, config())
@@ -240,7 +240,7 @@ def test_embeddings_without_a_vector_are_refused(tmp_path: Path, corpus: Path) -
         num_rows=0, corpus=whole.fingerprint, encoder=encoder.fingerprint, config=EncoderConfig(), num_quarantined=100
     )
     files = [tmp_path / BLOCK_FOLDER / block.name for block in blocks]
-    artifact.publish(tmp_path, kind="embeddings", fingerprint="none", facts=facts, files=files)
+    publish(tmp_path, kind="embeddings", fingerprint="none", facts=facts, files=files)
     with pytest.raises(ArtifactError, match="holds no vector, 100 passages are in its quarantine"):
         build_index(tmp_path, corpus, tmp_path / "index", config())
 
@@ -255,9 +255,9 @@ def test_embeddings_of_another_corpus_are_refused(tmp_path: Path, embeddings: Pa
 def test_an_error_in_a_task_reaches_the_user_as_one_line(tmp_path: Path, embeddings: Path, corpus: Path) -> None:
     changed = [Passage("other", "text") if row == 60 else passage for row, passage in enumerate(PASSAGES)]
     folder = write_corpus(tmp_path / "corpus", changed, shard_rows=40)
-    manifest = artifact.read_manifest(folder, "corpus")
+    manifest = read_manifest(folder, "corpus")
     claimed = Corpus.open(corpus).fingerprint
-    artifact.publish(folder, kind="corpus", fingerprint=claimed, facts=manifest.facts, files=manifest.files)
+    publish(folder, kind="corpus", fingerprint=claimed, facts=manifest.facts, files=manifest.files)
     with pytest.raises(CorruptArtifactError, match=r"^\S+: row \d embeds passage 'p60', the corpus has 'other'.*$"):
         build_index(embeddings, folder, tmp_path / "index", config("index.segment_rows=50"))
     assert not (tmp_path / "index" / CURRENT).exists()

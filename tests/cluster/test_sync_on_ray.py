@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ragray import artifact
+from ragray.artifact.lock import exclusive
+from ragray.artifact.manifest import unpublish
 from ragray.cluster import compact as cluster_compact
 from ragray.cluster import embed as cluster_embed
 from ragray.cluster import sync as cluster_sync
@@ -16,8 +17,9 @@ from ragray.cluster.compact import compact_index
 from ragray.cluster.embed import EmbedReport, embed_corpus
 from ragray.cluster.sync import SyncReport, sync_index
 from ragray.config import Config, IndexConfig, load_config
-from ragray.embed.blocks import BLOCK_FOLDER, passage_text
+from ragray.embed.blocks import BLOCK_FOLDER
 from ragray.embed.encoder import HashEncoder
+from ragray.embed.passage_text import passage_text
 from ragray.errors import (
     ArtifactBusyError,
     ArtifactError,
@@ -180,7 +182,7 @@ def test_a_sync_that_was_killed_goes_on_where_it_was(
 
     def die_halfway(source: Path, out: Path, settings: Config, *, address: str | None, start_ray: bool) -> EmbedReport:
         embed_corpus(source, out, settings, address=address, start_ray=start_ray)
-        artifact.unpublish(out)
+        unpublish(out)
         sorted((out / BLOCK_FOLDER).iterdir())[0].unlink()
         raise KeyboardInterrupt
 
@@ -206,7 +208,7 @@ def test_a_sync_that_was_killed_goes_on_where_it_was(
 
 def test_while_one_sync_runs_a_second_one_and_a_deletion_are_refused(index: Path, tmp_path: Path) -> None:
     corpus = corpus_of(tmp_path, EDITED)
-    with artifact.exclusive(index):
+    with exclusive(index):
         for work in (
             lambda: sync_index(index, corpus, config()),
             lambda: compact_index(index, config()),
@@ -248,7 +250,7 @@ def test_a_compaction_that_was_killed_keeps_the_segments_that_are_finished(
     done = compact_index(index, config()).snapshot
     promote(index, before)
     lost, *kept = (index / SEGMENTS / ref.name for ref in done.segments)
-    artifact.unpublish(lost)
+    unpublish(lost)
     times = [path.stat().st_mtime_ns for path in kept]
     again = compact_index(index, config()).snapshot
     assert again.segments == done.segments
@@ -285,7 +287,7 @@ def test_an_error_in_a_task_of_a_compaction_reaches_the_user_as_one_line(
     synced: tuple[Path, SyncReport], tmp_path: Path
 ) -> None:
     index = Path(shutil.copytree(synced[0], tmp_path / "index"))
-    artifact.unpublish(index / SEGMENTS / read_snapshot(index).segments[2].name)
+    unpublish(index / SEGMENTS / read_snapshot(index).segments[2].name)
     with pytest.raises(NotAnArtifactError, match="no segment here"):
         compact_index(index, config())
     assert len(names(index)) == 2

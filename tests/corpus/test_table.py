@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from ragray.artifact import publish
+from ragray.artifact.manifest import publish
 from ragray.corpus.dedup import content_hash
 from ragray.corpus.table import (
     PASSAGE_SCHEMA,

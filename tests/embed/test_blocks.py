@@ -12,14 +12,13 @@ from ragray.embed.blocks import (
     BLOCK_FOLDER,
     Block,
     Embeddings,
-    encoder_text,
     load_block,
     missing_blocks,
-    passage_text,
     plan_blocks,
     read_block,
     write_block,
 )
+from ragray.embed.passage_text import encoder_text, passage_text
 from ragray.errors import ConfigError, CorruptArtifactError, NotAnArtifactError
 from ragray.types import Passage
 from tests.helpers import sentence, some_passages, write_corpus, write_embeddings

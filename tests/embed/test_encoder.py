@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from ragray.config import EncoderConfig
-from ragray.embed.encoder import EncoderFingerprint, HashEncoder, encoder_fingerprint, load_encoder
+from ragray.embed.encoder import EncoderFingerprint, HashEncoder, encoder_fingerprint
+from ragray.embed.load import load_encoder
 from ragray.errors import ConfigError, EncoderMismatchError, ModelNotFoundError
 
 FINGERPRINT = EncoderFingerprint("minilm", "abc", 384, "mean", True, 256, "")

@@ -14,8 +14,9 @@ import pytest
 from ragray.config import EmbedConfig
 from ragray.corpus.table import Corpus
 from ragray.embed import processes
-from ragray.embed.blocks import BLOCK_FOLDER, Block, is_whole, load_block, passage_text, plan_blocks, read_layout
+from ragray.embed.blocks import BLOCK_FOLDER, Block, is_whole, load_block, plan_blocks, read_layout
 from ragray.embed.encoder import HashEncoder
+from ragray.embed.passage_text import passage_text
 from ragray.embed.processes import MODULE, STARTS, embed_in_processes
 from ragray.errors import ModelNotFoundError, RagrayError
 from ragray.types import Passage

@@ -32,7 +32,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def minilm() -> TransformerEncoder:
-    return TransformerEncoder.load(EmbedConfig(batch_tokens=512), device="cpu")
+    return TransformerEncoder.load(EmbedConfig(), device="cpu", batch_tokens=512)
 
 
 @pytest.fixture(scope="module")

@@ -11,16 +11,9 @@ from transformers import AutoModel, AutoTokenizer
 
 from ragray.config import EmbedConfig
 from ragray.corpus.table import Corpus
-from ragray.embed.blocks import (
-    BLOCK_FOLDER,
-    Block,
-    is_whole,
-    load_block,
-    passage_text,
-    plan_blocks,
-    read_layout,
-)
+from ragray.embed.blocks import BLOCK_FOLDER, Block, is_whole, load_block, plan_blocks, read_layout
 from ragray.embed.encoder import HashEncoder
+from ragray.embed.passage_text import passage_text
 from ragray.embed.worker import DEADLY_ROWS, REFUSABLE_ROWS, SPOILT_EXIT_CODE, BlockWorker
 from ragray.errors import ConfigError
 from ragray.execute.crash_markers import ATTEMPT_FOLDER, Attempts

@@ -7,11 +7,11 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from ragray import artifact
+from ragray.artifact.manifest import publish, read_manifest
 from ragray.config import EncoderConfig
 from ragray.corpus.table import passages_to_table
-from ragray.embed.blocks import passage_text
 from ragray.embed.encoder import HashEncoder
+from ragray.embed.passage_text import passage_text
 from ragray.index.store.segment import write_segment
 from ragray.index.store.snapshot import SEGMENTS, SegmentRef, Snapshot, find_current, publish_snapshot
 from ragray.index.store.tombstones import with_tombstones
@@ -68,9 +68,9 @@ def make_index(
 
 def publish_again(segment: Path) -> None:
     """Let the manifest of a segment agree with its files, so that only a look into them can find what is wrong."""
-    manifest = artifact.read_manifest(segment, "segment")
+    manifest = read_manifest(segment, "segment")
     files = [segment / entry.path for entry in manifest.files]
-    artifact.publish(segment, kind="segment", fingerprint=manifest.fingerprint, facts=manifest.facts, files=files)
+    publish(segment, kind="segment", fingerprint=manifest.fingerprint, facts=manifest.facts, files=files)
 
 
 def copy_of(index: Path, to: Path) -> Path:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from ragray.artifact import file_checksum
+from ragray.artifact.digest import file_checksum
 from ragray.errors import InputError, MissingPackageError, RagrayError, first_line
 
 if TYPE_CHECKING:

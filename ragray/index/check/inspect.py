@@ -10,7 +10,7 @@ import faiss
 import numpy as np
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
-from ragray.artifact import open_artifact
+from ragray.artifact.manifest import open_artifact
 from ragray.errors import CorruptArtifactError
 from ragray.index.plan.tune import Point, curve_path
 from ragray.index.store.postings import LEXICAL, Postings

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ragray.artifact import atomic_path
+from ragray.artifact.files import atomic_path
 from ragray.errors import MissingPackageError
 from ragray.index.check.inspect import IndexInspection
 from ragray.index.plan.tune import Point

@@ -15,10 +15,11 @@ import faiss
 import numpy as np
 import pyarrow as pa
 
-from ragray.artifact import ARRAY_ERRORS, read_manifest, verify_file
+from ragray.artifact.files import ARRAY_ERRORS
+from ragray.artifact.manifest import read_manifest, verify_file
 from ragray.corpus.dedup import content_hash
-from ragray.embed.blocks import encoder_texts
 from ragray.embed.encoder import Encoder
+from ragray.embed.passage_text import encoder_texts
 from ragray.errors import ArtifactError, CorruptArtifactError, first_line
 from ragray.index.check.ids import IdKeys
 from ragray.index.check.verify_faiss import faiss_faults

@@ -15,7 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import JsonValue
 
-from ragray.artifact import atomic_path, fingerprint, is_current, publish, read_manifest, write_json
+from ragray.artifact.digest import fingerprint
+from ragray.artifact.files import atomic_path, write_json
+from ragray.artifact.manifest import is_current, publish, read_manifest
 from ragray.errors import ConfigError, InputError, NotAnArtifactError
 from ragray.index.check.verify_faiss import code_of
 from ragray.index.search.reader import SPARE

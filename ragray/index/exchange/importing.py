@@ -11,21 +11,24 @@ import numpy as np
 import pyarrow as pa
 from pydantic import JsonValue
 
-from ragray import artifact
-from ragray.artifact import file_checksum, fingerprint
+from ragray.artifact.digest import file_checksum, fingerprint
+from ragray.artifact.kinds import MANIFEST_NAME
+from ragray.artifact.lock import exclusive
+from ragray.artifact.manifest import is_current, publish, unpublish
 from ragray.config import EncoderConfig
 from ragray.corpus.table import PASSAGE_FOLDER, SCHEMA_VERSION, Corpus, ShardWriter, passages_to_table
 from ragray.embed.blocks import (
     BLOCK_FOLDER,
     embeddings_facts,
-    encoder_texts,
     is_whole,
     not_finite,
     plan_blocks,
     read_block,
     write_block,
 )
-from ragray.embed.encoder import EncoderFingerprint, absolute_model, encoder_fingerprint, load_encoder
+from ragray.embed.encoder import EncoderFingerprint, absolute_model, encoder_fingerprint
+from ragray.embed.load import load_encoder
+from ragray.embed.passage_text import encoder_texts
 from ragray.errors import EncoderMismatchError, InputError
 from ragray.index.check.ids import IdKeys
 from ragray.index.exchange.vector_files import (
@@ -89,7 +92,7 @@ def import_embeddings(
     files = find_files(source, (".parquet", ".npy"), written)
     encoder_config = absolute_model(encoder_config)
     encoder = encoder_fingerprint(encoder_config)
-    with artifact.exclusive(out), artifact.exclusive(out / EMBEDDINGS_FOLDER, kind="embeddings"):
+    with exclusive(out), exclusive(out / EMBEDDINGS_FOLDER, kind="embeddings"):
         num_vectors = sum(map(count_rows, files))
         if not num_vectors:
             raise InputError(f"{source}: 0 vectors; name files that hold some")
@@ -104,7 +107,7 @@ def import_embeddings(
         key = fingerprint([*map(_content, files), embedding_column, passages.fingerprint, *settings])
         job = _Job(files, passages, target, encoder_config, encoder, columns)
         job.check_encoder(sample)
-        current = artifact.is_current(target, kind="embeddings", fingerprint=key)
+        current = is_current(target, kind="embeddings", fingerprint=key)
         if not current:
             job.run(key)
     return ImportReport(passages.folder, target, num_vectors, encoder.dim, current and not made)
@@ -114,7 +117,7 @@ def _corpus(
     files: list[Path], corpus: Path | None, out: Path, columns: Columns, written: tuple[Path, ...]
 ) -> tuple[Corpus, bool]:
     """Open the corpus of the vectors; where texts are given as files, write it first. Say whether it was written."""
-    if corpus is not None and (corpus / artifact.MANIFEST_NAME).is_file():
+    if corpus is not None and (corpus / MANIFEST_NAME).is_file():
         return Corpus.open(corpus), False
     if corpus is not None:
         files = find_files(corpus, (".parquet", ".jsonl"), written)
@@ -123,9 +126,9 @@ def _corpus(
             f"{files[0]}: has no column {columns.text!r} of texts; name it, or give the corpus of these vectors"
         )
     key = fingerprint([*map(_content, files), columns.id, columns.text, columns.title])
-    if artifact.is_current(out, kind="corpus", fingerprint=key):
+    if is_current(out, kind="corpus", fingerprint=key):
         return Corpus.open(out), False
-    with artifact.exclusive(out, kind="corpus"):
+    with exclusive(out, kind="corpus"):
         _write_corpus(files, out, columns, key)
     return Corpus.open(out), True
 
@@ -135,7 +138,7 @@ def _content(path: Path) -> list[JsonValue]:
 
 
 def _write_corpus(files: list[Path], out: Path, columns: Columns, key: str) -> None:
-    artifact.unpublish(out)
+    unpublish(out)
     ids, documents = IdKeys(), IdKeys()
     starts: list[int] = []
     places: list[tuple[Path, int]] = []
@@ -164,7 +167,7 @@ def _write_corpus(files: list[Path], out: Path, columns: Columns, key: str) -> N
         "num_documents": documents.num_distinct(),
         "schema_version": SCHEMA_VERSION,
     }
-    artifact.publish(out, kind="corpus", fingerprint=key, facts=facts, files=shards.paths)
+    publish(out, kind="corpus", fingerprint=key, facts=facts, files=shards.paths)
 
 
 def _place(starts: list[int], places: list[tuple[Path, int]], row: int) -> str:
@@ -186,7 +189,7 @@ class _Job:
 
     def run(self, key: str) -> None:
         """Write the blocks that are missing, then the manifest; blocks of another import are removed."""
-        artifact.unpublish(self.out)
+        unpublish(self.out)
         blocks = plan_blocks(self.corpus.shards, BLOCK_ROWS, key)
         rows = _Rows(read_vectors(self.files, self.columns))
         with Progress("import: vectors", total=self.corpus.num_passages, unit="rows") as progress:
@@ -204,7 +207,7 @@ class _Job:
         facts = embeddings_facts(
             num_rows=self.corpus.num_passages, corpus=self.corpus.fingerprint, encoder=self.encoder, config=self.config
         )
-        artifact.publish(self.out, kind="embeddings", fingerprint=key, facts=facts, files=files)
+        publish(self.out, kind="embeddings", fingerprint=key, facts=facts, files=files)
 
     def _check(self, vectors_BD: np.ndarray, pieces: list[Piece], ids: list[str]) -> None:
         """Refuse vectors of another dimension or length than the encoder's, and those of another passage."""

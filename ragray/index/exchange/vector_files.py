@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ragray.artifact import ARRAY_ERRORS
-from ragray.errors import InputError, first_line, require_utf8
+from ragray.artifact.files import ARRAY_ERRORS
+from ragray.errors import InputError, first_line
+from ragray.text import require_utf8
 from ragray.types import Passage
 
 PIECE_ROWS = 2048

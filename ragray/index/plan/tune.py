@@ -15,7 +15,7 @@ from time import perf_counter
 
 import numpy as np
 
-from ragray.artifact import write_json
+from ragray.artifact.files import write_json
 from ragray.config import IndexConfig
 from ragray.errors import IndexBudgetError
 from ragray.index.search.reader import IndexReader

@@ -23,7 +23,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ragray.errors import InputError, require_utf8
+from ragray.errors import InputError
+from ragray.text import require_utf8
 
 COLUMNS = ("id", "document_id", "title")
 COMPARISONS: dict[str, Callable[[pa.Array, pa.Scalar], pa.Array]] = {

@@ -16,7 +16,7 @@ import faiss
 import numpy as np
 
 from ragray.embed.encoder import EncoderFingerprint, Vectors
-from ragray.errors import ArtifactError, CorruptArtifactError, EncoderMismatchError, InputError, require_utf8
+from ragray.errors import ArtifactError, CorruptArtifactError, EncoderMismatchError, InputError
 from ragray.index.search.bm25 import LexicalIndex
 from ragray.index.search.filter import parse_filter
 from ragray.index.search.rescore import Candidates, among, best, refined, top
@@ -24,6 +24,7 @@ from ragray.index.search.result import SearchResult
 from ragray.index.store.segment import Segment
 from ragray.index.store.snapshot import SEGMENTS, Snapshot, current_name, read_snapshot
 from ragray.index.store.tombstones import live_mask
+from ragray.text import require_utf8
 from ragray.types import Hit, Passage
 
 SPARE = 8

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from ragray.artifact import exclusive, unpublish
+from ragray.artifact.lock import exclusive
+from ragray.artifact.manifest import unpublish
 from ragray.errors import ArtifactError, CorruptArtifactError
 from ragray.index.plan.tune import TUNING
 from ragray.index.search.reader import IndexReader

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ragray.artifact import ARRAY_ERRORS
+from ragray.artifact.files import ARRAY_ERRORS
 from ragray.errors import CorruptArtifactError, first_line
 
 LEXICAL = "lexical"

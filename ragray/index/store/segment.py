@@ -10,9 +10,11 @@ import faiss
 import numpy as np
 import pyarrow as pa
 
-from ragray.artifact import ARRAY_ERRORS, Manifest, atomic_path, fingerprint, open_artifact, publish
+from ragray.artifact.digest import fingerprint
+from ragray.artifact.files import ARRAY_ERRORS, atomic_path
+from ragray.artifact.manifest import Manifest, open_artifact, publish
 from ragray.corpus.table import PASSAGE_SCHEMA, passage_from_row
-from ragray.embed.blocks import encoder_texts
+from ragray.embed.passage_text import encoder_texts
 from ragray.errors import ArtifactError, CorruptArtifactError, first_line
 from ragray.index.store.postings import LEXICAL, LexicalWriter
 from ragray.types import Passage

@@ -12,8 +12,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from ragray.artifact import CURRENT as CURRENT
-from ragray.artifact import FORMAT_VERSION, atomic_path, fingerprint, require_known_format, write_json
+from ragray.artifact.digest import fingerprint
+from ragray.artifact.files import atomic_path, write_json
+from ragray.artifact.kinds import CURRENT as CURRENT
+from ragray.artifact.manifest import FORMAT_VERSION, require_known_format
 from ragray.config import EncoderConfig
 from ragray.embed.encoder import EncoderFingerprint
 from ragray.errors import ArtifactError, CorruptArtifactError, NotAnArtifactError, SnapshotConflictError

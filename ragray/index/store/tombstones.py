@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ragray.artifact import ARRAY_ERRORS, atomic_path
+from ragray.artifact.files import ARRAY_ERRORS, atomic_path
 from ragray.errors import CorruptArtifactError, first_line
 from ragray.index.store.snapshot import SegmentRef
 

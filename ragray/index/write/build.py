@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ragray.artifact import Manifest
+from ragray.artifact.manifest import Manifest
 from ragray.config import IndexConfig
 from ragray.corpus.table import Corpus
 from ragray.embed.blocks import Embeddings, load_block, read_layout

@@ -10,12 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ragray.artifact import exclusive, fingerprint
-from ragray.errors import InputError, require_utf8
+from ragray.artifact.digest import fingerprint
+from ragray.artifact.lock import exclusive
+from ragray.errors import InputError
 from ragray.index.search.filter import parse_filter
 from ragray.index.search.reader import IndexReader
 from ragray.index.store.snapshot import Snapshot, publish_snapshot, read_snapshot, successor
 from ragray.index.store.tombstones import hide
+from ragray.text import require_utf8
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ragray.artifact import publish
+from ragray.artifact.manifest import publish
 from ragray.corpus.dedup import id_key
 from ragray.corpus.table import PASSAGE_FOLDER, SCHEMA_VERSION, Corpus, ShardWriter
 from ragray.errors import CorruptArtifactError

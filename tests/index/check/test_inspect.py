@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ragray.artifact import write_json
+from ragray.artifact.files import write_json
 from ragray.errors import ArtifactError, CorruptArtifactError, MissingPackageError
 from ragray.index.check.inspect import ListSizes, inspect_index
 from ragray.index.check.plots import write_plots

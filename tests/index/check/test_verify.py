@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ragray import artifact
+from ragray.artifact.digest import fingerprint
 from ragray.embed.encoder import HashEncoder
 from ragray.errors import CorruptArtifactError, EncoderMismatchError, NotAnArtifactError, RagrayError
 from ragray.index.check.ids import IdKeys
@@ -54,7 +54,7 @@ def change_snapshot(index: Path, change: Callable[[dict[str, object]], None]) ->
     raw = json.loads(path.read_text())
     raw.pop(CHECKSUM, None)
     change(raw)
-    path.write_text(json.dumps(raw | {CHECKSUM: artifact.fingerprint(raw)}))
+    path.write_text(json.dumps(raw | {CHECKSUM: fingerprint(raw)}))
 
 
 def flip(path: Path, place: int) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from ragray.config import IndexConfig, IndexType
-from ragray.embed.blocks import passage_text
 from ragray.embed.encoder import HashEncoder
+from ragray.embed.passage_text import passage_text
 from ragray.errors import EncoderMismatchError, InputError, NotAnArtifactError
 from ragray.index.search import reader as search
 from ragray.index.search.reader import IndexReader

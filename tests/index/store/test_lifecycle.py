@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from ragray import artifact
+from ragray.artifact.files import write_json
+from ragray.artifact.lock import exclusive
 from ragray.config import IndexConfig
-from ragray.embed.blocks import passage_text
 from ragray.embed.encoder import HashEncoder
+from ragray.embed.passage_text import passage_text
 from ragray.errors import ArtifactBusyError, ArtifactError, CorruptArtifactError, NotAnArtifactError
 from ragray.index.plan.tune import curve_path
 from ragray.index.search.reader import IndexReader
@@ -144,8 +145,8 @@ def test_segments_curves_and_leavings_that_nobody_names_are_removed(index: Path,
     old = read_snapshot(index)
     corpus = write_corpus(tmp_path / "new-corpus", PASSAGES[:15])
     write_index(index, write_embeddings(tmp_path / "new", corpus), corpus, name="000007-new")
-    artifact.write_json(curve_path(index, old.name), [])
-    artifact.write_json(curve_path(index, "000007-new"), [])
+    write_json(curve_path(index, old.name), [])
+    write_json(curve_path(index, "000007-new"), [])
     for name in (".CURRENT.0a1b2c3d.tmp", f"{SNAPSHOTS}/.x.json.0a1b2c3d.tmp", ".sync/key/corpus/part"):
         (index / name).parent.mkdir(parents=True, exist_ok=True)
         (index / name).write_text("x")
@@ -171,7 +172,7 @@ def test_an_open_reader_outlives_what_it_reads(index: Path, tmp_path: Path) -> N
 
 def test_nothing_is_collected_while_another_process_writes(index: Path) -> None:
     before = files(index)
-    with artifact.exclusive(index), pytest.raises(ArtifactBusyError):
+    with exclusive(index), pytest.raises(ArtifactBusyError):
         collect_garbage(index, keep=0, min_age_s=0)
     assert files(index) == before
 

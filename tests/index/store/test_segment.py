@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ragray import artifact
+from ragray.artifact.manifest import publish, read_manifest, unpublish
 from ragray.corpus.table import PASSAGE_SCHEMA, passages_to_table
-from ragray.embed.blocks import passage_text
 from ragray.embed.encoder import HashEncoder
+from ragray.embed.passage_text import passage_text
 from ragray.errors import ArtifactError, CorruptArtifactError, NotAnArtifactError
 from ragray.index.store.postings import DTYPES, LEXICAL, LexicalWriter
 from ragray.index.store.segment import FAISS_FILE, PASSAGES_FILE, VECTORS_FILE, Segment, write_segment
@@ -50,7 +50,7 @@ def reopened(folder: Path) -> Segment:
 def publish_again(folder: Path) -> None:
     """Let the manifest agree with the files, so that only a look into them can find what is wrong."""
     files = [folder / name for name in (FAISS_FILE, VECTORS_FILE, PASSAGES_FILE)]
-    artifact.publish(folder, kind="segment", fingerprint="f", facts={}, files=files)
+    publish(folder, kind="segment", fingerprint="f", facts={}, files=files)
 
 
 def test_row_faiss_id_and_passage_row_are_one(folder: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_writer_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_manifest_is_no_segment(folder: Path) -> None:
-    artifact.unpublish(folder)
+    unpublish(folder)
     with pytest.raises(NotAnArtifactError):
         reopened(folder)
 
@@ -217,7 +217,7 @@ def test_its_lexical_part_holds_the_terms_of_title_and_text_of_every_row(tmp_pat
 
 def test_the_manifest_covers_the_lexical_part(tmp_path: Path) -> None:
     folder = write(tmp_path / "segment", lexical="english")
-    listed = {entry.path for entry in artifact.read_manifest(folder, "segment").files}
+    listed = {entry.path for entry in read_manifest(folder, "segment").files}
     assert {f"{LEXICAL}/{name}.npy" for name in DTYPES} < listed
     assert listed == {
         path.relative_to(folder).as_posix() for path in folder.rglob("*.*") if path.name != "manifest.json"

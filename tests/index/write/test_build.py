@@ -8,7 +8,7 @@ import faiss
 import numpy as np
 import pytest
 
-from ragray.artifact import publish
+from ragray.artifact.manifest import publish
 from ragray.config import EncoderConfig, IndexConfig, IndexType
 from ragray.corpus.table import Corpus
 from ragray.embed.blocks import (
@@ -16,13 +16,12 @@ from ragray.embed.blocks import (
     Embeddings,
     Refused,
     embeddings_facts,
-    encoder_text,
-    passage_text,
     plan_blocks,
     read_block,
     write_block,
 )
 from ragray.embed.encoder import HashEncoder
+from ragray.embed.passage_text import encoder_text, passage_text
 from ragray.errors import CorruptArtifactError
 from ragray.index.plan.choose import plan_index
 from ragray.index.store.segment import Segment

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from ragray import artifact
+from ragray.artifact.lock import exclusive
 from ragray.cli import app
 from ragray.config import IndexConfig
-from ragray.embed.blocks import passage_text
 from ragray.embed.encoder import HashEncoder
+from ragray.embed.passage_text import passage_text
 from ragray.errors import ArtifactBusyError, InputError, NotAnArtifactError
 from ragray.index.search.reader import IndexReader
 from ragray.index.store.snapshot import current_name, names, read_snapshot
@@ -128,7 +128,7 @@ def test_a_file_of_ids_may_begin_with_a_byte_order_mark_and_one_without_ids_is_s
 
 
 def test_a_deletion_while_another_process_writes_is_refused_and_not_lost_silently(index: Path) -> None:
-    with artifact.exclusive(index), pytest.raises(ArtifactBusyError):
+    with exclusive(index), pytest.raises(ArtifactBusyError):
         delete_passages(index, ids=["p1"])
     assert current_name(index) == "000001-test"
 

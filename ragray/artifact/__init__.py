@@ -1,0 +1,1 @@
+"""A stage's output folder: written by one process, named by its content, whole once it has a manifest."""

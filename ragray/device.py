@@ -1,0 +1,21 @@
+"""Where tensors live, and in which type. In: `auto`, or what a configuration names. Out: a torch device, a torch type."""
+
+from __future__ import annotations
+
+import torch
+
+
+def pick_device(device: str) -> torch.device:
+    """Resolve `auto` to the GPU if there is one."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
+def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """Resolve `auto` to bfloat16 on a GPU that computes in it, else to float32."""
+    if dtype == "auto":
+        dtype = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    resolved = getattr(torch, dtype)
+    assert isinstance(resolved, torch.dtype)
+    return resolved
