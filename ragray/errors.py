@@ -1,27 +1,26 @@
-"""Every error that ragray raises on purpose, and how one travels. In: what went wrong. Out: one line: what, where, what to do next.
+"""The errors that ragray raises on purpose. In: what went wrong. Out: one line: what, where, what to do next.
 
 ::
 
     RagrayError
     ├── ConfigError            a key or value of the configuration
-    │   └── IndexBudgetError       no index keeps the memory, the latency and the recall asked for
+    │   └── IndexBudgetError       no index meets the memory, latency and recall that were asked for
     ├── InputError             a source file, a line of it, a field of it
     ├── ArtifactError          a stage's output folder
     │   ├── NotAnArtifactError     no manifest: nothing there, or never finished
-    │   ├── CorruptArtifactError   the manifest promises something else than the folder holds
+    │   ├── CorruptArtifactError   the folder differs from its manifest
     │   ├── ArtifactBusyError      another process is writing it
-    │   └── SnapshotConflictError  another writer moved the index on in the meantime
+    │   └── SnapshotConflictError  another process published a snapshot meanwhile
     ├── EncoderMismatchError   vectors of two different encoders would be mixed
     ├── ModelNotFoundError     a model name that resolves to nothing
-    ├── ModelError             a model, or its tokenizer, that cannot be used: a template that fails, weights that are no numbers
+    ├── ModelError             a model or tokenizer that cannot be used: a template that fails, weights that are not finite
     ├── MissingPackageError    an optional package is not installed
     ├── TrainingError          a training run that cannot start or go on
     ├── ServingError           a service that cannot start
-    ├── OverloadedError        a service that has more to do than it may queue
-    └── ClusterError           a Ray cluster that cannot be joined, or has too little of what a stage needs
+    ├── OverloadedError        a service whose queue is full
+    └── ClusterError           a Ray cluster that cannot be joined, or lacks resources that a stage needs
 
-Each takes exactly one message, so that it survives a trip through Ray. The command line prints the message and exits with
-``exit_code``.
+Each takes exactly one message, so that Ray can pickle it. The command line prints the message and exits with ``exit_code``.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from importlib import import_module
 
 
 class RagrayError(Exception):
-    """Base of all; catch it to catch everything that ragray raises on purpose."""
+    """Base class of every error that ragray raises on purpose."""
 
     exit_code = 1
 
@@ -45,7 +44,7 @@ class ConfigError(RagrayError):
 
 
 class IndexBudgetError(ConfigError):
-    """No index keeps the memory, the latency and the recall asked for; the message says which to raise, and to what."""
+    """No index meets the memory, latency and recall that were asked for; the message says which to change, and to what."""
 
 
 class InputError(RagrayError):
@@ -61,19 +60,19 @@ class ArtifactError(RagrayError):
 
 
 class NotAnArtifactError(ArtifactError):
-    """The folder has no manifest (or one of another kind): the stage that writes it never finished here."""
+    """The folder has no manifest, or one of another kind: the stage that writes it never finished here."""
 
 
 class CorruptArtifactError(ArtifactError):
-    """The folder does not hold what its manifest promises."""
+    """The files of the folder differ from its manifest."""
 
 
 class ArtifactBusyError(ArtifactError):
-    """Another process is writing this folder at this moment."""
+    """Another process is writing to this folder."""
 
 
 class SnapshotConflictError(ArtifactError):
-    """The index's current snapshot is no longer the one that this change was made for; nothing was published."""
+    """The index has another current snapshot than the one that this change started from; nothing was published."""
 
 
 class EncoderMismatchError(RagrayError):
@@ -83,7 +82,7 @@ class EncoderMismatchError(RagrayError):
 
 
 class ModelNotFoundError(RagrayError):
-    """A model name is no local folder, no packaged weights and cannot be had from the hub."""
+    """A model name is neither a local folder nor packaged weights, and the hub has no such model or cannot be reached."""
 
     exit_code = 6
 
@@ -95,7 +94,7 @@ class ModelError(RagrayError):
 
 
 class MissingPackageError(RagrayError):
-    """An optional package is needed; the message holds the pip line."""
+    """An optional package is needed; the message holds the command that installs it."""
 
     exit_code = 6
 
@@ -113,7 +112,7 @@ class ServingError(RagrayError):
 
 
 class OverloadedError(RagrayError):
-    """The service holds as many waiting requests as it may; try again later."""
+    """As many requests are waiting as the service admits; try again later."""
 
     exit_code = 9
 
@@ -125,7 +124,7 @@ class ClusterError(RagrayError):
 
 
 def pack(error: RagrayError | None) -> tuple[str, str]:
-    """Return kind and message, to be sent by a process whose traces nobody is to read; both empty without an error."""
+    """Return kind and message of an error, to send it to another process as text; both are empty without an error."""
     return (f"{type(error).__module__}:{type(error).__qualname__}", str(error)) if error else ("", "")
 
 
@@ -140,5 +139,5 @@ def unpack(kind: str, message: str) -> RagrayError:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what foreign code says of an error, else the error's name."""
+    """Return the first line of a library's error message, or the error's type where it has none."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -1,6 +1,6 @@
-"""What code of others raises, told in one line. In: an exception, and where it happened. Out: the `RagrayError` to end with.
+"""Errors of libraries in one line. In: an exception, and where it happened. Out: the `RagrayError` to end with.
 
-Trying again changes none of these; what does go away by itself, a death, is no exception in the process that dies.
+None of these goes away when the same work is tried again. The death of a process may, but raises nothing in that process.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ logger = logging.getLogger("ragray")
 
 
 def storage_errno(error: BaseException) -> int | None:
-    """Return the error number of `STORAGE` that an exception stands for, if it does.
+    """Return the error number among `STORAGE` that an exception carries, else None.
 
-    Libraries written in C++ or Rust (safetensors, FAISS, Arrow) raise errors of their own that hold the system's words only.
+    Libraries in C++ or Rust (safetensors, FAISS, Arrow) raise errors of their own types, which hold only the system's message.
     """
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno if error.errno in STORAGE else None
@@ -46,7 +46,7 @@ def told(
 ) -> RagrayError:
     """Return an error of one line for any exception.
 
-    One that ragray raised on purpose is returned as it is; of storage it is an `ArtifactError` that names the path; anything
+    An error that ragray raised on purpose is returned unchanged. A storage error becomes an `ArtifactError` that names the path. Anything
     else becomes ``kind`` with its type, its first line and the line of code that raised it. ``where`` is the folder or file
     worked on, ``then`` what to do after mending the cause.
     """
@@ -74,7 +74,7 @@ def described(error: BaseException) -> str:
 
 
 def keep_traceback(error: BaseException) -> Path | None:
-    """Write a traceback to a temporary file and return its path; nothing where there is no room for it."""
+    """Write a traceback to a temporary file and return its path, "" where it cannot be written."""
     try:
         handle, name = tempfile.mkstemp(prefix="ragray-traceback-", suffix=".txt")
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
@@ -89,7 +89,7 @@ def _text(filename: object) -> str:
 
 
 def _free(path: Path) -> str:
-    """Say how much room the file system of a path has, which need not exist."""
+    """Describe the free space of the file system of a path, which need not exist."""
     here = path.absolute()
     try:
         free = shutil.disk_usage(next(folder for folder in (here, *here.parents) if folder.exists())).free

@@ -1,8 +1,8 @@
-"""Ctrl-C and SIGTERM end a command, whatever it does. In: signals. Out: an exception in the main thread, or else the end after a while.
+"""Ctrl-C and SIGTERM end a command, whatever it does. In: signals. Out: an exception in the main thread, later the end of the process.
 
-The exception is the normal way: every block that holds something gives it back. Where it does not come through (the main thread is
-in a long call of C++, a library catches it or has put its own handler in place) a thread ends the process and those below it. That
-thread hears of signals through a pipe which the interpreter writes to in the C handler, so that it needs nothing of the main thread.
+The exception is the normal way: context managers release what they hold. It may not arrive, because the main thread is in a long C++
+call, or a library catches the exception or has replaced the handler. Then a thread ends the process and its descendants. The thread
+learns of signals from a pipe that the interpreter writes to in its C handler, so that it does not depend on the main thread.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
 class _State:
-    """What this process has been told so far."""
+    """The signals that this process has received so far."""
 
     def __init__(self) -> None:
         self.first = 0
@@ -44,7 +44,7 @@ _state = _State()
 
 
 def watch() -> None:
-    """Begin; to be called in the main thread. A signal that is ignored, as under nohup, stays ignored."""
+    """Install the handlers; call it in the main thread. A signal that is ignored, as under nohup, stays ignored."""
     if _state.stderr >= 0 or threading.current_thread() is not threading.main_thread():
         return
     _state.stderr = os.dup(2)  # Ray's start closes standard error for a while
@@ -60,19 +60,19 @@ def watch() -> None:
 
 
 def received() -> int:
-    """Return the number of the first signal that told this process to end, 0 if none did."""
+    """Return the number of the first signal that asked this process to end, 0 if none did."""
     return _state.first
 
 
 def allow(seconds: float) -> None:
-    """Let the process take so long to end: from now on if it was told to already, else from when it is told."""
+    """Set how long the process may take to end, counted from now if a signal has come already, else from the signal."""
     _state.grace_s = seconds
     if _state.first:
         _state.until = monotonic() + seconds
 
 
 def end() -> NoReturn:
-    """End this process, and those below it that are left, as the signal it has received asks: one line, exit code 128 + n."""
+    """End this process and its remaining descendants for the signal that it received: one line, exit code 128 + n."""
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
     for pid, started in _descendants(os.getpid()) | _state.below:
@@ -88,7 +88,7 @@ def end() -> NoReturn:
 
 
 def _on_signal(number: int, _frame: FrameType | None) -> None:
-    """Raise once; while what was begun is being ended, further signals would only disturb that."""
+    """Raise at the first signal only: further exceptions would interrupt the clean-up."""
     _note(number)
     if _state.is_raised:
         return
@@ -107,7 +107,7 @@ def _note(number: int) -> None:
 
 
 def _listen() -> None:
-    """Wait for a signal; then give the process its time, and end it."""
+    """Wait for a signal, then for the time that the process may take, then end it."""
     while not _state.first:
         for number in os.read(_state.ends[0], 64):
             if number in SIGNALS and _is_ours(number):
@@ -119,7 +119,7 @@ def _listen() -> None:
 
 
 def _forget() -> None:
-    """Be an ordinary process: a child that is told to end would else end its parent through the pipe that both hold."""
+    """Undo `watch` in a forked child, whose signals would otherwise reach the parent through the pipe that both share."""
     signal.set_wakeup_fd(-1)
     for number in SIGNALS:
         if signal.getsignal(number) is _on_signal:
@@ -131,7 +131,7 @@ def _is_ours(number: int) -> bool:
 
 
 def _descendants(ancestor: int) -> set[tuple[int, str]]:
-    """Return the processes below one, each with the time that it started at: numbers are used again."""
+    """Return the descendants of a process, each with its start time, because process ids are reused."""
     children: dict[int, list[tuple[int, str]]] = {}
     for folder in _processes():
         parent, started = _stat(folder)

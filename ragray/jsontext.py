@@ -1,6 +1,6 @@
-"""JSON as text. In: plain values. Out: text that every reader of JSON takes, or an error that says which value is none.
+"""JSON as text. In: plain values. Out: valid JSON, or an error that names the value that JSON cannot hold.
 
-Python writes NaN and infinity as words that JSON does not have, and half characters that no file can hold.
+By default Python writes NaN and infinity, which JSON does not have, and lone surrogates, which UTF-8 cannot encode.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def to_json(value: object, what: str, *, indent: int | None = None) -> str:
 
 
 def _unwritable(value: object, place: str) -> Iterator[tuple[str, object]]:
-    """Yield places and values that JSON, or UTF-8, cannot hold."""
+    """Yield the place and value of everything that JSON or UTF-8 cannot hold."""
     if isinstance(value, float) and not math.isfinite(value):
         yield place or "the value", value
     elif isinstance(value, str):

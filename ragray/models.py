@@ -22,7 +22,7 @@ from ragray.errors import MissingPackageError, ModelError, ModelNotFoundError, f
 
 @dataclass(frozen=True, slots=True)
 class PackagedModel:
-    """Weights inside a Python package: where they lie, what they are called on the hub, how to install them."""
+    """Weights inside a Python package: their path, their name on the hub, how to install them."""
 
     name: str
     hub_id: str
@@ -131,7 +131,7 @@ def _converted(model: PackagedModel, source: Path) -> Path:
 
 
 def _convert_gguf(source: Path, folder: Path) -> None:
-    """Dequantise to float32 and save; transformers refuses to save a model it remembers as quantised, so build it anew."""
+    """Dequantise to float32 and save. The model is built anew because transformers refuses to save one that it loaded as quantised."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -191,7 +191,7 @@ def load_tokenizer(folder: Path, **options: Any) -> Any:
 
 
 def weights_fingerprint(folder: Path) -> str:
-    """Hash what decides a model's output: its weights and its tokenizer (16 hex digits).
+    """Return a hash of the weights and the tokenizer of a model folder, 16 hexadecimal digits.
 
     Raises:
         ModelNotFoundError: the folder holds no safetensors; pickled weights are not read.

@@ -1,4 +1,4 @@
-"""Progress of long work. In: counts as they happen. Out: a bar on a terminal, a log line every few seconds elsewhere."""
+"""Progress of long work. In: counts of finished units. Out: a bar on a terminal, a log line every few seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Progress:
         return time.monotonic() - self._started
 
     def advance(self, units: int = 1, note: str = "") -> None:
-        """Report that so many further units are done."""
+        """Add to the number of finished units."""
         self.done += units
         if self._bar:
             self._bar.update(self._task, completed=self.done, description=f"{self.stage} {note}".rstrip())

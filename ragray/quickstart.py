@@ -83,7 +83,7 @@ def _stages(out: Path, config: Config, clock: _Clock) -> Measured:
 
 
 class _Clock:
-    """Seconds a stage, kept in a file, so that a second run shows what the first one took."""
+    """Seconds per stage, kept in a file, so that a second run shows what the first one took."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -1,4 +1,4 @@
-"""Texts checked. In: a text that someone wrote. Out: whether anything of it can be seen, and whether it can be encoded. Pure."""
+"""Checks of text. In: a text. Out: whether it has a visible character, and an error where UTF-8 cannot encode it. Pure."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ _FILLERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | {chr(
 
 
 def is_blank(text: str) -> bool:
-    """Say whether a text has no visible character; lone surrogates count as visible, so that they are found as what they are."""
+    """Return whether a text has no visible character. Lone surrogates count as visible: `require_utf8` reports them."""
     return all(char in _FILLERS or unicodedata.category(char) in _NEVER_SEEN for char in text)
 
 
 def require_text(text: str, what: str) -> None:
-    """Raise `InputError` where a text is blank or holds half a character (a lone surrogate)."""
+    """Raise `InputError` where a text is blank or holds a lone surrogate."""
     require_utf8(text, what)
     if is_blank(text):
         raise InputError(f"{what}: is blank (found {text[:60]!r}); write some words")
 
 
 def require_utf8(text: str, what: str) -> None:
-    """Raise `InputError` where a text holds half a character (a lone surrogate), as JSON and a terminal may give it."""
+    """Raise `InputError` where a text holds a lone surrogate, which JSON escapes and terminals can produce."""
     try:
         text.encode()
     except UnicodeEncodeError as err:

@@ -40,7 +40,7 @@ class Hit:
 
     ``score`` is what it was ranked by: inner product, BM25, fused or a reranker's logit, by the settings of retrieval; larger is
     better. ``dense`` is the inner product of the question's vector and the passage's, whatever found the passage; None where no
-    question encoder was at hand.
+    question encoder was loaded.
     """
 
     passage: Passage
@@ -50,12 +50,21 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A question with its accepted answers and the passages (or documents) that hold them."""
+    """A question with its accepted answers and the passages (or documents) that hold them.
+
+    ``place`` says for messages where it was read, such as ``train.jsonl:8``; two examples that differ in nothing else are equal.
+    """
 
     id: str
     question: str
     answers: tuple[str, ...]
     gold_ids: tuple[str, ...] = ()
+    place: str = field(default="", compare=False)
+
+    @property
+    def content(self) -> dict[str, str | tuple[str, ...]]:
+        """The example without its place: what a fingerprint is made of."""
+        return {"id": self.id, "question": self.question, "answers": self.answers, "gold_ids": self.gold_ids}
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ __all__ = ["app", "main"]
 
 
 def __getattr__(name: str) -> object:
-    """Give `app` when it is asked for: to import it takes longer than a process should be without `main`'s care."""
+    """Import `app` only when it is asked for. The import is slow, and `main` must handle signals before it."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from ragray.cli.commands import app

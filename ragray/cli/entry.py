@@ -1,4 +1,4 @@
-"""Where a command begins. In: the arguments of this process. Out: its end; Ctrl-C and SIGTERM are heard while it still imports."""
+"""The entry point. In: the arguments of this process. Out: its exit code; Ctrl-C and SIGTERM are handled while it still imports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ragray index ...`: plan, build, change and look after an index."""
+"""`ragray index ...`: plan, build, change and maintain an index."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def index_plan(
     recall: Annotated[float, typer.Option(help="Recall@10 against exact search.", min=0, max=1)] = 0.95,
     as_json: AsJson = False,
 ) -> None:
-    """Say which index fits a budget, what it costs, and why; reads and writes nothing."""
+    """Print which index fits a budget, what it costs, and why; reads and writes nothing."""
     from ragray.index.plan.choose import parse_budget, plan
 
     found = plan(parse_budget(rows, dim, memory=memory, p95=p95, recall=recall))
@@ -183,7 +183,7 @@ def index_verify(
     sample: Annotated[int, typer.Option(help="Passages to encode again and compare.", min=0)] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Check counts, checksums, ids, text, lexical part and vectors against each other; say what is wrong and how to mend it."""
+    """Check counts, checksums, ids, text, lexical part and vectors against each other; print every problem and how to mend it."""
     from ragray.embed.load import load_encoder
     from ragray.index.check.verify import verify_index
     from ragray.index.store.snapshot import read_snapshot

@@ -1,4 +1,4 @@
-"""The commands that measure: answers, retrieval, the predictions of any system."""
+"""The commands that evaluate: answers, retrieval, the predictions of any system."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def say(text: str) -> None:
 
 
 def took(report: Any) -> str:
-    """Say how long a stage took, or that there was nothing to do."""
+    """Return how long a stage took, or that there was nothing to do."""
     return " (nothing to do)" if report.reused else f", {report.seconds:.1f} s"
 
 
@@ -77,5 +77,5 @@ def excerpt(title: str, text: str, width: int = 90) -> str:
 
 
 def say_json(value: object) -> None:
-    """Print a value as JSON; a mapping of any kind counts as an object."""
+    """Print a value as JSON; any mapping becomes an object."""
     say(to_json(json.loads(json.dumps(value, default=dict)), "the result", indent=2))

@@ -185,7 +185,7 @@ def _system(config: Config, index: Path | None, run: Path | None) -> SystemUnder
 def _key(questions: Sequence[Example], system: SystemUnderTest) -> str:
     """Hash what decides the answers."""
     config = system.config
-    parts: list[Any] = [FORMAT, [asdict(question) for question in questions], config.generate.model_dump(mode="json")]
+    parts: list[Any] = [FORMAT, [question.content for question in questions], config.generate.model_dump(mode="json")]
     parts.append(system.run.name if system.run else _weights(config.generate.model))
     if system.index:
         parts.append(_weights(config.retrieve.rerank_model))

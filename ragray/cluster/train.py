@@ -8,7 +8,7 @@ import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -100,7 +100,12 @@ def train_rag(
         warn_of_cut_answers(questions, prompts, config.train.max_answer_tokens)
     schedule = Schedule(len(questions), config.train.num_workers, config.train)
     key = fingerprint(
-        [snapshot.source, list(map(asdict, questions)), weights_fingerprint(generator), *_decisive(config)]
+        [
+            snapshot.source,
+            [example.content for example in questions],
+            weights_fingerprint(generator),
+            *_decisive(config),
+        ]
     )
     with exclusive(out, kind="run"):
         if is_current(out, kind="run", fingerprint=key):

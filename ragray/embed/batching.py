@@ -1,4 +1,4 @@
-"""Batches of similar length. In: texts and a tokenizer. Out: padded tokens, a batch at a time, and the vectors back in order.
+"""Batches of similar length. In: texts and a tokenizer. Out: batches of padded tokens, and vectors in the order of the texts.
 
 N texts, B texts of a batch, T tokens, D dim.
 """
@@ -72,12 +72,12 @@ class BatchedEncoder(ABC):
 
 
 def load_text_tokenizer(folder: Path) -> Any:
-    """Load an encoder's tokenizer such that a control token that is spelled in a text, ``[SEP]``, is encoded as its characters."""
+    """Load an encoder's tokenizer. A control token that a text spells, such as ``[SEP]``, is encoded as its characters."""
     return load_tokenizer(folder, split_special_tokens=True)
 
 
 def pad(tokens: Sequence[Sequence[int]], pad_id: int) -> tuple[Tokens, Tokens]:
-    """Put token lists into one array, filled up at the right; return ids and attention mask, both (B, T)."""
+    """Pad token lists on the right; return ids and attention mask, both (B, T)."""
     width = max(1, max(map(len, tokens)))
     ids_BT = np.full((len(tokens), width), pad_id, dtype=np.int64)
     mask_BT = np.zeros((len(tokens), width), dtype=np.int64)

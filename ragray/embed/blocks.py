@@ -1,7 +1,7 @@
-"""Embeddings on disk. In: a corpus, blocks of vectors. Out: one Parquet file a block, and a plan that says which are missing.
+"""Embeddings on disk. In: a corpus, blocks of vectors. Out: one Parquet file per block, and a plan that says which are missing.
 
-A block's file holds its rows of the corpus in order, without those that were refused; which these are, and why, stands in the
-file's own metadata, so that a block is whole when its rows and its refused ones are as many as were planned.
+A block's file holds its rows of the corpus in order, without the refused ones. The file's metadata lists the refused rows with the
+reasons. A block is whole when its rows and its refused rows together are as many as were planned.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class BlockLayout:
 def plan_blocks(shards: Sequence[tuple[Path, int]], block_rows: int, key: str = "plan") -> list[Block]:
     """Cut corpus shards (path, rows) into blocks, in corpus order; the names sort in that order too.
 
-    ``key`` is part of the names: a writer of an earlier plan that is still alive then writes files that nobody reads.
+    ``key`` is part of the names. A process that still works on an earlier plan then writes files that nobody reads.
     """
     return [
         Block(str(path), start, min(start + block_rows, rows), f"block-{number:05}-{start:09}-{key}.parquet")
@@ -83,12 +83,12 @@ def plan_blocks(shards: Sequence[tuple[Path, int]], block_rows: int, key: str = 
 
 
 def missing_blocks(folder: Path, blocks: Sequence[Block], *, full: bool = False) -> list[Block]:
-    """Return the blocks whose file is not there or not whole; with ``full`` the files are read, else only their footers."""
+    """Return the blocks whose file is missing or incomplete; with ``full`` whole files are read, else only their footers."""
     return [block for block in blocks if not is_whole(folder, block, full=full)]
 
 
 def is_whole(folder: Path, block: Block, *, full: bool = False) -> bool:
-    """Say whether the block's file is there and accounts for every row that was planned; with ``full``, read it all."""
+    """Return whether the block's file exists and accounts for every planned row; with ``full`` the whole file is read."""
     path = folder / BLOCK_FOLDER / block.name
     try:
         if not path.is_file() or read_layout(path).num_planned != block.num_rows:
@@ -161,7 +161,7 @@ def write_block(
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
-    """A finished embeddings folder, opened and verified; ``num_rows`` are its vectors, the quarantined not among them."""
+    """A finished embeddings folder, opened and verified; ``num_rows`` counts its vectors, without quarantined passages."""
 
     folder: Path
     manifest: Manifest
@@ -199,7 +199,7 @@ class Embeddings:
 
     @property
     def content(self) -> str:
-        """Fingerprint of the vectors themselves; the manifest's is of what they were to be made from, refused passages included."""
+        """Fingerprint of the vectors themselves. The manifest's fingerprint is of their input, refused passages included."""
         return fingerprint([[entry.path, entry.checksum] for entry in self.manifest.files])
 
     @property

@@ -24,7 +24,7 @@ MIXED_ADVICE = "use one encoder for both, or embed and index again with the othe
 
 @dataclass(frozen=True, slots=True)
 class EncoderFingerprint:
-    """Everything that decides the vector of a passage. Equal fingerprints: vectors may be compared and mixed."""
+    """Everything that decides the vector of a passage. Vectors with equal fingerprints may be compared and mixed."""
 
     model: str
     weights: str
@@ -62,7 +62,7 @@ class Encoder(Protocol):
 class HashEncoder:
     """A fake encoder: a bag of words under feature hashing (Weinberger et al. 2009, arXiv:0902.2206), scaled to length one.
 
-    Deterministic, without weights, and texts that share words are near each other: enough to test everything around it.
+    It is deterministic and needs no weights. Texts that share words have near vectors, which is enough to test all other parts.
     """
 
     def __init__(self, dim: int = 64) -> None:
@@ -105,7 +105,7 @@ def hash_encoder(config: EncoderConfig) -> HashEncoder:
 
 
 def encoder_fingerprint(config: EncoderConfig, folder: Path | None = None) -> EncoderFingerprint:
-    """Say what decides the vectors of a configured encoder, without loading its weights (``folder``: where they lie, if known).
+    """Return the fingerprint of a configured encoder without loading its weights (``folder``: that of the weights, if known).
 
     Raises:
         ModelNotFoundError: the name resolves to nothing, or the folder holds no safetensors.
@@ -130,6 +130,6 @@ C = TypeVar("C", bound=EncoderConfig)
 
 
 def absolute_model(config: C) -> C:
-    """Name a model's local folder absolutely: actors, and those who read the name later, work in other folders."""
+    """Replace the path of a model's local folder by its absolute path, because workers and later readers run in other folders."""
     folder = Path(config.model).expanduser()
     return config.model_copy(update={"model": str(folder.resolve())}) if folder.is_dir() else config

@@ -1,4 +1,4 @@
-"""Texts that no encoder survives. In: an encoder and texts. Out: the vectors of those it can encode, and why it refused the others.
+"""Isolating failures. In: an encoder and texts. Out: the vectors of the texts that it can encode, and the error of every other text.
 
 N texts, D dim.
 """
@@ -21,12 +21,12 @@ NOT_FINITE = "its vector is not finite in float16"
 
 
 class SpoiltEncoderError(Exception):
-    """An encoder that worked does so no more, not even for a plain text (a failed CUDA assertion, for instance)."""
+    """The encoder worked before and now fails on any text, for instance after a failed CUDA assertion."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sifted:
-    """What became of N texts: ``vectors_ND`` of the rows in ``kept``, in order, and a reason for every other row."""
+    """The result for N texts: ``vectors_ND`` of the rows in ``kept``, in order, and a reason for every other row."""
 
     kept: list[int]
     vectors_ND: Vectors
@@ -41,9 +41,9 @@ def sift(
     one_by_one: bool = False,
     on_try: Callable[[int], None] = lambda row: None,
 ) -> Sifted:
-    """Encode all texts but the poisonous ones, which are found by halving; rows in ``known`` are not even tried.
+    """Encode all texts except those that fail, which are found by bisection; rows in ``known`` are not tried.
 
-    With ``one_by_one`` every text is encoded alone and ``on_try`` told its row before.
+    With ``one_by_one`` every text is encoded alone, and ``on_try`` is called with its row before.
 
     Raises:
         SpoiltEncoderError: the encoder broke over one of them.
@@ -76,7 +76,7 @@ def sift(
 
 
 def require_sound(encoder: Encoder) -> None:
-    """Raise `SpoiltEncoderError` unless a plain text can be encoded: then it is the text before that was at fault."""
+    """Raise `SpoiltEncoderError` where a plain text cannot be encoded; otherwise the text that failed before was at fault."""
     try:
         encoder.encode([PLAIN_TEXT])
     except Exception as err:
@@ -84,7 +84,7 @@ def require_sound(encoder: Encoder) -> None:
 
 
 def probe(encoder: Encoder, config: EncoderConfig) -> None:
-    """Encode a plain text, and one as long as the encoder reads, before any passage can be blamed for what goes wrong.
+    """Encode a plain text and one of maximum length, so that a faulty encoder is not taken for a faulty passage.
 
     Raises:
         ConfigError: one of the two cannot be encoded, or not in float16.
@@ -106,6 +106,6 @@ def probe(encoder: Encoder, config: EncoderConfig) -> None:
 
 
 def describe(err: BaseException) -> str:
-    """Name an error of foreign code in one line."""
+    """Describe an error of a library in one line."""
     line = next(iter(str(err).strip().splitlines()), "")
     return f"{type(err).__name__}: {line}"[:REASON_CHARS].rstrip(": ")

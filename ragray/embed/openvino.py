@@ -1,6 +1,6 @@
-"""Encoder on OpenVINO. In: texts. Out: the vectors of the torch model, computed by OpenVINO on the CPU.
+"""Encoder on OpenVINO. In: texts. Out: vectors of the torch model, computed by OpenVINO on the CPU.
 
-The model is converted once and kept in ragray's cache; the file's name says what it was made from.
+The model is converted once and kept in ragray's cache; the name of the file is the fingerprint of its source.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class OpenVinoEncoder(BatchedEncoder):
 
 
 def _import_openvino() -> Any:
-    """Import OpenVINO without its telemetry, which reports every import over the network unless the user has opted out."""
+    """Import OpenVINO without its telemetry, which sends a report at every import unless the user has opted out."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # OpenVINO then takes its own stub
     try:
         return importlib.import_module("openvino")
@@ -72,7 +72,7 @@ def _import_openvino() -> Any:
 
 
 def _converted(folder: Path, identity: EncoderFingerprint) -> Path:
-    """Return the converted model; of actors that start together one converts and the others wait."""
+    """Return the converted model. Of processes that start together, one converts and the others wait."""
     version = _import_openvino().__version__
     target = cache_dir() / "openvino" / fingerprint([identity.weights, identity.pooling, identity.normalize, version])
     if not target.is_dir():
@@ -84,7 +84,7 @@ def _converted(folder: Path, identity: EncoderFingerprint) -> Path:
 
 
 def _convert(folder: Path, identity: EncoderFingerprint, target: Path) -> None:
-    """Trace the torch module with an example of two texts, one of them padded, and save it in float32, its shapes left open."""
+    """Trace the torch module with two texts, one of them padded, and save it in float32 with dynamic shapes."""
     import torch
 
     from ragray.embed.transformer import load_module

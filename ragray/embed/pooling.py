@@ -1,4 +1,4 @@
-"""A model's pooling. In: a folder, maybe one that sentence-transformers wrote. Out: `mean` or `cls`, or what ragray does not compute."""
+"""A model's pooling. In: a model folder. Out: `mean` or `cls`, or an error where sentence-transformers recorded something else."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from ragray.models import load_weights, resolve_model
 
 
 class PooledEncoder(nn.Module):
-    """A `transformers` encoder with its pooling: tokens in, one vector a text out."""
+    """A `transformers` encoder with its pooling: tokens in, one vector per text out."""
 
     def __init__(self, model: nn.Module, *, pooling: str, normalize: bool) -> None:
         super().__init__()
@@ -74,8 +74,8 @@ class TransformerEncoder(BatchedEncoder):
     ) -> TransformerEncoder:
         """Load the model that a configuration names; ``threads`` other than 0 sets those of torch in this process.
 
-        With ``weights`` and ``fingerprint`` it is a fine-tuned question encoder: other weights, but the vectors live in the
-        space of the passage encoder with that fingerprint.
+        With ``weights`` and ``fingerprint`` it is a fine-tuned question encoder: its weights differ, and its vectors are
+        compared with those of the passage encoder that has the fingerprint.
 
         Raises:
             ModelNotFoundError: the name resolves to nothing, or the folder holds no safetensors.
@@ -90,7 +90,7 @@ class TransformerEncoder(BatchedEncoder):
 
     @property
     def device(self) -> torch.device:
-        """Where the module lies."""
+        """The device of the module."""
         return next(self.module.parameters()).device
 
     def question_tensors(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:

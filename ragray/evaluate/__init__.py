@@ -1,1 +1,1 @@
-"""Answers to figures. Plain Python; `ragray.cluster.evaluate` answers the questions on Ray Data."""
+"""Scores of answers and of retrieval. Plain Python; `ragray.stages.evaluate` answers the questions."""

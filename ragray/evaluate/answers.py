@@ -1,7 +1,7 @@
 """Answers scored against references. In: predicted and accepted texts. Out: exact match and token F1 as SQuAD 1.1 defines them.
 
-Rajpurkar et al. 2016, arXiv:1606.05250, section 6.1: punctuation, articles, case and extra white space do not count, and a
-prediction gets the best score over all references.
+Rajpurkar et al. 2016, arXiv:1606.05250, section 6.1: punctuation, articles, case and extra white space are ignored, and
+the score of a prediction is the best over all references.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def token_f1(prediction: str, reference: str) -> float:
 
 
 def contains(prediction: str, reference: str) -> float:
-    """Return 1.0 where the reference stands somewhere in the prediction, whole words only, after `normalize`."""
+    """Return 1.0 where the prediction contains the reference, whole words only, after `normalize`."""
     return float(f" {normalize(reference)} " in f" {normalize(prediction)} ")
 
 
@@ -45,8 +45,8 @@ def contains(prediction: str, reference: str) -> float:
 class AnswerScores:
     """Means over all examples, in percent, and the counts behind them.
 
-    ``accuracy`` is the share of predictions that contain an accepted answer (Mallen et al. 2023, arXiv:2212.10511), which a
-    correct but wordy answer passes.
+    ``accuracy`` is the share of predictions that contain an accepted answer (Mallen et al. 2023, arXiv:2212.10511): a
+    correct answer in a long sentence counts.
     """
 
     exact_match: float

@@ -1,4 +1,4 @@
-"""Retrieval scored against what is relevant. In: ranked hits or ids. Out: recall at k, mean reciprocal rank, nDCG. Pure."""
+"""Ranking metrics. In: ranked hits or ids, and the relevant ones. Out: recall at k, mean reciprocal rank, nDCG. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ragray.types import Hit
 
 @dataclass(frozen=True, slots=True)
 class RankingScores:
-    """Means over the questions that have gold ids, in percent: ``recall[k]`` a gold passage is among the first k; ``mrr``.
+    """Means over the questions that have gold ids, in percent: ``recall[k]`` (a gold passage is among the first k) and ``mrr``.
 
     Both are None where no question has gold ids. A gold id that the index does not hold can never be found.
     """
@@ -44,7 +44,7 @@ def ranking_scores(
 def ndcg(ranked: Sequence[str], relevance: Mapping[str, int], k: int) -> float:
     """Return the normalised discounted cumulative gain of the first k ids, 0 to 1, as trec_eval has it.
 
-    The gain is the relevance itself, divided by log2(rank + 1); ids that are not judged, or below 1, gain nothing.
+    The gain is the relevance, divided by log2(rank + 1). Ids that are not judged, or judged below 1, have gain 0.
     """
     gains = [max(relevance.get(name, 0), 0) for name in ranked[:k]]
     best = sorted((gain for gain in relevance.values() if gain > 0), reverse=True)[:k]
@@ -56,7 +56,7 @@ def _discounted(gains: Sequence[int]) -> float:
 
 
 def recall(ranked: Sequence[str], relevance: Mapping[str, int], k: int) -> float:
-    """Return which share of the relevant ids is among the first k, 0 to 1."""
+    """Return the share of the relevant ids that is among the first k, 0 to 1."""
     relevant = {name for name, gain in relevance.items() if gain > 0}
     return len(relevant.intersection(ranked[:k])) / len(relevant) if relevant else 0.0
 

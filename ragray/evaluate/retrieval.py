@@ -1,4 +1,4 @@
-"""Retrieval measured. In: an index, queries, judgements of relevance (as BEIR and TREC have them). Out: nDCG, recall, MRR."""
+"""Retrieval evaluation. In: an index, queries, relevance judgements in the formats of BEIR or TREC. Out: nDCG, recall, MRR."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class RetrievalReport:
     snapshot: str
 
     def to_json(self) -> dict[str, float | int | str]:
-        """Return the report under the names that the field uses."""
+        """Return the report with the usual names of the metrics, such as ``ndcg@10``."""
         return {
             "ndcg@10": self.ndcg_at_10,
             **{f"recall@{k}": value for k, value in self.recall_at.items()},
@@ -75,7 +75,7 @@ def evaluate_retrieval(
     """Search an index for every judged query as ``config.retrieve`` says, and score what is found.
 
     Documents are judged by document id or, where no judgement names a document, by passage id. A document that was split
-    counts once, at the rank of its best passage; passages are searched until 100 documents are there.
+    counts once, at the rank of its best passage; the search continues until it has 100 documents.
 
     Raises:
         InputError: a file cannot be read (the message names line and field), or no query has a relevant document.
@@ -132,7 +132,7 @@ def _rankings(retriever: LocalRetriever, texts: Mapping[str, str], relevant: Qre
 
 
 def _names_any(found: Mapping[str, Sequence[tuple[str, str]]], relevant: Qrels, column: int) -> bool:
-    """Say whether a judgement names a document (column 0) or a passage (column 1) that its query found."""
+    """Return whether any judgement names a document (column 0) or passage (column 1) that its query found."""
     return any(pair[column] in relevant[name] for name, ids in found.items() for pair in ids)
 
 
@@ -198,7 +198,7 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield where every line stands that is not empty, and the line."""
+    """Yield the place (file:line) and the text of every line that is not empty."""
     try:
         with path.open(encoding="utf-8-sig", newline="\n") as file:
             for number, line in enumerate(file, start=1):

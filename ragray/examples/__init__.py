@@ -1,4 +1,4 @@
-"""Examples as people have them, and predictions: files, tables and Python objects -> checked objects."""
+"""Examples and predictions in the formats that people have: files, tables and Python objects -> checked objects."""
 
 from ragray.examples.predictions import read_predictions
 from ragray.examples.read import read_examples, read_references

@@ -1,4 +1,4 @@
-"""The fields of an example. In: the names that a record has. Out: which hold question, answers and ids, or what is missing. Pure."""
+"""The fields of an example. In: the field names of a record. Out: which ones hold question, answers and ids, or what is missing. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OF_KILT = frozenset(("input", "output"))
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What a field is to an example: the names it is known by, the first one first, and the name that the user gave it."""
+    """One role of a field, such as the question: the field names it is known by, and the one that the user configured."""
 
     known: tuple[str, ...]
     setting: str
@@ -39,7 +39,7 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """The four fields of an example."""
+    """The four roles: id, question, answers, gold ids."""
 
     id: Role
     question: Role
@@ -67,7 +67,7 @@ class Roles:
         return self.id, self.question, self.answers, self.gold
 
     def are_in(self, columns: Iterable[str]) -> bool:
-        """Say whether a table has question and answers under one of their names."""
+        """Return whether a table has question and answers under one of their names."""
         names = set(columns)
         return all(names & set((role.mapped,) if role.mapped else role.known) for role in (self.question, self.answers))
 
@@ -81,7 +81,7 @@ def _holds_answers(output: object) -> bool:
 
 
 def missing(role: Role, fields: Iterable[str], roles: Roles) -> str:
-    """Say that a field is not there, which ones are, and how to name one of them."""
+    """Return the message for a missing field: which fields there are, and how to configure one of them."""
     names = [storable(str(name)) for name in fields]
     if role.mapped:
         near = difflib.get_close_matches(role.mapped, names, n=1)
@@ -94,7 +94,7 @@ def missing(role: Role, fields: Iterable[str], roles: Roles) -> str:
 
 
 def _nearest(role: Role, names: Iterable[str]) -> list[str]:
-    """Return the name that is most like one that is known: as a word of it, else letter by letter."""
+    """Return the field name most similar to a known one: one that contains it as a word, else the nearest by letters."""
     folded = {name.strip().casefold(): name for name in names}
     for known in role.known:
         if words := [name for name in folded if known in name]:
@@ -111,7 +111,7 @@ def _listed(names: list[str]) -> str:
 
 
 def require_columns(label: str, columns: Sequence[str], roles: Roles) -> None:
-    """Raise `InputError` where a table has two columns of a name that may matter, or all of them in one, split by another character."""
+    """Raise `InputError` where a table repeats a column name that may matter, or has one column because its delimiter differs."""
     if len(columns) == 1 and (marks := [mark for mark in ";\t|," if mark in columns[0]]):
         raise InputError(
             f"{label}: has one column, '{columns[0]}'; it seems to be split by {marks[0]!r}: "

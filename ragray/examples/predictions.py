@@ -1,4 +1,4 @@
-"""Predictions read. In: one JSON object of id to text, or JSON lines of id and prediction. Out: texts by id, each checked."""
+"""Reading predictions. In: a JSON object of id to text, or JSON lines with id and prediction. Out: checked texts by id."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PREDICTION = "prediction"
 
 
 def read_predictions(path: Path) -> dict[str, str]:
-    """Read predictions: one JSON object of id to text, or lines of ``{"id", "prediction"}``, told apart by what they hold.
+    """Read predictions: one JSON object of id to text, or lines of ``{"id", "prediction"}``; the content decides which.
 
     Raises:
         InputError: the file is neither, an id stands twice, or a prediction is no text; the message names the id or the line.
@@ -40,7 +40,7 @@ def read_predictions(path: Path) -> dict[str, str]:
 
 
 def _holds_lines(source: Source, path: Path) -> bool:
-    """Say whether the first line that is not empty is a record with a prediction."""
+    """Return whether the first line that is not empty is a record with a prediction."""
     try:
         with decompressed(source) as stream:
             line = next((line for line in stream if line.strip()), b"")
@@ -83,7 +83,7 @@ def _of_object(path: Path) -> Iterator[tuple[str, str, object]]:
 
 
 class _Pairs(list[tuple[str, object]]):
-    """The keys and values of an object, doubled keys too."""
+    """The keys and values of a JSON object, repeated keys included."""
 
 
 def _no_constant(name: str) -> object:

@@ -1,7 +1,7 @@
-"""Examples read. In: a file, folder, glob, URI or Python object, and the names of its fields. Out: checked `Example`s, all or an error.
+"""Reading examples. In: a file, folder, glob, URI or Python object, and field names. Out: checked `Example`s, all of them or an error.
 
-Of a broken record the rest of a corpus does not suffer; a training set that loses records without a word is wrong. So one record
-that is wrong is an error here. It names the first, with file, line (row of a table) and field, and counts the others.
+A training set must not lose records silently, so one faulty record is an error here, other than in a corpus. The error names the
+first faulty record with file, line (or row of a table) and field, and counts the others.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SUSPECT = {
     ): "control characters, which some tokenizers drop; they are kept",
     re.compile(r"\A\s*\[\s*(['\"]).*\1\s*\]\s*\Z", re.DOTALL): "a list written as a text, which is taken as it stands",
 }
-"""Texts that are kept and told. White space is none of these control characters; NUL is refused."""
+"""Texts that are kept with a warning. White space is none of these control characters; NUL is refused."""
 
 logger = logging.getLogger("ragray")
 
@@ -33,12 +33,12 @@ logger = logging.getLogger("ragray")
 def read_examples(source: ExampleSource, settings: ExamplesConfig | None = None) -> list[Example]:
     """Read the examples to train on or to evaluate.
 
-    Records without ids are numbered from "0" on. Answers without any visible character are left out, examples without another
-    answer too; one warning counts them. NUL is refused; other control characters, and lists that a text spells, are kept and counted.
+    Records without ids are numbered from "0". Blank answers are left out, and examples that have no other answer; one warning
+    counts them. NUL is refused. Other control characters, and lists written as text, are kept, with a warning that counts them.
 
     Raises:
-        InputError: a record is wrong (the message names place and field), ids are doubled or stand in some records alone, or no
-            example has an answer.
+        InputError: a record is faulty (the message names place and field), an id is repeated or only some records have one, or
+            no example has an answer.
     """
     kept = _without_blank(_read(source, settings or ExamplesConfig(), scoring=False))
     _tell(kept)
@@ -58,7 +58,7 @@ def read_references(source: ExampleSource, settings: ExamplesConfig | None = Non
 
 @dataclass(slots=True)
 class _Wrong:
-    """The first record that is wrong, and how many are."""
+    """The first faulty record, and the number of faulty records."""
 
     message: str = ""
     number: int = 0
@@ -125,7 +125,7 @@ def _complete(found: list[Placed], roles: Roles) -> list[Placed]:
 
 
 def _tell(read: Sequence[Placed]) -> None:
-    """Warn of what is kept and may not be meant, once for each kind."""
+    """Warn of suspect texts that are kept, once per kind."""
     for pattern, what in SUSPECT.items():
         texts = ((placed, (placed.example.question, *placed.example.answers)) for placed in read)
         held = [(p.place, found[0]) for p, all_of in texts if (found := list(filter(pattern.search, all_of)))]

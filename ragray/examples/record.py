@@ -1,4 +1,4 @@
-"""One record checked. In: its fields, as its source holds them. Out: an `Example` with its place; errors name place and field. Pure."""
+"""Checking one record. In: its fields, as its source holds them. Out: an `Example` with its place; errors name place and field. Pure."""
 
 from __future__ import annotations
 
@@ -18,15 +18,19 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """An example, where it stands, and the fields of its record; its id is empty where the record has none."""
+    """An example and the fields of its record; its id is empty where the record has none."""
 
-    place: str
     example: Example
     fields: tuple[str, ...]
 
+    @property
+    def place(self) -> str:
+        """Where the record stands."""
+        return self.example.place
+
 
 def to_example(raw: RawExample, roles: Roles, *, scoring: bool) -> Placed:
-    """Check a record; for ``scoring`` it needs no question, and an answer that is not there is an error, not a blank one.
+    """Check a record. For ``scoring`` it needs no question, and a missing answer is an error instead of a blank answer.
 
     Raises:
         InputError: names place and field, and what was expected.
@@ -37,19 +41,19 @@ def to_example(raw: RawExample, roles: Roles, *, scoring: bool) -> Placed:
     answers = _value(raw, roles, roles.answers, lambda value, where: _answers(value, where, raw.in_cells, scoring))
     gold = roles.gold.names_in(raw.fields)
     return Placed(
-        raw.place,
         Example(
             _identity(raw, roles.id),
             question,
             answers,
             _value(raw, roles, roles.gold, lambda value, where: _gold_ids(value, where, raw.in_cells)) if gold else (),
+            raw.place,
         ),
         tuple(raw.fields),
     )
 
 
 def _value(raw: RawExample, roles: Roles, role: Role, parse: Callable[[object, str], Value]) -> Value:
-    """Return the value of a field; known under two names it must be the same under both."""
+    """Return the value of a role; a record with two fields for it must hold the same value in both."""
     names = role.names_in(raw.fields)
     if not names:
         raise InputError(f"{raw.place}: {missing(role, raw.fields, roles)}")
@@ -98,6 +102,6 @@ def _gold_ids(value: object, where: str, in_cells: bool) -> tuple[str, ...]:
 
 
 def _identity(raw: RawExample, role: Role) -> str:
-    """Return the id, by the first name that has one."""
+    """Return the id from the first of its fields that is not empty."""
     names = (name for name in role.names_in(raw.fields) if not _is_missing(raw, name))
     return next((id_of(raw.fields[name], f"{raw.place}: field '{name}'") for name in names), "")

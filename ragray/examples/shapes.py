@@ -1,4 +1,4 @@
-"""The shapes of a field. In: a value as a file or Python holds it. Out: accepted answers, an id, gold ids, all as text. Pure."""
+"""Values of a field in all their formats. In: a value from a file or from Python. Out: accepted answers, an id, gold ids, as text. Pure."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LISTED_TEXT = re.compile(r"[\[{]\s*['\"]|\[\s*\]")
 def answers_of(value: object, where: str) -> tuple[str, ...]:
     """Return the accepted answers: of a text, a number, an object, or a list of them.
 
-    An object of SQuAD without a text means that there is no answer, which SQuAD scores as the empty text.
+    A SQuAD object without text means that there is no answer, which SQuAD scores as the empty text.
 
     Raises:
         InputError: it is something else; ``where`` is how the message begins.
@@ -52,7 +52,7 @@ def _answers(value: object, where: str) -> list[str]:
 
 
 def id_of(value: object, where: str) -> str:
-    """Return an id as text, a whole number without decimals: 7, 7.0 and "7" are one id.
+    """Return an id as text; 7, 7.0 and "7" are the same id.
 
     Raises:
         InputError: it is no scalar, no finite number, true or false, or blank.
@@ -69,7 +69,7 @@ def id_of(value: object, where: str) -> str:
 
 
 def gold_ids_of(value: object, where: str) -> tuple[str, ...]:
-    """Return the ids of one id or a list of ids; of null or an empty text none."""
+    """Return gold ids from one id or a list of ids; null and the empty text give none."""
     if value is None or value == "":
         return ()
     if not isinstance(value, list | tuple):
@@ -78,14 +78,14 @@ def gold_ids_of(value: object, where: str) -> tuple[str, ...]:
 
 
 def question_of(value: object, where: str) -> str:
-    """Return a question's text; that it is not blank is checked where one is needed."""
+    """Return a question's text; callers that need a question check that it is not blank."""
     if not isinstance(value, str):
         raise InputError(f"{where} must be a text (found {_found(value)})")
     return checked(value, where)
 
 
 def checked(text: str, where: str) -> str:
-    """Return a text that can be encoded and holds no NUL, which ends a text in some tokenizers and databases."""
+    """Return the text if UTF-8 can encode it and it holds no NUL, which ends a text in some tokenizers and databases."""
     if not text.isascii():
         require_utf8(text, where)
     if "\0" in text:
@@ -110,10 +110,10 @@ def _found(value: object) -> str:
 
 
 def unfold(cell: str, where: str) -> object:
-    """Return what a cell of a table holds: a list or an object of answers as JSON or Python writes it, else its text.
+    """Return the value of a table cell: a list or object where it holds one as JSON or Python writes it, else its text.
 
     Raises:
-        InputError: it begins and ends as a list of texts, but is none, as where NumPy printed it.
+        InputError: it begins and ends like a list of texts but is not one, for instance because NumPy printed it.
     """
     text = cell.strip()
     if (text[:1], text[-1:]) not in (("[", "]"), ("{", "}")):
@@ -133,7 +133,7 @@ def unfold(cell: str, where: str) -> object:
 
 
 def _python(text: str) -> object:
-    """Return the literal that a text is in Python, None where it is none or joins texts that stand side by side."""
+    """Return the Python literal that a text spells, None where it spells none or relies on joining adjacent strings."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a backslash in a text may be no escape

@@ -38,10 +38,9 @@ logger = logging.getLogger("ragray")
 
 @dataclass(frozen=True, slots=True)
 class RawExample:
-    """A record: where it stands, its fields, or why it is none.
+    """A record: its place and its fields, or why it could not be read.
 
-    ``in_cells`` says that a field is a cell, as in CSV and in a DataFrame: a list stands there as text, and what is missing is
-    empty.
+    ``in_cells``: the fields are table cells, as in CSV or a DataFrame, where lists are written as text and missing values are empty.
     """
 
     place: str
@@ -54,7 +53,7 @@ def raw_examples(source: ExampleSource, roles: Roles) -> Iterator[RawExample]:
     """Yield every record of a source.
 
     Raises:
-        InputError: nothing is there, it holds no records, or it is damaged so far that the rest cannot be read.
+        InputError: nothing is there, it holds no records, or damage makes the rest unreadable.
     """
     if isinstance(source, str | os.PathLike):
         yield from _of_files(os.fspath(source), roles)
@@ -99,7 +98,7 @@ def _of_objects(objects: Iterable[object], roles: Roles) -> Iterator[RawExample]
 
 
 def _plain(value: object) -> object:
-    """Turn arrays and scalars of NumPy, wherever they stand, into lists and scalars of Python."""
+    """Turn NumPy arrays and scalars, at any depth, into Python lists and scalars."""
     if isinstance(value, Mapping):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -137,7 +136,7 @@ def _of_files(given: str, roles: Roles) -> Iterator[RawExample]:
 
 
 def _require_one_split(given: str) -> None:
-    """Raise where a folder is a `datasets.DatasetDict`: training on its test split too would show in no figure."""
+    """Raise where a folder is a `datasets.DatasetDict`: training on its test split as well would go unnoticed."""
     base = given.rstrip("/") if is_uri(given) else str(local_path(given).absolute())
     description = Source(f"{base}/{SPLITS_FILE}", SPLITS_FILE)
     if "::" in given or "*" in given or Source(base, "").suffix or not description.exists():
@@ -159,7 +158,7 @@ def _of_file(source: Source, roles: Roles) -> Iterator[RawExample]:
         require_columns(source.label, names, roles)
 
     def wanted(column: pa.Field) -> bool:
-        """Other nested columns may be large; they are read where a field is missing, for the message that lists what is there."""
+        """Return whether a column must be read. Other nested columns may be large; they are read only to list the fields in an error."""
         return column.name in roles.names() or not pa.types.is_nested(column.type) or not roles.are_in(columns)
 
     if source.format == ".parquet":
@@ -181,7 +180,7 @@ def _of_file(source: Source, roles: Roles) -> Iterator[RawExample]:
 
 
 def _holds_lines(source: Source) -> bool:
-    """Say whether a .json file is JSON lines, as `datasets` writes them under that name: whether its first line is a record."""
+    """Return whether a .json file holds JSON lines, as `datasets` writes them: whether its first line is a record."""
     with decompressed(source) as stream:
         line = stream.readline(line_limit(MAX_CHARS)).removeprefix(b"\xef\xbb\xbf")
     try:
@@ -204,7 +203,7 @@ def _of_tree(source: Source) -> Iterator[RawExample]:
 
 
 def _questions(article: Row, place: str) -> Iterator[RawExample]:
-    """Yield the questions of an article; of one that is impossible the answer is the empty text, as SQuAD scores it."""
+    """Yield the questions of an article; an impossible question has the empty text as its answer, as SQuAD scores it."""
     for at, paragraph in _objects(article.fields, PARAGRAPHS, place):
         for where, question in _objects(paragraph, QUESTIONS, at):
             fields = question
@@ -214,7 +213,7 @@ def _questions(article: Row, place: str) -> Iterator[RawExample]:
 
 
 def _objects(parent: Mapping[str, object], name: str, place: str) -> Iterator[tuple[str, Mapping[str, object]]]:
-    """Yield the objects of a list of SQuAD, each with its place."""
+    """Yield the objects of a SQuAD list, each with its place."""
     children = parent.get(name)
     if not isinstance(children, Sequence) or not all(isinstance(child, dict) for child in children):
         raise InputError(f"{place}: field '{name}' must be a list of objects, as in SQuAD; mend the file")

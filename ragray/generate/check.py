@@ -13,12 +13,12 @@ logger = logging.getLogger("ragray")
 
 
 def check_questions(examples: Sequence[Example], prompts: PromptEncoder) -> None:
-    """Raise `InputError` where a question is too long for the generator; it names the first by its id, and their number."""
+    """Raise `InputError` where a question is too long for the generator; it names the first, and their number."""
     refused = [(example, err) for example in examples if (err := _refusal(example.question, prompts))]
     if refused:
         example, err = refused[0]
         more = f" ({len(refused)} of {len(examples)} examples are refused so)" if len(refused) > 1 else ""
-        raise InputError(f"example '{example.id}': {err}{more}") from err
+        raise InputError(f"{_name(example)}: {err}{more}") from err
 
 
 def _refusal(question: str, prompts: PromptEncoder) -> InputError | None:
@@ -29,6 +29,10 @@ def _refusal(question: str, prompts: PromptEncoder) -> InputError | None:
     return None
 
 
+def _name(example: Example) -> str:
+    return example.place or f"example '{example.id}'"
+
+
 def warn_of_cut_answers(examples: Sequence[Example], prompts: PromptEncoder, max_answer_tokens: int) -> int:
     """Count the answers, the first accepted one of each example, that training would cut; say so in the log, once."""
     lengths = [prompts.answer_length(example.answers[0]) for example in examples]
@@ -36,11 +40,11 @@ def warn_of_cut_answers(examples: Sequence[Example], prompts: PromptEncoder, max
     if cut:
         logger.warning(
             "train: %d of %d answers are longer than train.max_answer_tokens=%d (the longest has %d tokens; the first is that of "
-            "example '%s'): they are cut, and teach how an answer begins but not where it ends; raise train.max_answer_tokens",
+            "%s): they are cut, and teach how an answer begins but not where it ends; raise train.max_answer_tokens",
             len(cut),
             len(examples),
             max_answer_tokens,
             max(lengths),
-            examples[cut[0]].id,
+            _name(examples[cut[0]]),
         )
     return len(cut)

@@ -17,8 +17,11 @@ PROMPTS = PromptEncoder(
 
 def test_the_first_question_that_is_too_long_is_named_and_all_are_counted() -> None:
     examples = [Example("a", "who?", ("x",)), Example("b", "w" * 99, ("x",)), Example("c", "w" * 99, ("x",))]
-    with pytest.raises(InputError, match=r"example 'b': .*too long.*generate\.max_prompt_tokens.*2 of 3"):
+    with pytest.raises(InputError, match=r"^example 'b': .*too long.*generate\.max_prompt_tokens.*2 of 3"):
         check_questions(examples, PROMPTS)
+    placed = [Example("b", "w" * 99, ("x",), place="train.jsonl:8")]
+    with pytest.raises(InputError, match=r"^train.jsonl:8: .*too long"):
+        check_questions(placed, PROMPTS)
     check_questions(examples[:1], PROMPTS)
 
 
