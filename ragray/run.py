@@ -1,15 +1,16 @@
-"""A finished training run. In: its folder. Out: where its weights lie, and with what prompt and index they were trained."""
+"""A finished training run. In: its folder. Out: where its weights lie, and with what prompt, retrieval and index they were trained."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, field_validator
 
 from ragray.artifact.manifest import open_artifact
-from ragray.config import Config, GenerateConfig
+from ragray.config import Config, GenerateConfig, RetrieveConfig, with_present_names
 from ragray.embed.encoder import EncoderFingerprint
 from ragray.errors import CorruptArtifactError, first_line
 
@@ -20,8 +21,14 @@ ENCODER_FOLDER = "question_encoder"
 
 logger = logging.getLogger("ragray")
 
-OF_THE_RUN = ("model", "instruction", "marginalize", "temperature", "max_prompt_tokens")
-"""Keys of `GenerateConfig` that a run brings along."""
+FIXED = ("model", "instruction", "marginalize", "max_prompt_tokens")
+"""Keys of `GenerateConfig` that are those of the run, whatever is given: the weights were trained with them."""
+
+UNLESS_GIVEN = "passage_temperature"
+"""Key of `GenerateConfig` that is the run's unless it is given."""
+
+RETRIEVAL = ("k", "mode", "where", "rerank_model")
+"""Keys of `RetrieveConfig` that are the run's unless they are given."""
 
 
 class RunFacts(BaseModel):
@@ -30,14 +37,24 @@ class RunFacts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     generate: GenerateConfig
-    """Prompt, marginalisation and temperature of training; answers of this run are made with the same."""
+    """Prompt, marginalisation and passage temperature of training."""
     k: int
+    mode: Literal["dense", "lexical", "hybrid"] = "dense"
+    where: str = ""
+    rerank_model: str = ""
+    """How the passages of training were found. Runs that do not record it searched all passages by vectors."""
     encoder: EncoderFingerprint
     """The passage encoder of the index it was trained with: it answers from no other."""
     snapshot: str
     num_steps: int
     num_examples: int
     final_loss: FiniteFloat
+
+    @field_validator("generate", mode="before")
+    @classmethod
+    def _earlier_names(cls, recorded: Any) -> Any:
+        """Read what versions before recorded."""
+        return with_present_names("generate", recorded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,28 +92,47 @@ class Run:
         return self.folder / MODEL_FOLDER / ENCODER_FOLDER
 
     def settings(self, config: Config) -> Config:
-        """Return the settings that are in force with this run, and say in the log which of those given are not.
+        """Return the settings that are in force with this run; the log names those given that differ from the run's.
 
-        The run brings its prompt, marginalisation, temperature and, unless ``retrieve.k`` was given, the number of passages
-        that it was trained with; lengths and batch size are those of ``config``.
+        Prompt and marginalisation are the run's. Passage temperature, number of passages, retrieval mode, filter and reranker are
+        the run's unless they were given. Everything else is that of ``config``.
         """
-        trained = self.facts.generate
-        for key in OF_THE_RUN:
-            given, used = getattr(config.generate, key), getattr(trained, key)
-            if key in config.generate.model_fields_set and given != used:
+        for key in FIXED:
+            given, trained = getattr(config.generate, key), getattr(self.facts.generate, key)
+            if key in config.generate.model_fields_set and given != trained:
                 logger.warning(
                     "generate.%s=%s has no effect: run %s answers with %s, as it was trained",
-                    key,
-                    given,
-                    self.name,
-                    used,
+                    *(key, given, self.name, trained),
                 )
-        generate = config.generate.model_copy(update={key: getattr(trained, key) for key in OF_THE_RUN})
-        retrieve = config.retrieve
-        if "k" not in retrieve.model_fields_set:
-            retrieve = retrieve.model_copy(update={"k": self.facts.k})
-        elif retrieve.k != self.facts.k:
+        self._compare(UNLESS_GIVEN, config.generate, self.facts.generate)
+        for key in RETRIEVAL:
+            self._compare(key, config.retrieve, self.facts)
+        return config.model_copy(
+            update={
+                "generate": self.generate_settings(config.generate),
+                "retrieve": self.retrieve_settings(config.retrieve),
+            }
+        )
+
+    def generate_settings(self, config: GenerateConfig) -> GenerateConfig:
+        """Return the section `generate` that is in force with this run."""
+        keys = (*FIXED, *_not_given((UNLESS_GIVEN,), config))
+        return config.model_copy(update={key: getattr(self.facts.generate, key) for key in keys})
+
+    def retrieve_settings(self, config: RetrieveConfig) -> RetrieveConfig:
+        """Return the section `retrieve` that is in force with this run."""
+        return config.model_copy(update={key: getattr(self.facts, key) for key in _not_given(RETRIEVAL, config)})
+
+    def _compare(self, key: str, config: GenerateConfig | RetrieveConfig, facts: GenerateConfig | RunFacts) -> None:
+        """Log a setting that was given and differs from the run's."""
+        given, trained = getattr(config, key), getattr(facts, key)
+        if key in config.model_fields_set and given != trained:
+            section = "generate" if isinstance(config, GenerateConfig) else "retrieve"
             logger.warning(
-                "retrieve.k=%d is used, though run %s was trained with k=%d", retrieve.k, self.name, self.facts.k
+                "%s.%s=%s is used, though run %s was trained with %s=%s",
+                *(section, key, given, self.name, key, trained),
             )
-        return config.model_copy(update={"generate": generate, "retrieve": retrieve})
+
+
+def _not_given(keys: tuple[str, ...], config: GenerateConfig | RetrieveConfig) -> tuple[str, ...]:
+    return tuple(key for key in keys if key not in config.model_fields_set)

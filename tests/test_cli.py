@@ -237,7 +237,7 @@ def test_a_folder_without_manifest_is_answered_with_the_command_that_makes_it(
 def test_an_unknown_key_of_a_configuration_file_is_answered_with_the_nearest(inputs: Path) -> None:
     (inputs / "mine.yaml").write_text("train:\n  epoch: 3\n")
     line = complaint("config", "show", "--config", "mine.yaml", code=2)
-    assert line.startswith("ragray: mine.yaml: unknown key 'train.epoch', did you mean 'train.epochs'?")
+    assert line.startswith("ragray: mine.yaml:2: unknown key 'train.epoch', did you mean 'train.epochs'?")
 
 
 def test_a_missing_model_is_answered_with_those_that_are_here(inputs: Path) -> None:

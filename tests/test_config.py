@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from ragray.config import Config, known_keys, load_config, to_yaml
+from ragray.config import Config, known_keys, load_config, to_yaml, with_present_names
+from ragray.config.renamed import RENAMED
 from ragray.config.usage import USED
 from ragray.errors import ConfigError
 
@@ -95,8 +96,45 @@ def test_an_unknown_key_is_answered_with_the_nearest_known_one(override: str, ne
 def test_an_unknown_key_in_a_file_names_the_file(file: Path) -> None:
     file.write_text("train:\n  epoch: 3\n")
     message = refusal(file)
-    assert message.startswith(f"{file}: unknown key 'train.epoch'")
+    assert message.startswith(f"{file}:2: unknown key 'train.epoch'")
     assert "did you mean 'train.epochs'?" in message
+
+
+RENAMES = {
+    "train.k": "retrieve.k",
+    "train.temperature": "generate.passage_temperature",
+    "generate.temperature": "generate.passage_temperature",
+    "train.max_answer_tokens": "generate.max_new_tokens",
+    "serve.retriever_replicas": "retrieve.num_replicas",
+}
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMES.items())
+def test_a_renamed_key_is_answered_with_the_present_one(file: Path, old: str, new: str) -> None:
+    assert refusal(None, f"{old}=1") == f"override: {old} is now {new}; rename it"
+    section, key = old.split(".")
+    file.write_text(f"cluster:\n  wait_s: 1\n{section}:\n  {key}: 1\n")
+    assert refusal(file) == f"{file}:4: {old} is now {new}; rename it"
+
+
+def test_every_renamed_key_is_known_under_its_present_name_alone() -> None:
+    assert RENAMED == RENAMES
+    assert set(RENAMED.values()) <= set(known_keys())
+    assert not set(RENAMED) & set(known_keys())
+
+
+def test_what_an_artefact_recorded_is_read_under_present_names() -> None:
+    assert with_present_names("generate", {"model": "m", "temperature": 0.1}) == {
+        "model": "m",
+        "passage_temperature": 0.1,
+    }
+    assert with_present_names("train", {"k": 2, "epochs": 1}) == {"k": 2, "epochs": 1}, "renamed into another section"
+    assert with_present_names("generate", None) is None
+
+
+def test_a_key_that_a_yaml_merge_brings_is_named_with_the_file(file: Path) -> None:
+    file.write_text("index:\n  <<: {epochs: 1}\n")
+    assert refusal(file).startswith(f"{file}: unknown key 'index.epochs'")
 
 
 @pytest.mark.parametrize(
@@ -106,7 +144,7 @@ def test_an_unknown_key_in_a_file_names_the_file(file: Path) -> None:
 def test_an_unknown_section_is_answered_with_the_nearest_or_with_all(file: Path, section: str, advice: str) -> None:
     file.write_text(f"{section}:\n  epochs: 3\n")
     message = refusal(file)
-    assert message.startswith(f"{file}: unknown section '{section}'")
+    assert message.startswith(f"{file}:1: unknown section '{section}'")
     assert advice in message
 
 
@@ -182,11 +220,13 @@ def test_a_file_that_cannot_be_read_is_named_with_the_reason(file: Path) -> None
     assert refusal(file).startswith(f"{file}: cannot be read (No such file or directory)")
 
 
-@pytest.mark.parametrize(("text", "found"), [("[1]", "holds a list"), ("train: 3", "section 'train' holds a int")])
+@pytest.mark.parametrize(
+    ("text", "found"), [("[1]", ": holds a list"), ("train: 3", ":1: section 'train' holds a int")]
+)
 def test_a_file_without_sections_is_told_what_was_expected(file: Path, text: str, found: str) -> None:
     file.write_text(text)
     message = refusal(file)
-    assert message.startswith(f"{file}: {found}")
+    assert message.startswith(f"{file}{found}")
     assert "expected" in message
 
 
@@ -230,7 +270,7 @@ def test_to_yaml_writes_every_key_with_its_meaning_beside_it() -> None:
     lines = to_yaml(DEFAULTS).splitlines()
     settings = [line for line in lines if line.startswith("  ")]
     assert len(settings) == len(list(known_keys()))
-    assert "  epochs: 1.0  # passes over the examples; a fraction is fine" in settings
+    assert "  epochs: 1.0  # passes over the examples; may be a fraction" in settings
 
 
 def test_every_field_has_a_description() -> None:
@@ -252,7 +292,9 @@ def test_the_schema_is_json_that_knows_every_key_and_refuses_others() -> None:
     ("command", "override", "said"),
     [
         ("ask", "train.epochs=3", "train.epochs has no effect in `ragray ask`"),
-        ("train", "generate.temperature=0.5", "train.temperature"),
+        ("train", "generate.batch_size=2", "generate.batch_size has no effect in `ragray train`"),
+        ("evaluate retrieval", "retrieve.k=5", "retrieve.k has no effect in `ragray evaluate retrieval`"),
+        ("ingest", "embed.batch_tokens=512", "embed.batch_tokens has no effect in `ragray ingest`"),
         ("train", "embed.model=x", "embed.model has no effect in `ragray train`"),
         ("train", "train.last_layers=3", "only with train.tune=last"),
         ("search", "retrieve.rrf_k=5", "only with retrieve.mode=hybrid"),
@@ -270,8 +312,10 @@ def test_an_override_without_effect_is_said(
 @pytest.mark.parametrize(
     ("command", "overrides"),
     [
-        ("ask", ["generate.temperature=0.5", "retrieve.k=3", "embed.model=x", "embed.pooling=cls"]),
+        ("ask", ["generate.passage_temperature=0.5", "retrieve.k=3", "embed.model=x", "embed.pooling=cls"]),
         ("train", ["train.tune=last", "train.last_layers=3", "retrieve.num_shards=2", "generate.instruction=x"]),
+        ("train", ["retrieve.k=4", "generate.max_new_tokens=8", "generate.passage_temperature=1"]),
+        ("serve", ["retrieve.num_replicas=2"]),
         ("index build", ["index.seed=3"]),
         ("quickstart", ["train.epochs=3", "serve.port=9000"]),
     ],
@@ -295,7 +339,7 @@ def test_every_pattern_of_used_settings_names_some_setting() -> None:
         "train.seed=-1", "index.seed=-1", "index.seed=2147483647", "train.seed=99999999999",
         "embed.gpus_per_worker=1.5", "evaluate.gpus_per_worker=0.00001", "train.gpus_per_worker=-1",
         "train.cpus_per_worker=0", "train.cpus_per_worker=0.00001", "train.num_workers=1000000", "retrieve.threads=100000",
-        "train.epochs=inf", "train.generator_lr=nan", "index.memory_gib=inf", "train.k=5000", "cluster.wait_s=-1",
+        "train.epochs=inf", "train.generator_lr=nan", "index.memory_gib=inf", "retrieve.k=5000", "cluster.wait_s=-1",
     ],
 )  # fmt: skip
 def test_a_number_that_could_only_fail_later_is_refused_and_named(override: str) -> None:

@@ -95,9 +95,9 @@ def train_rag(
         names = ", ".join(f"retrieve.{name}" for name in unused)
         logger.warning("train: %s without effect: training searches all passages, by vectors", names)
     generator = resolve_model(config.generate.model)
-    if prompts := load_prompts(config.generate, max_answer_tokens=config.train.max_answer_tokens):
+    if prompts := load_prompts(config.generate):
         check_questions(questions, prompts)
-        warn_of_cut_answers(questions, prompts, config.train.max_answer_tokens)
+        warn_of_cut_answers(questions, prompts, config.generate.max_new_tokens)
     schedule = Schedule(len(questions), config.train.num_workers, config.train)
     key = fingerprint(
         [
@@ -145,7 +145,8 @@ def _decisive(config: Config) -> list[dict[str, Any]]:
     }
     return [
         config.train.model_dump(mode="json", exclude=indifferent),
-        config.generate.model_dump(mode="json", include={"model", "instruction", "max_prompt_tokens", "marginalize"}),
+        config.generate.model_dump(mode="json", exclude={"batch_size"}),
+        config.retrieve.model_dump(mode="json", include={"k"}),
     ]
 
 
@@ -212,7 +213,12 @@ def _train(setup: WorkerSetup, reached: Reached) -> float:
     torch.manual_seed(config.train.seed)
     encoder = load_encoder(setup.encoder)
     generator = GeneratorModel.load(Path(setup.generator), dtype=torch.float32)
-    model = RagModel(encoder if isinstance(encoder, TransformerEncoder) else None, generator, config.train)
+    model = RagModel(
+        encoder if isinstance(encoder, TransformerEncoder) else None,
+        generator,
+        config.train,
+        passage_temperature=config.generate.passage_temperature,
+    )
     parallel = ray.train.torch.prepare_model(model, move_to_device=False)
     loop = TrainLoop(
         model,
@@ -221,6 +227,7 @@ def _train(setup: WorkerSetup, reached: Reached) -> float:
         setup.examples,
         train=config.train,
         generate=config.generate,
+        k=config.retrieve.k,
         worker=worker,
         parallel=parallel,
     )
@@ -302,8 +309,11 @@ def _following(out: Path, progress: Progress) -> Iterator[None]:
 
 def _publish(out: Path, key: str, snapshot: Snapshot, config: Config, schedule: Schedule, loss: float) -> None:
     facts = RunFacts(
-        generate=config.generate.model_copy(update={"temperature": config.train.temperature}),
-        k=config.train.k,
+        generate=config.generate,
+        k=config.retrieve.k,
+        mode="dense",  # whatever ``config.retrieve`` says: training searches all passages, by vectors
+        where="",
+        rerank_model="",
         encoder=snapshot.encoder,
         snapshot=snapshot.name,
         num_steps=schedule.num_steps,

@@ -1,22 +1,18 @@
-"""Configuration: one frozen model a stage (`sections`), read from YAML and overrides (`files`)."""
+"""Configuration: one frozen model per stage (`sections`), read from YAML and overrides (`files`)."""
 
-from ragray.config.files import known_keys, load_config, to_yaml
-from ragray.config.sections import (
-    ClusterConfig,
-    Config,
-    EmbedConfig,
-    EncoderConfig,
+from ragray.config.answering import (
     EvaluateConfig,
     ExamplesConfig,
     GenerateConfig,
-    IndexConfig,
-    IndexType,
-    IngestConfig,
     RetrieveConfig,
-    Section,
     ServeConfig,
     TrainConfig,
 )
+from ragray.config.base import Section
+from ragray.config.files import known_keys, load_config, to_yaml
+from ragray.config.indexing import EmbedConfig, EncoderConfig, IndexConfig, IndexType, IngestConfig
+from ragray.config.renamed import with_present_names
+from ragray.config.sections import ClusterConfig, Config
 
 __all__ = [
     "ClusterConfig",
@@ -36,4 +32,5 @@ __all__ = [
     "known_keys",
     "load_config",
     "to_yaml",
+    "with_present_names",
 ]

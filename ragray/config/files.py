@@ -1,16 +1,17 @@
-"""Reading configuration. In: a YAML file with a section a stage, `section.key=value` overrides. Out: one checked `Config`."""
+"""Reading configuration. In: a YAML file with a section per stage, `section.key=value` overrides. Out: one checked `Config`."""
 
 from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import yaml
 from pydantic import BaseModel, JsonValue, ValidationError
 from pydantic.fields import FieldInfo
 
+from ragray.config.renamed import RENAMED
 from ragray.config.sections import Config
 from ragray.config.usage import without_effect
 from ragray.errors import ConfigError
@@ -19,7 +20,7 @@ logger = logging.getLogger("ragray")
 
 
 def known_keys() -> Iterator[str]:
-    """Yield every `section.key` there is."""
+    """Yield every `section.key`."""
     for section in Config.model_fields:
         for key in _fields(section):
             yield f"{section}.{key}"
@@ -27,22 +28,19 @@ def known_keys() -> Iterator[str]:
 
 def _fields(section: str) -> dict[str, FieldInfo]:
     model = Config.model_fields[section].annotation
-    assert isinstance(model, type) and issubclass(model, BaseModel)
-    return model.model_fields
+    return model.model_fields if isinstance(model, type) and issubclass(model, BaseModel) else {}
 
 
 def load_config(path: Path | None = None, overrides: Sequence[str] = (), *, command: str = "") -> Config:
     """Read a YAML file, apply `section.key=value` overrides, check everything.
 
-    With ``command``, overrides that change nothing in that command are said in the log; a file may serve several commands.
+    With ``command``, the log names the overrides that change nothing in that command; a file may serve several commands.
 
     Raises:
-        ConfigError: names the file or override, the key, and the nearest known key or the allowed values.
+        ConfigError: names the file with the line, or the override, the key, and the present name of a renamed key, the nearest
+            known key or the allowed values.
     """
-    merged: dict[str, dict[str, JsonValue]] = {}
-    if path is not None:
-        for section, values in _read_yaml(path).items():
-            merged[section] = _checked_section(path, str(section), values)
+    merged = {} if path is None else _read_file(path)
     overridden = []
     for override in overrides:
         section, key, value = _parse_override(override)
@@ -57,13 +55,11 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = (), *, comm
     return config
 
 
-def _read_yaml(path: Path) -> dict[str, JsonValue]:
+def _read_file(path: Path) -> dict[str, dict[str, JsonValue]]:
+    text = _read_text(path)
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as err:
-        raise ConfigError(f"{path}: cannot be read ({err.strerror}); check the path given with --config") from err
-    except UnicodeDecodeError as err:
-        raise ConfigError(f"{path}: is not UTF-8 at byte {err.start}; convert the file") from err
+        raw = yaml.safe_load(text)
+        lines = _lines(text)
     except yaml.YAMLError as err:
         mark = getattr(err, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
@@ -72,18 +68,45 @@ def _read_yaml(path: Path) -> dict[str, JsonValue]:
         return {}
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: holds a {type(raw).__name__}, expected sections such as 'embed:' and 'train:'")
-    return raw
+    return {str(name): _checked_section(path, str(name), values, lines) for name, values in raw.items()}
 
 
-def _checked_section(path: Path, section: str, values: JsonValue) -> dict[str, JsonValue]:
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as err:
+        raise ConfigError(f"{path}: cannot be read ({err.strerror}); check the path given with --config") from err
+    except UnicodeDecodeError as err:
+        raise ConfigError(f"{path}: is not UTF-8 at byte {err.start}; convert the file") from err
+
+
+def _lines(text: str) -> dict[str, int]:
+    """Return the line of every section and of every ``section.key`` in a YAML text; keys that a merge (`<<`) brings have none."""
+    lines: dict[str, int] = {}
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    for section, values in root.value if isinstance(root, yaml.MappingNode) else []:
+        lines[str(section.value)] = section.start_mark.line + 1
+        for key, _ in values.value if isinstance(values, yaml.MappingNode) else []:
+            lines[f"{section.value}.{key.value}"] = key.start_mark.line + 1
+    return lines
+
+
+def _checked_section(path: Path, section: str, values: JsonValue, lines: Mapping[str, int]) -> dict[str, JsonValue]:
+    def where(name: str) -> str:
+        return f"{path}:{lines[name]}" if name in lines else str(path)
+
     if section not in Config.model_fields:
-        raise ConfigError(f"{path}: unknown section '{section}'{_nearest(section, list(Config.model_fields))}")
+        raise ConfigError(
+            f"{where(section)}: unknown section '{section}'{_nearest(section, list(Config.model_fields))}"
+        )
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: section '{section}' holds a {type(values).__name__}, expected key: value lines")
+        raise ConfigError(
+            f"{where(section)}: section '{section}' holds a {type(values).__name__}, expected lines of the form key: value"
+        )
     for key in values:
-        _check_key(f"{section}.{key}", str(path))
+        _check_key(f"{section}.{key}", where(f"{section}.{key}"))
     return dict(values)
 
 
@@ -101,6 +124,8 @@ def _parse_override(override: str) -> tuple[str, str, JsonValue]:
 
 
 def _check_key(dotted: str, where: str) -> None:
+    if dotted in RENAMED:
+        raise ConfigError(f"{where}: {dotted} is now {RENAMED[dotted]}; rename it")
     keys = list(known_keys())
     if dotted not in keys:
         raise ConfigError(
@@ -109,7 +134,7 @@ def _check_key(dotted: str, where: str) -> None:
 
 
 def _nearest(word: str, known: list[str]) -> str:
-    """Name the nearest known key; the last part decides before the whole, so that a key in the wrong section is found."""
+    """Name the nearest known key; the part after the dot is compared first, so that a key in the wrong section is found."""
     leaf = word.rpartition(".")[2]
     same_leaf = [key for key in known if key.rpartition(".")[2] == leaf]
     close = same_leaf or difflib.get_close_matches(word, known, n=1, cutoff=0.5)
@@ -126,7 +151,7 @@ def _describe(err: ValidationError, path: Path | None, overridden: Sequence[tupl
 
 
 def to_yaml(config: Config) -> str:
-    """Write a configuration as YAML that `load_config` reads back, each key with its meaning beside it."""
+    """Return a configuration as YAML that `load_config` reads back, each key with its meaning beside it."""
     lines: list[str] = []
     for section, values in config.model_dump(mode="json").items():
         fields = type(getattr(config, section)).model_fields

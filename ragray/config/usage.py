@@ -1,4 +1,4 @@
-"""Which setting has an effect in which command. In: a command, the keys that were given. Out: what to say of those without effect. Pure."""
+"""Which setting has an effect in which command. In: a command, the keys that were given. Out: a sentence for each without effect. Pure."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from ragray.config.sections import Config, EncoderConfig
+from ragray.config.indexing import EncoderConfig
+from ragray.config.sections import Config
 
+ENCODER = tuple(f"embed.{key}" for key in EncoderConfig.model_fields)
 POOL = ("retrieve.num_shards", "retrieve.num_replicas", "retrieve.cpus_per_actor", "retrieve.threads")
 SEARCH = (
     *(
@@ -18,31 +20,40 @@ SEARCH = (
         "retrieve.rrf_k",
         "retrieve.rerank_model",
     ),
-    "retrieve.threads",
-    *(f"embed.{key}" for key in EncoderConfig.model_fields),
+    *("retrieve.threads", *ENCODER),
 )
-PROMPT = ("generate.model", "generate.instruction", "generate.marginalize", "generate.max_prompt_tokens")
+GENERATE = (
+    *("generate.model", "generate.instruction", "generate.marginalize", "generate.max_prompt_tokens"),
+    *("generate.max_new_tokens", "generate.passage_temperature"),
+)
 
 USED: Mapping[str, tuple[str, ...]] = {
-    "ingest": ("ingest.*", "embed.*", "cluster.*"),
+    "ingest": ("ingest.*", "embed.model", "cluster.*"),
     "embed": ("embed.*", "cluster.*"),
     "index build": ("index.*", "cluster.*"),
     "index sync": ("embed.*", "index.segment_rows", "cluster.*"),
     "index compact": ("index.*", "cluster.*"),
-    "index import": ("embed.*",),
+    "index import": ENCODER,
     "search": SEARCH,
-    "evaluate retrieval": SEARCH,
-    "ask": (*SEARCH, "generate.*"),
-    # `train` itself says that it looks at neither of the first three, also where a file sets them.
+    "evaluate retrieval": tuple(key for key in SEARCH if key != "retrieve.k"),
+    "ask": (*SEARCH, *GENERATE),
+    # Training itself warns of a retrieve.mode, where and rerank_model that it does not use, also where a file sets them.
     "train": (
-        *("retrieve.mode", "retrieve.where", "retrieve.rerank_model", *POOL),
-        *("train.*", *PROMPT, "examples.*", "cluster.*"),
+        *("retrieve.k", "retrieve.mode", "retrieve.where", "retrieve.rerank_model", *POOL),
+        *("train.*", *GENERATE, "examples.*", "cluster.*"),
     ),
     "evaluate": (*SEARCH, "generate.*", "evaluate.*", "examples.*", "cluster.*"),
     "score": ("examples.*",),
-    "serve": (*SEARCH, "generate.*", "serve.*", "cluster.*"),
+    "serve": (*SEARCH, "retrieve.num_replicas", "generate.*", "serve.*", "cluster.*"),
+    "quickstart": ("*",),
+    "config show": ("*",),
 }
-"""Patterns of the keys that a command looks at; a command that is not named looks at all."""
+"""Patterns of the keys that a command uses; a command that is not named takes no settings, or is a job of several commands."""
+
+
+def used(command: str, key: str) -> bool:
+    """Return whether a command uses a ``section.key``."""
+    return any(fnmatchcase(key, pattern) for pattern in USED.get(command, ("*",)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,24 +76,23 @@ CONDITIONS = (
     ),
 )
 OF_THE_INDEX = Condition(
-    tuple(f"embed.{key}" for key in EncoderConfig.model_fields if key != "model"),
+    tuple(key for key in ENCODER if key != "embed.model"),
     lambda c: "model" in c.embed.model_fields_set,
     "with embed.model; the index names its own encoder",
 )
-INSTEAD = {
-    ("train", "generate.temperature"): "train.temperature",
-    ("train", "generate.max_new_tokens"): "train.max_answer_tokens",
-}
+
+
+def conditions(command: str) -> tuple[Condition, ...]:
+    """Return the conditions that apply in a command: one that searches takes the encoder from the index."""
+    return (*CONDITIONS, OF_THE_INDEX) if "retrieve.candidates" in USED.get(command, ()) else CONDITIONS
 
 
 def without_effect(command: str, config: Config, given: Iterable[str]) -> list[str]:
     """Return a sentence for each ``section.key`` of ``given`` that changes nothing in a command."""
-    conditions = (*CONDITIONS, OF_THE_INDEX) if "retrieve.k" in USED.get(command, ()) else CONDITIONS
     found = []
     for key in dict.fromkeys(given):
-        if not any(fnmatchcase(key, pattern) for pattern in USED.get(command, ("*",))):
-            instead = INSTEAD.get((command, key))
-            found.append(f"{key} has no effect in `ragray {command}`{f'; set {instead}' if instead else ''}")
-        unmet = [one for one in conditions if key in one.keys and not one.holds(config)]
+        if not used(command, key):
+            found.append(f"{key} has no effect in `ragray {command}`")
+        unmet = [one for one in conditions(command) if key in one.keys and not one.holds(config)]
         found += [f"{key} has an effect only {one.wanted}" for one in unmet]
     return found

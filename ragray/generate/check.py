@@ -33,17 +33,17 @@ def _name(example: Example) -> str:
     return example.place or f"example '{example.id}'"
 
 
-def warn_of_cut_answers(examples: Sequence[Example], prompts: PromptEncoder, max_answer_tokens: int) -> int:
+def warn_of_cut_answers(examples: Sequence[Example], prompts: PromptEncoder, max_new_tokens: int) -> int:
     """Count the answers, the first accepted one of each example, that training would cut; say so in the log, once."""
     lengths = [prompts.answer_length(example.answers[0]) for example in examples]
-    cut = [number for number, length in enumerate(lengths) if length > max_answer_tokens]
+    cut = [number for number, length in enumerate(lengths) if length > max_new_tokens]
     if cut:
         logger.warning(
-            "train: %d of %d answers are longer than train.max_answer_tokens=%d (the longest has %d tokens; the first is that of "
-            "%s): they are cut, and teach how an answer begins but not where it ends; raise train.max_answer_tokens",
+            "train: %d of %d answers are longer than generate.max_new_tokens=%d (the longest has %d tokens; the first is that of "
+            "%s): they are cut, and teach how an answer begins but not where it ends; raise generate.max_new_tokens",
             len(cut),
             len(examples),
-            max_answer_tokens,
+            max_new_tokens,
             max(lengths),
             _name(examples[cut[0]]),
         )

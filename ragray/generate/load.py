@@ -30,9 +30,7 @@ def load_generator(config: GenerateConfig, run: Path | None = None, *, device: s
     return TransformerGenerator.load(settings, weights=weights, device=device)
 
 
-def load_prompts(
-    config: GenerateConfig, run: Path | None = None, *, max_answer_tokens: int = 0
-) -> PromptEncoder | None:
+def load_prompts(config: GenerateConfig, run: Path | None = None) -> PromptEncoder | None:
     """Load what makes the prompts of `load_generator`'s generator, without its weights; None for the fake generator.
 
     Raises as `load_generator` does.
@@ -41,23 +39,15 @@ def load_prompts(
         return None
     settings, weights = effective(config, run)
     folder = weights or resolve_model(settings.model)
-    return make_prompt_encoder(
-        load_tokenizer(folder),
-        load_model_config(folder),
-        settings,
-        max_answer_tokens=max_answer_tokens,
-    )
+    return make_prompt_encoder(load_tokenizer(folder), load_model_config(folder), settings)
 
 
 def effective(config: GenerateConfig, run: Path | None) -> tuple[GenerateConfig, Path | None]:
     """Return the settings that are in force, and the weights of the run, if there is one.
 
-    A run brings its own prompt, marginalisation and temperature; only lengths and batch size are taken from ``config``.
+    A run brings its own settings, as `Run.generate_settings` says.
     """
     if run is None:
         return config, None
     opened = Run.open(run)
-    settings = opened.facts.generate.model_copy(
-        update={"max_new_tokens": config.max_new_tokens, "batch_size": config.batch_size}
-    )
-    return settings, opened.generator
+    return opened.generate_settings(config), opened.generator

@@ -64,9 +64,9 @@ class GeneratorModel(nn.Module):
         ids = found if isinstance(found, list) else [found]
         return {int(token) for token in [*ids, self.tokenizer.eos_token_id] if token is not None}
 
-    def prompt_encoder(self, config: GenerateConfig, *, max_answer_tokens: int = 0) -> PromptEncoder:
+    def prompt_encoder(self, config: GenerateConfig) -> PromptEncoder:
         """Make the prompt encoder for this model (see `make_prompt_encoder`)."""
-        return make_prompt_encoder(self.tokenizer, self.model.config, config, max_answer_tokens=max_answer_tokens)
+        return make_prompt_encoder(self.tokenizer, self.model.config, config)
 
     def explain_not_finite(self, found: str) -> str:
         """Return a message on an output that is not finite, with the first weight that is none either, if there is one."""

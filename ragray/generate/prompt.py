@@ -30,17 +30,16 @@ class PromptLimit:
     reason: str
 
 
-def prompt_limit(model: Any, config: GenerateConfig, *, max_answer_tokens: int = 0) -> PromptLimit:
+def prompt_limit(model: Any, config: GenerateConfig) -> PromptLimit:
     """Return how long a prompt may be for a model, given its configuration as `transformers` has it.
 
-    Prompt and answer stand in one window; the two halves of an encoder-decoder have a window each. The answer's length is
-    ``max_answer_tokens`` in training, ``generate.max_new_tokens`` without.
+    Prompt and answer stand in one window; the two halves of an encoder-decoder have a window each. ``generate.max_new_tokens``
+    tokens of it are for the answer.
 
     Raises:
         ConfigError: answers of that length leave no room for a prompt.
     """
-    setting = "train.max_answer_tokens" if max_answer_tokens else "generate.max_new_tokens"
-    answer = max_answer_tokens or config.max_new_tokens
+    answer = config.max_new_tokens
     window = getattr(model.get_text_config(), "max_position_embeddings", None)
     if window is None:  # relative positions: the model has no longest text
         return PromptLimit(config.max_prompt_tokens, "generate.max_prompt_tokens")
@@ -49,23 +48,21 @@ def prompt_limit(model: Any, config: GenerateConfig, *, max_answer_tokens: int =
         room = window
     if room < 2 * PASSAGE_ROOM:
         raise ConfigError(
-            f"{setting}={answer} leaves no room for a prompt: the model's window has {window} tokens; lower it"
+            f"generate.max_new_tokens={answer} leaves no room for a prompt: the model's window has {window} tokens; lower it"
         )
     if config.max_prompt_tokens <= room:
         return PromptLimit(config.max_prompt_tokens, "generate.max_prompt_tokens")
-    return PromptLimit(room, f"the model's window of {window} tokens, less {setting}={answer}")
+    return PromptLimit(room, f"the model's window of {window} tokens, less generate.max_new_tokens={answer}")
 
 
-def make_prompt_encoder(
-    tokenizer: Any, model: Any, config: GenerateConfig, *, max_answer_tokens: int = 0
-) -> PromptEncoder:
+def make_prompt_encoder(tokenizer: Any, model: Any, config: GenerateConfig) -> PromptEncoder:
     """Make the prompt encoder for a tokenizer and a model's configuration; chat templates are for decoder-only models.
 
     Raises:
         ConfigError: as `prompt_limit` does.
         ModelError: as `PromptEncoder` does.
     """
-    limit = prompt_limit(model, config, max_answer_tokens=max_answer_tokens)
+    limit = prompt_limit(model, config)
     return PromptEncoder(tokenizer, instruction=config.instruction, limit=limit, chat=not model.is_encoder_decoder)
 
 

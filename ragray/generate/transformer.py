@@ -59,7 +59,7 @@ class TransformerGenerator:
         """Make the prompts of a question's passages, and their prior from the passages' scores."""
         passages: list[Passage | None] = [hit.passage for hit in prompt.hits]
         rows = [self.prompts.ids(prompt.question, passage) for passage in passages or [None]]
-        return DecodingRequest(rows, torch.tensor(log_prior(prompt.hits, self.config.temperature)))
+        return DecodingRequest(rows, torch.tensor(log_prior(prompt.hits, self.config.passage_temperature)))
 
 
 class TransformerBatch:

@@ -69,7 +69,8 @@ class Collator:
     def __init__(self, model: RagModel, train: TrainConfig, generate: GenerateConfig) -> None:
         self._model = model
         self._config = train
-        self._prompts = model.generator.prompt_encoder(generate, max_answer_tokens=train.max_answer_tokens)
+        self._prompts = model.generator.prompt_encoder(generate)
+        self._max_answer_tokens = generate.max_new_tokens
 
     def micro_batches(self, examples: Sequence[Example], found: SearchResult) -> Iterator[TrainBatch]:
         """Yield micro-batches of ``batch_size`` examples; the first accepted answer is the target."""
@@ -92,7 +93,7 @@ class Collator:
     ) -> TrainBatch:
         prompts, answers = [], []
         for example, row in zip(examples, passages, strict=True):
-            answer = self._prompts.answer_ids(example.answers[0], self._config.max_answer_tokens)
+            answer = self._prompts.answer_ids(example.answers[0], self._max_answer_tokens)
             for passage in row:
                 prompts.append(self._prompts.ids(example.question, passage))
                 answers.append(answer)

@@ -97,10 +97,11 @@ class TrainLoop:
         *,
         train: TrainConfig,
         generate: GenerateConfig,
+        k: int,
         worker: Worker | None = None,
         parallel: nn.Module | None = None,
     ) -> None:
-        """Take ``parallel`` as the model wrapped for data-parallel gradients (DistributedDataParallel), else the model itself."""
+        """Take ``k`` passages per example; ``parallel`` is the model wrapped for data-parallel gradients, else the model itself."""
         self.model = model
         self.worker = worker or Worker()
         self.schedule = Schedule(len(examples), self.worker.world_size, train)
@@ -110,6 +111,7 @@ class TrainLoop:
         self._searcher = searcher
         self._examples = examples
         self._train = train
+        self._k = k
         self._collator = Collator(model, train, generate)
         self._restored: SearchResult | None = None
         self._saved_step: int | None = None
@@ -162,7 +164,7 @@ class TrainLoop:
         if step >= self.schedule.num_steps:
             return None
         questions = [self._examples[number].question for number in self.schedule.examples(step, self.worker.rank)]
-        return self._searcher.submit(self._encoder.encode_questions(questions), self._train.k)
+        return self._searcher.submit(self._encoder.encode_questions(questions), self._k)
 
     def _update(self, found: SearchResult) -> tuple[float, float]:
         """Take one optimizer step on this worker's examples; return its loss and the length of the gradient."""

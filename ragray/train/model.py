@@ -39,12 +39,19 @@ class RagModel(nn.Module):
     ``encoder`` is None where the index was made with an encoder that has no weights; then only the generator trains.
     """
 
-    def __init__(self, encoder: TransformerEncoder | None, generator: GeneratorModel, config: TrainConfig) -> None:
+    def __init__(
+        self,
+        encoder: TransformerEncoder | None,
+        generator: GeneratorModel,
+        config: TrainConfig,
+        *,
+        passage_temperature: float,
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.question_encoder = encoder.module if encoder else None
         self.generator = generator
-        self._temperature = config.temperature
+        self._passage_temperature = passage_temperature
         self._freeze(config)
 
     def forward(self, batch: TrainBatch) -> Tensor:
@@ -54,7 +61,7 @@ class RagModel(nn.Module):
             doc_logp_BK = torch.zeros(passages_BKD.shape[:2], device=passages_BKD.device).log_softmax(-1)
         else:
             question_BD = self.question_encoder(batch.question_ids, batch.question_mask)
-            doc_logp_BK = doc_log_probs(question_BD.float(), passages_BKD, self._temperature)
+            doc_logp_BK = doc_log_probs(question_BD.float(), passages_BKD, self._passage_temperature)
         token_logp_RL: Tensor = self.generator(batch.rows)
         return rag_sequence_loss(doc_logp_BK, token_logp_RL.view(*doc_logp_BK.shape, -1))
 

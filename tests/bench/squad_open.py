@@ -25,7 +25,7 @@ NUM_PASSAGES = 5000
 NUM_QUESTIONS = 300
 SETTINGS = ["retrieve.k=2", "generate.max_new_tokens=16"]
 TRAIN_SETTINGS = [
-    "train.num_workers=2", "train.batch_size=2", "train.k=2", "train.tune=last", "train.last_layers=12",
+    "train.num_workers=2", "train.batch_size=2", "retrieve.k=2", "train.tune=last", "train.last_layers=12",
     "train.generator_lr=3e-4", "train.checkpoint_steps=20",
 ]  # fmt: skip
 

@@ -38,8 +38,8 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def settings(tiny_decoder: Path) -> list[str]:
     return [
-        f"generate.model={tiny_decoder}", "generate.max_new_tokens=4", f"train.max_steps={NUM_STEPS}", "train.epochs=10", "train.k=2",
-        "train.generator_lr=0.01", "train.encoder_lr=0.001", "train.temperature=0.5", "train.logging_steps=1",
+        f"generate.model={tiny_decoder}", f"train.max_steps={NUM_STEPS}", "train.epochs=10", "retrieve.k=2",
+        "train.generator_lr=0.01", "train.encoder_lr=0.001", "generate.passage_temperature=0.5", "train.logging_steps=1",
         "train.checkpoint_steps=1", "train.cpus_per_worker=0.5", "train.threads_per_worker=1",
     ]  # fmt: skip
 

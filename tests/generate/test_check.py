@@ -31,5 +31,5 @@ def test_answers_that_training_would_cut_are_counted_and_said(caplog: pytest.Log
         assert warn_of_cut_answers(examples, PROMPTS, 9) == 1
         assert warn_of_cut_answers(examples, PROMPTS, 22) == 0
     [record] = caplog.records
-    assert "1 of 2 answers are longer than train.max_answer_tokens=9" in record.getMessage()
+    assert "1 of 2 answers are longer than generate.max_new_tokens=9" in record.getMessage()
     assert "example 'b'" in record.getMessage()

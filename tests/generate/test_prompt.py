@@ -131,22 +131,22 @@ def test_a_passage_is_cut_between_two_characters_however_long_the_prompt_may_be(
     [
         (
             GPT2Config(n_positions=256),
-            0,
+            32,
             PromptLimit(224, "the model's window of 256 tokens, less generate.max_new_tokens=32"),
         ),
         (
             GPT2Config(n_positions=256),
             50,
-            PromptLimit(206, "the model's window of 256 tokens, less train.max_answer_tokens=50"),
+            PromptLimit(206, "the model's window of 256 tokens, less generate.max_new_tokens=50"),
         ),
-        (LlamaConfig(max_position_embeddings=4096), 0, PromptLimit(512, "generate.max_prompt_tokens")),
-        (T5Config(), 0, PromptLimit(512, "generate.max_prompt_tokens")),
+        (LlamaConfig(max_position_embeddings=4096), 32, PromptLimit(512, "generate.max_prompt_tokens")),
+        (T5Config(), 32, PromptLimit(512, "generate.max_prompt_tokens")),
     ],
 )
 def test_a_prompt_leaves_room_for_the_answer_in_the_models_window(
     model: object, answer: int, limit: PromptLimit
 ) -> None:
-    assert prompt_limit(model, GenerateConfig(), max_answer_tokens=answer) == limit
+    assert prompt_limit(model, GenerateConfig(max_new_tokens=answer)) == limit
 
 
 def test_answers_that_fill_the_models_window_are_refused() -> None:

@@ -23,11 +23,9 @@ EXAMPLES = [Example(str(n), f"what is the colour of number {n}?", ("red" if n % 
 SETTINGS = {
     "epochs": 10,
     "batch_size": 2,
-    "k": 2,
     "max_steps": 6,
     "generator_lr": 1e-2,
     "encoder_lr": 1e-3,
-    "temperature": 0.5,
 }
 
 
@@ -42,9 +40,9 @@ class Rig:
         train = TrainConfig.model_validate({**SETTINGS, **changes})
         config = EncoderConfig(model=str(self.encoder), max_length=64)
         encoder = TransformerEncoder.load(config, device="cpu", fingerprint=encoder_fingerprint(config))
-        model = RagModel(encoder, GeneratorModel.load(self.decoder, device="cpu"), train)
+        model = RagModel(encoder, GeneratorModel.load(self.decoder, device="cpu"), train, passage_temperature=0.5)
         searcher = searcher or LocalSearcher(IndexReader.open(self.index))
-        return TrainLoop(model, encoder, searcher, EXAMPLES, train=train, generate=GenerateConfig())
+        return TrainLoop(model, encoder, searcher, EXAMPLES, train=train, generate=GenerateConfig(), k=2)
 
 
 @pytest.fixture(scope="module")

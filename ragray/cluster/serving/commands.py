@@ -95,7 +95,7 @@ def running(
         name = check_artifacts(index, run)
         joined = has_cluster(address)
         with session(address):
-            require("serve", deployment_wants(config.serve), wait_s=config.cluster.wait_s)
+            require("serve", deployment_wants(config), wait_s=config.cluster.wait_s)
             service.require_none()
             app = application(str(index.resolve()), str(run.resolve()) if run else "", config, run_name=name)
             said = False
@@ -152,12 +152,12 @@ def _in_flight(placeholder: Placeholder | None) -> int:
     return service.refuse_requests()
 
 
-def deployment_wants(config: ServeConfig) -> list[Want]:
+def deployment_wants(config: Config) -> list[Want]:
     """Return what the deployments of `application` reserve; Serve's own actors reserve nothing."""
     return [
         Want("Gateway", 1, (), cpus=0.1),
-        Want("Retriever", config.retriever_replicas, ("serve.retriever_replicas",), cpus=0.5),
-        Want("Generator", config.generator_replicas, ("serve.generator_replicas",), cpus=1),
+        Want("Retriever", config.retrieve.num_replicas, ("retrieve.num_replicas",), cpus=0.5),
+        Want("Generator", config.serve.generator_replicas, ("serve.generator_replicas",), cpus=1),
     ]
 
 

@@ -232,7 +232,7 @@ def application(index: str, run: str, config: Config, *, run_name: str = "") -> 
     }
     retrieving = serve.deployment(
         name="Retriever",
-        num_replicas=config.serve.retriever_replicas,
+        num_replicas=config.retrieve.num_replicas,
         ray_actor_options={"num_cpus": 0.5},
         max_ongoing_requests=2 * RETRIEVE_BATCH,
         user_config={"index": index, "run": run},

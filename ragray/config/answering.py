@@ -1,0 +1,163 @@
+"""Settings of the stages that use an index: retrieve, generate, examples, train, evaluate, serve. In: values. Out: frozen models."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, PositiveInt, field_validator
+
+from ragray.config.base import LEAST_CPUS, MAX_ACTORS, MAX_SEED, MAX_THREADS, ORIGIN, Gpus, Section
+
+
+class RetrieveConfig(Section):
+    """How passages are found."""
+
+    k: int = Field(3, ge=1, le=1000, description="passages per question")
+    num_shards: int = Field(
+        1, ge=1, le=MAX_ACTORS, description="shards of a retriever pool; each holds some of the segments"
+    )
+    num_replicas: int = Field(1, ge=1, le=MAX_ACTORS, description="copies of the retriever")
+    cpus_per_actor: float = Field(0.5, ge=0, le=1024, description="CPUs that each actor of a retriever pool reserves")
+    threads: int = Field(1, ge=1, le=MAX_THREADS, description="search threads per retriever")
+    mode: Literal["dense", "lexical", "hybrid"] = Field(
+        "dense", description="search by vectors, by BM25, or by both, joined by reciprocal-rank fusion"
+    )
+    where: str = Field(
+        "",
+        description="filter by metadata, for instance: lang == en and year >= 2020; only matching passages are found; empty: all",
+    )
+    candidates: int = Field(
+        100,
+        ge=1,
+        description="passages that dense and lexical search each give to the fusion, and that are given to the reranker",
+    )
+    rrf_k: int = Field(60, ge=1, description="constant of reciprocal-rank fusion: score = sum of 1 / (rrf_k + rank)")
+    rerank_model: str = Field(
+        "", description="cross-encoder that reorders the candidates: local folder or hub id; empty: none"
+    )
+
+
+class GenerateConfig(Section):
+    """How an answer is written from a question and its passages."""
+
+    model: str = Field("smollm2-135m-instruct", description="generator: local folder, packaged name or hub id")
+    instruction: str = Field("Answer with a few words.", description="system message of the prompt")
+    marginalize: Literal["sequence", "token"] = Field(
+        "sequence",
+        description="how the predictions of several passages become one answer: RAG-Sequence or RAG-Token (Lewis et al. 2020)",
+    )
+    max_prompt_tokens: int = Field(
+        512, ge=32, description="tokens per prompt at most; a passage that does not fit loses its end, a question never"
+    )
+    max_new_tokens: int = Field(32, ge=1, description="tokens per answer at most")
+    passage_temperature: float = Field(
+        0.05,
+        gt=0,
+        description="temperature of the prior over passages: p(passage | question) = softmax(inner product / passage_temperature)",
+    )
+    batch_size: int = Field(8, ge=1, description="questions answered at the same time")
+
+
+class TrainConfig(Section):
+    """How question encoder and generator are fine-tuned."""
+
+    epochs: float = Field(1.0, gt=0, description="passes over the examples; may be a fraction")
+    max_steps: int = Field(0, ge=0, description="optimizer steps at most; 0: epochs decides")
+    batch_size: int = Field(4, ge=1, description="examples per worker and micro-batch")
+    gradient_accumulation: int = Field(1, ge=1, description="micro-batches per worker and optimizer step")
+    generator_lr: float = Field(1e-4, ge=0, description="peak learning rate of the generator; 0: it is not trained")
+    encoder_lr: float = Field(
+        1e-5, ge=0, description="peak learning rate of the question encoder; 0: it is not trained"
+    )
+    warmup_ratio: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="share of the steps over which the learning rate rises linearly to its peak; after them it falls linearly to 0",
+    )
+    weight_decay: float = Field(0.01, ge=0, description="weight decay of AdamW; biases and norms have none")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients with a larger L2 norm are scaled down to it")
+    tune: Literal["full", "last", "lora"] = Field(
+        "full", description="trained weights of the generator: all, its last layers, or low-rank adapters"
+    )
+    last_layers: int = Field(6, ge=1, description="layers that tune=last trains")
+    lora_rank: int = Field(8, ge=1, description="rank of the adapters that tune=lora trains")
+    seed: int = Field(
+        0,
+        ge=0,
+        le=MAX_SEED,
+        description="random seed of the order of the examples, of dropout and of the initial adapters",
+    )
+    logging_steps: int = Field(5, ge=1, description="steps per line of metrics")
+    checkpoint_steps: int = Field(50, ge=1, description="steps per checkpoint; a crash loses at most so many steps")
+    keep_checkpoints: int = Field(2, ge=1, description="latest checkpoints that are kept")
+    max_failures: int = Field(
+        3, ge=0, description="worker deaths after which training goes on from the last checkpoint; one more ends it"
+    )
+    num_workers: int = Field(1, ge=1, le=MAX_ACTORS, description="data-parallel training workers")
+    cpus_per_worker: float = Field(1, ge=LEAST_CPUS, le=1024, description="CPUs per training worker")
+    gpus_per_worker: Gpus = Field(0, description="GPUs per training worker; 0: none is reserved")
+    threads_per_worker: int = Field(
+        0,
+        ge=0,
+        le=MAX_THREADS,
+        description="torch threads per training worker; 0: the cores of the machine divided by the number of workers",
+    )
+
+
+class ExamplesConfig(Section):
+    """Which fields of a record hold an example; an empty setting stands for the names that common formats use."""
+
+    id_field: str = Field("", description="field that holds the id; empty: id, _id, qid, question_id or query_id")
+    question_field: str = Field("", description="field that holds the question; empty: question, query or (KILT) input")
+    answers_field: str = Field(
+        "",
+        description="field that holds the accepted answers: a text, a number, a list, or an object of SQuAD, TriviaQA or KILT; "
+        "empty: answers, answer, golden_answers or (KILT) output",
+    )
+    gold_field: str = Field(
+        "",
+        description="field that holds the ids of passages or documents with the answer; empty: gold_ids or gold_id",
+    )
+
+
+class EvaluateConfig(Section):
+    """How a system is measured."""
+
+    num_workers: int = Field(2, ge=1, le=MAX_ACTORS, description="actors that answer questions")
+    cpus_per_worker: float = Field(1, ge=LEAST_CPUS, le=1024, description="CPUs per actor, and its number of threads")
+    gpus_per_worker: Gpus = Field(0, description="GPUs per actor; 0: none is reserved")
+    recall_at: tuple[PositiveInt, ...] = Field((1, 5, 20), description="ranks at which recall is reported")
+    limit: int = Field(0, ge=0, description="examples used at most, spread evenly over the file; 0: all")
+
+
+class ServeConfig(Section):
+    """How a run is served."""
+
+    host: str = Field("127.0.0.1", description="address that the HTTP proxy listens on")
+    port: int = Field(8000, ge=1, le=65535, description="port that the HTTP proxy listens on")
+    generator_replicas: int = Field(1, ge=1, le=MAX_ACTORS, description="copies of the Generator deployment")
+    max_queued_requests: int = Field(
+        64, ge=1, description="requests that may wait per deployment; further ones are answered with status 429"
+    )
+    request_timeout_s: float = Field(60, gt=0, description="seconds that a request may take")
+    drain_timeout_s: float = Field(
+        30, ge=0, description="seconds that a service which is told to stop waits for the answers in flight"
+    )
+    max_question_chars: int = Field(4000, ge=1, description="characters per question; a longer one is refused")
+    max_body_bytes: int = Field(
+        1 << 20, ge=1, description="bytes per request body; a larger one is refused with status 413"
+    )
+    cors_origins: tuple[str, ...] = Field(
+        (), description="origins (https://app.example) whose web pages may use the service; `*`: all; empty: none"
+    )
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if origin != "*" and not ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"'{origin}' is not an origin, expected scheme://host or scheme://host:port without a path"
+                )
+        return origins
