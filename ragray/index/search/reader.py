@@ -19,7 +19,7 @@ from ragray.embed.encoder import EncoderFingerprint, Vectors
 from ragray.errors import ArtifactError, CorruptArtifactError, EncoderMismatchError, InputError
 from ragray.index.search.bm25 import LexicalIndex
 from ragray.index.search.filter import parse_filter
-from ragray.index.search.rescore import Candidates, among, best, refined, top
+from ragray.index.search.rescore import Candidates, among, best, inner_products, refined, top
 from ragray.index.search.result import SearchResult
 from ragray.index.store.search_params import SearchParams
 from ragray.index.store.segment import Segment
@@ -117,15 +117,18 @@ class IndexReader:
         """Raise `EncoderMismatchError` unless this index was made with ``encoder``."""
         self.snapshot.encoder.require(encoder, here=f"index snapshot {self.snapshot.name}", there=name)
 
-    def search(self, queries_ND: Vectors, k: int, *, where: str = "") -> SearchResult:
+    def search(self, queries_ND: Vectors, k: int, *, where: str = "", with_vectors: bool = False) -> SearchResult:
         """Return the k rows with the largest inner product for every query, among those that match ``where``.
+
+        The rows' vectors are read ``with_vectors`` alone: training computes with them, all else needs but the scores.
 
         Raises:
             InputError: ``where`` is no filter expression (see `ragray.index.search.filter`), a query is not finite, or k is below 1 or
                 above `MAX_RESULTS`.
             EncoderMismatchError: the queries have another dimension than the index.
         """
-        return self.result(*self.search_rows(queries_ND, k, where=where))
+        rows_NK, scores_NK = self.search_rows(queries_ND, k, where=where)
+        return self.result(rows_NK, scores_NK, scores_NK, with_vectors=with_vectors)
 
     def search_rows(
         self, queries_ND: Vectors, k: int, *, where: str = "", params: SearchParams | None = None
@@ -147,41 +150,66 @@ class IndexReader:
         rows_NM, scores_NM = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
         return top(rows_NM, scores_NM, k)
 
-    def search_text(self, queries: Sequence[str], k: int, *, where: str = "") -> SearchResult:
+    def search_text(
+        self, queries: Sequence[str], k: int, *, where: str = "", vectors_ND: Vectors | None = None
+    ) -> SearchResult:
         """Return the k rows with the largest BM25 score for every query; rows that share no term with it are not found.
 
-        Scores are those of one index over all live rows of the snapshot, whatever segments this reader holds.
+        Scores are those of one index over all live rows of the snapshot, whatever segments this reader holds. ``vectors_ND``
+        are the queries' own; where they are given, the hits carry the inner products with them (`Hit.dense`).
 
         Raises:
             InputError: the snapshot has no lexical part, ``where`` is no filter expression, a query cannot be written as UTF-8,
-                or k is below 1 or above `MAX_RESULTS`.
+                a vector is not finite, or k is below 1 or above `MAX_RESULTS`.
+            EncoderMismatchError: the vectors have another dimension than the index.
         """
         _check_k(k)
+        if vectors_ND is not None:
+            self._check(vectors_ND, k)
         for number, query in enumerate(queries):
             require_utf8(query, f"query {number}")
         if self._lexical is None:
             self._lexical = LexicalIndex.open(self.index, self.snapshot)
         allowed = dict(zip((opened.number for opened in self.segments), self.allowed(where), strict=True))
-        return self.result(*self._lexical.search(queries, k, allowed))
+        rows_NK, scores_NK = self._lexical.search(queries, k, allowed)
+        return self.result(rows_NK, scores_NK, None if vectors_ND is None else self._dense(rows_NK, vectors_ND))
 
     def allowed(self, where: str = "") -> Sequence[np.ndarray]:
         """Return for each open segment which rows are live and match a filter, (rows,) bool."""
         return self._matching(where) if where else [opened.live_N for opened in self.segments]
 
-    def result(self, rows_NK: np.ndarray, scores_NK: np.ndarray) -> SearchResult:
-        """Look up the passages and vectors of global rows that lie in this reader's segments; -1 is no row."""
-        vectors_NKD = np.zeros((*rows_NK.shape, self.snapshot.dim), dtype=np.float16)
+    def _dense(self, rows_NK: np.ndarray, queries_ND: Vectors) -> np.ndarray:
+        """Return the inner products of global rows with their queries, (N, K) float32, -inf where there is no row."""
+        dense_NK = np.full(rows_NK.shape, -np.inf, dtype=np.float32)
+        for opened in self.segments:
+            inside_NK = (rows_NK >= opened.offset) & (rows_NK < opened.offset + len(opened.live_N))
+            own_NK = np.where(inside_NK, rows_NK - opened.offset, -1)
+            dense_NK = np.maximum(dense_NK, inner_products(np.asarray(opened.segment.vectors_ND), own_NK, queries_ND))
+        return dense_NK
+
+    def result(
+        self,
+        rows_NK: np.ndarray,
+        scores_NK: np.ndarray,
+        dense_NK: np.ndarray | None = None,
+        *,
+        with_vectors: bool = False,
+    ) -> SearchResult:
+        """Look up the passages, perhaps the vectors, of global rows that lie in this reader's segments; -1 is no row."""
+        vectors_NKD = np.zeros((*rows_NK.shape, self.snapshot.dim if with_vectors else 0), dtype=np.float16)
         passages: dict[int, Passage] = {}
         for opened in self.segments:
             inside_NK = (rows_NK >= opened.offset) & (rows_NK < opened.offset + len(opened.live_N))
             if inside_NK.any():
                 rows = rows_NK[inside_NK] - opened.offset
-                vectors_NKD[inside_NK] = opened.segment.vectors_ND[rows]
+                if with_vectors:
+                    vectors_NKD[inside_NK] = opened.segment.vectors_ND[rows]
                 once = np.unique(rows)
                 passages.update(zip((once + opened.offset).tolist(), opened.segment.read(once.tolist()), strict=True))
+        dense = np.full(rows_NK.shape, None) if dense_NK is None else dense_NK
         hits = [
-            [Hit(passages[row], score) for row, score in zip(rows, scores, strict=True) if row >= 0]
-            for rows, scores in zip(rows_NK.tolist(), scores_NK.tolist(), strict=True)
+            [Hit(passages[row], score, own) for row, score, own in zip(*found, strict=True) if row >= 0]
+            for found in zip(rows_NK.tolist(), scores_NK.tolist(), dense.tolist(), strict=True)
         ]
         return SearchResult(rows_NK, scores_NK, vectors_NKD, hits)
 
