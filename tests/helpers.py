@@ -115,9 +115,7 @@ def write_index(
         encoder_config=vectors.encoder_config,
         dim=vectors.encoder.dim,
         factory=plan.factory,
-        nprobe=plan.nprobe,
-        ef_search=plan.ef_search,
-        over_retrieve=plan.over_retrieve,
+        search_params=plan.search_params,
         lexical=lexical,
         recall_at_10=None,
     )

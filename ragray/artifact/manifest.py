@@ -11,8 +11,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationError
 
 from ragray.artifact.digest import file_checksum
 from ragray.artifact.files import write_json
@@ -42,6 +43,8 @@ LONG_CHECK_BYTES = 4 << 30
 
 
 logger = logging.getLogger("ragray")
+
+T = TypeVar("T")
 
 
 class FileEntry(BaseModel):
@@ -131,6 +134,22 @@ def read_manifest(folder: Path, kind: str) -> Manifest:
     if manifest.kind != kind:
         raise NotAnArtifactError(f"{folder}: no {kind} here (its manifest is of kind {manifest.kind}); {advice}")
     return manifest
+
+
+def fact(folder: Path, manifest: Manifest, key: str, kind: type[T]) -> T:
+    """Return a fact of a folder's manifest, which must be of a type.
+
+    Raises:
+        CorruptArtifactError: it is absent, or of another type; names file and key.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(manifest.facts.get(key), strict=True)
+    except ValidationError as err:
+        found = json.dumps(manifest.facts[key])[:80] if key in manifest.facts else "missing"
+        raise CorruptArtifactError(
+            f"{folder / MANIFEST_NAME}: facts.{key} is {found}, expected {getattr(kind, '__name__', kind)}; "
+            f"{how_to_make(manifest.kind, folder)}"
+        ) from err
 
 
 def verify(folder: Path, manifest: Manifest, *, full: bool = False) -> None:

@@ -97,8 +97,12 @@ def compact_index(index: Path, config: Config, *, address: str | None = None) ->
                     stage="index compact", wait_s=config.cluster.wait_s,
                 )  # fmt: skip
         refs = [SegmentRef(name=part.name, num_rows=part.num_rows) for part in parts]
-        changes = {"factory": plan.factory, "nprobe": plan.nprobe, "ef_search": plan.ef_search}
-        changes |= {"over_retrieve": plan.over_retrieve, "lexical": lexical, "recall_at_10": None}
+        changes = {
+            "factory": plan.factory,
+            "search_params": plan.search_params,
+            "lexical": lexical,
+            "recall_at_10": None,
+        }
         snapshot = successor(index, base, key, refs).model_copy(update=changes)
         snapshot = tuned_snapshot(index, snapshot, config.index)
         publish_snapshot(index, snapshot, expected=base.name)
@@ -113,8 +117,8 @@ def _is_compact(base: Snapshot, plan: IndexPlan, config: IndexConfig) -> bool:
         len(base.segments) > number or ("segment_rows" in asked and len(base.segments) != number),
         asked & PLANNING and plan.factory != base.factory,
         "lexical" in asked and config.lexical != base.lexical,
-        plan.nlist and "nprobe" in asked and config.nprobe not in (0, base.nprobe),
-        plan.nlist and "over_retrieve" in asked and config.over_retrieve not in (0, base.over_retrieve),
+        plan.nlist and "nprobe" in asked and config.nprobe not in (0, base.search_params.nprobe),
+        plan.nlist and "over_retrieve" in asked and config.over_retrieve not in (0, base.search_params.over_retrieve),
         "min_recall" in asked and base.recall_at_10 is not None and base.recall_at_10 < config.min_recall,
     )
     return not any(changes)

@@ -165,9 +165,7 @@ def _snapshot(
         encoder_config=vectors.encoder_config,
         dim=vectors.encoder.dim,
         factory=plan.factory,
-        nprobe=plan.nprobe,
-        ef_search=plan.ef_search,
-        over_retrieve=plan.over_retrieve,
+        search_params=plan.search_params,
         lexical=config.lexical,
         recall_at_10=None,
     )

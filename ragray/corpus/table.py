@@ -7,12 +7,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ragray.artifact.files import atomic_path
-from ragray.artifact.manifest import Manifest, open_artifact
+from ragray.artifact.manifest import Manifest, fact, open_artifact
 from ragray.corpus.dedup import content_hash
 from ragray.errors import CorruptArtifactError
 from ragray.types import Passage
@@ -48,16 +49,14 @@ def passages_to_table(passages: Sequence[Passage]) -> pa.Table:
     return pa.table(columns, schema=PASSAGE_SCHEMA)
 
 
-def passage_from_row(row: Mapping[str, object]) -> Passage:
+def passage_from_row(row: Mapping[str, Any]) -> Passage:
     """Turn one row of a passage table, as `to_pylist` gives it, into a passage."""
-    metadata = row.get("metadata") or []
-    assert isinstance(metadata, list)
     return Passage(
         id=str(row["id"]),
         text=str(row["text"]),
         title=str(row["title"]),
         document_id=str(row["document_id"]),
-        metadata=dict(metadata),
+        metadata=dict(row.get("metadata") or []),
     )
 
 
@@ -139,7 +138,7 @@ class Corpus:
 
         Raises:
             NotAnArtifactError: it never finished.
-            CorruptArtifactError: a shard is missing, or differs from the manifest.
+            CorruptArtifactError: a shard is missing, or differs from the manifest; or the manifest lacks a fact.
         """
         manifest = open_artifact(folder, "corpus")
         root = folder.absolute()
@@ -151,8 +150,7 @@ class Corpus:
                 f"{folder}: {found} passages of schema {SCHEMA_VERSION} expected to be {expected} of "
                 f"{manifest.facts.get('schema_version')} by its manifest; run: ragray ingest SOURCE... --out {folder}"
             )
-        num_documents = manifest.facts.get("num_documents")
-        assert isinstance(num_documents, int)
+        num_documents = fact(folder, manifest, "num_documents", int)
         return cls(folder, manifest, manifest.fingerprint, found, num_documents, shards)
 
     def iter_tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:

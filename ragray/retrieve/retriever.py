@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Protocol
-
-import numpy as np
 
 from ragray.config import RetrieveConfig
 from ragray.embed.encoder import Encoder, Vectors
@@ -46,8 +43,10 @@ class Searcher(Protocol):
     def search(self, queries_ND: Vectors, k: int, /, *, where: str = "") -> SearchResult:
         """Search by vectors."""
 
-    def search_text(self, queries: Sequence[str], k: int, /, *, where: str = "") -> SearchResult:
-        """Search by BM25."""
+    def search_text(
+        self, queries: Sequence[str], k: int, /, *, where: str = "", vectors_ND: Vectors | None = None
+    ) -> SearchResult:
+        """Search by BM25; hits carry their inner product where the queries' vectors are given."""
 
 
 class LocalRetriever:
@@ -119,23 +118,14 @@ class LocalRetriever:
                 )
             return self._searcher.search_text(queries, k, where=where).hits
         vectors_ND = self._encoder.encode_questions(queries)
-        return _with_dense(self._found(queries, vectors_ND, k, where, mode), vectors_ND)
+        return self._found(queries, vectors_ND, k, where, mode).hits
 
     def _found(self, queries: Sequence[str], vectors_ND: Vectors, k: int, where: str, mode: Mode) -> SearchResult:
         if mode == "dense":
             return self._searcher.search(vectors_ND, k, where=where)
         if mode == "lexical":
-            return self._searcher.search_text(queries, k, where=where)
+            return self._searcher.search_text(queries, k, where=where, vectors_ND=vectors_ND)
         depth = max(k, self._settings.candidates)
         dense = self._searcher.search(vectors_ND, depth, where=where)
-        lexical = self._searcher.search_text(queries, depth, where=where)
+        lexical = self._searcher.search_text(queries, depth, where=where, vectors_ND=vectors_ND)
         return fuse([dense, lexical], k, rrf_k=self._settings.rrf_k)
-
-
-def _with_dense(found: SearchResult, vectors_ND: Vectors) -> list[list[Hit]]:
-    """Give every hit the inner product of its vector and the question's; K results a question."""
-    dense_NK = np.einsum("nkd,nd->nk", found.vectors_NKD.astype(np.float32), vectors_ND)
-    return [
-        [replace(hit, dense=value) for hit, value in zip(hits, values, strict=False)]
-        for hits, values in zip(found.hits, dense_NK.tolist(), strict=True)
-    ]

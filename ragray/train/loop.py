@@ -38,7 +38,7 @@ class Searcher(Protocol):
     """Whatever searches for the loop: an index in this process, or a pool of retriever actors."""
 
     def submit(self, vectors_ND: Vectors, k: int) -> Pending:
-        """Begin a search and return at once."""
+        """Begin a search whose result holds the passages' vectors, and return at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class LocalSearcher:
 
     def submit(self, vectors_ND: Vectors, k: int) -> Pending:
         """Search at once."""
-        return Done(self.reader.search(vectors_ND, k))
+        return Done(self.reader.search(vectors_ND, k, with_vectors=True))
 
 
 @dataclass(frozen=True, slots=True)

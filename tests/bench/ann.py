@@ -180,7 +180,7 @@ def build_ragray(folder: Path, data: Data, plan: IndexPlan, config: IndexConfig)
     snapshot = Snapshot(
         name="000001-bench", parent=None, created_at=now(), source="bench", segments=(SegmentRef(name="one", num_rows=rows),),
         encoder=EncoderFingerprint("bench", "none", dim, "none", True, 0, ""), encoder_config=EncoderConfig(model=f"hash:{dim}"),
-        dim=dim, factory=plan.factory, nprobe=plan.nprobe, over_retrieve=plan.over_retrieve, recall_at_10=None,
+        dim=dim, factory=plan.factory, search_params=plan.search_params, recall_at_10=None,
     )  # fmt: skip
     return tune_ragray(folder, snapshot, config, "ragray", built)
 
@@ -201,7 +201,7 @@ def tune_ragray(folder: Path, snapshot: Snapshot, config: IndexConfig, name: str
 
 def parameters(snapshot: Snapshot) -> str:
     """Say how a snapshot is searched."""
-    return f"{snapshot.factory} nprobe={snapshot.nprobe} x{snapshot.over_retrieve}"
+    return f"{snapshot.factory} nprobe={snapshot.search_params.nprobe} x{snapshot.search_params.over_retrieve}"
 
 
 def sample(data: Data, plan: IndexPlan, config: IndexConfig) -> np.ndarray:
@@ -218,12 +218,14 @@ def build_raw(data: Data, plan: IndexPlan, config: IndexConfig, snapshot: Snapsh
     if plan.nlist:
         faiss.extract_index_ivf(index).cp.seed = config.seed + 1
         index.train(sample(data, plan, config))
-        params = faiss.SearchParametersIVF(nprobe=snapshot.nprobe)
+        params = faiss.SearchParametersIVF(nprobe=snapshot.search_params.nprobe)
     if plan.type in ("ivf_pq", "ivf_rabitq"):
         refine = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
         index = faiss.IndexRefine(index, refine)
         params = faiss.SearchParametersPreTransform(index_params=params)
-        params = faiss.IndexRefineSearchParameters(k_factor=float(snapshot.over_retrieve), base_index_params=params)
+        params = faiss.IndexRefineSearchParameters(
+            k_factor=float(snapshot.search_params.over_retrieve), base_index_params=params
+        )
     for start in range(0, len(data.vectors_ND), 65536):
         index.add(data.vectors_ND[start : start + 65536].astype(np.float32))
     took, size = perf_counter() - started, faiss.serialize_index(index).nbytes / len(data.vectors_ND)

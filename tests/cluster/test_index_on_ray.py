@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -96,7 +97,12 @@ def test_segments_are_built_as_tasks_and_found_as_one_index(finished: Path, tmp_
 def test_the_snapshot_says_what_the_index_is_made_of(finished: Path) -> None:
     snapshot = read_snapshot(finished)
     assert [segment.num_rows for segment in snapshot.segments] == [25, 25, 25, 25]
-    assert (snapshot.parent, snapshot.factory, snapshot.nprobe, snapshot.recall_at_10) == (None, "Flat", 0, None)
+    assert (snapshot.parent, snapshot.factory, snapshot.search_params.nprobe, snapshot.recall_at_10) == (
+        None,
+        "Flat",
+        0,
+        None,
+    )
     assert (snapshot.encoder, snapshot.dim) == (HashEncoder(64).fingerprint, 64)
 
 
@@ -193,10 +199,12 @@ def test_ivf_records_its_recall_and_paths_may_be_relative(
     monkeypatch.chdir(tmp_path)
     settings = config("index.type=ivf", "index.nlist=4", "index.nprobe=1", "index.min_recall=0", "index.lexical=plain")
     snapshot = build_index(Path("embeddings"), Path("corpus"), Path("index"), settings).snapshot
-    assert (snapshot.factory, snapshot.nprobe, snapshot.lexical) == ("IVF4,Flat", 1, "plain")
+    assert (snapshot.factory, snapshot.search_params.nprobe, snapshot.lexical) == ("IVF4,Flat", 1, "plain")
     assert snapshot.recall_at_10 is not None
     assert 0 < snapshot.recall_at_10 < 1
-    changed = snapshot.model_copy(update={"name": "000002-all", "nprobe": 4})
+    changed = snapshot.model_copy(
+        update={"name": "000002-all", "search_params": replace(snapshot.search_params, nprobe=4)}
+    )
     publish_snapshot(tmp_path / "index", changed, expected=snapshot.name)
     assert_whole(tmp_path / "index")
 

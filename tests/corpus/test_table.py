@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from pydantic import JsonValue
 
 from ragray.artifact.manifest import publish
 from ragray.corpus.dedup import content_hash
@@ -100,3 +101,26 @@ def test_a_count_that_differs_from_the_manifest_is_refused(tmp_path: Path) -> No
     publish(tmp_path, kind="corpus", fingerprint="f", facts=facts, files=[tmp_path / "passages" / "part-00000.parquet"])
     with pytest.raises(CorruptArtifactError, match="5 passages"):
         Corpus.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("extra", "found"),
+    [
+        ({}, "missing"),
+        ({"num_documents": "5"}, '"5"'),
+        ({"num_documents": None}, "null"),
+        ({"num_documents": [5]}, "[5]"),
+    ],
+)
+def test_a_manifest_without_a_number_of_documents_is_refused_with_file_and_key(
+    tmp_path: Path, extra: dict[str, JsonValue], found: str
+) -> None:
+    write_corpus(tmp_path, 5, shard_rows=10)
+    facts: dict[str, JsonValue] = {"num_passages": 5, "schema_version": SCHEMA_VERSION, **extra}
+    publish(tmp_path, kind="corpus", fingerprint="f", facts=facts, files=[tmp_path / "passages" / "part-00000.parquet"])
+    with pytest.raises(CorruptArtifactError) as caught:
+        Corpus.open(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path / 'manifest.json'}: facts.num_documents is {found}, expected int; "
+        f"run: ragray ingest SOURCE... --out {tmp_path}"
+    )

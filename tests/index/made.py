@@ -12,6 +12,7 @@ from ragray.config import EncoderConfig
 from ragray.corpus.table import passages_to_table
 from ragray.embed.encoder import HashEncoder
 from ragray.embed.passage_text import passage_text
+from ragray.index.store.search_params import SearchParams
 from ragray.index.store.segment import write_segment
 from ragray.index.store.snapshot import SEGMENTS, SegmentRef, Snapshot, find_current, publish_snapshot
 from ragray.index.store.tombstones import with_tombstones
@@ -57,8 +58,7 @@ def make_index(
         encoder_config=EncoderConfig(model=f"hash:{DIM}"),
         dim=DIM,
         factory=factory,
-        nprobe=nprobe,
-        over_retrieve=over_retrieve,
+        search_params=SearchParams(nprobe=nprobe, over_retrieve=over_retrieve),
         lexical=lexical,
         recall_at_10=None,
     )

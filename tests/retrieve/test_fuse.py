@@ -11,12 +11,11 @@ from ragray.types import Hit, Passage
 
 
 def ranked(*queries: Sequence[int], k: int = 4) -> SearchResult:
-    """A result that holds these rows for each query; row r has the vector (r, r) and a score that fusion must not mind."""
+    """A result that holds these rows for each query; row r has the inner product r and a score that fusion must not mind."""
     rows_NK = np.array([[*rows, *[-1] * (k - len(rows))] for rows in queries], dtype=np.int64)
     scores_NK = np.where(rows_NK >= 0, -np.arange(k, dtype=np.float32) - 7, -np.inf).astype(np.float32)
-    vectors_NKD = np.where(rows_NK >= 0, rows_NK, 0)[:, :, None].repeat(2, axis=2).astype(np.float16)
-    hits = [[Hit(Passage(f"p{row}", "text"), -7.0 - rank) for rank, row in enumerate(rows)] for rows in queries]
-    return SearchResult(rows_NK, scores_NK, vectors_NKD, hits)
+    hits = [[Hit(Passage(f"p{row}", "text"), -7.0 - rank, row) for rank, row in enumerate(rows)] for rows in queries]
+    return SearchResult(rows_NK, scores_NK, np.zeros((*rows_NK.shape, 0), dtype=np.float16), hits)
 
 
 def test_scores_are_the_sums_of_inverse_ranks_over_the_largest_there_can_be() -> None:
@@ -27,7 +26,7 @@ def test_scores_are_the_sums_of_inverse_ranks_over_the_largest_there_can_be() ->
     assert found.scores_NK[0] == pytest.approx(list(expected.values()))
     assert [hit.passage.id for hit in found.hits[0]] == ["p20", "p10", "p40", "p30"]
     assert [hit.score for hit in found.hits[0]] == found.scores_NK[0].tolist()
-    assert found.vectors_NKD[0, :, 0].tolist() == [20, 10, 40, 30]
+    assert [hit.dense for hit in found.hits[0]] == [20, 10, 40, 30]
 
 
 @pytest.mark.parametrize("lists", [1, 2, 3])
@@ -55,7 +54,6 @@ def test_queries_do_not_mix_and_the_rest_is_empty() -> None:
     found = fuse([ranked([1, 2], []), ranked([1], [])], 3, rrf_k=60)
     assert found.rows_NK.tolist() == [[1, 2, -1], [-1, -1, -1]]
     assert np.isneginf(found.scores_NK[1]).all() and found.hits[1] == []
-    assert not found.vectors_NKD[1].any()
 
 
 def test_no_more_than_k_are_kept_and_lists_may_differ_in_length() -> None:

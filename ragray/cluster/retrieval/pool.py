@@ -107,17 +107,19 @@ class RetrieverPool:
         """How long an answer may take before another replica is asked too."""
         return max(HEDGE_S, HEDGE_FACTOR * self._latency_s)
 
-    def submit(self, vectors_ND: Vectors, k: int, *, where: str = "") -> PoolSearch:
-        """Begin a search by vectors and return at once."""
-        return PoolSearch(self, Query(vectors_ND, k, where), self.served)
+    def submit(self, vectors_ND: Vectors, k: int, *, where: str = "", with_vectors: bool = True) -> PoolSearch:
+        """Begin a search by vectors and return at once; the passages' vectors come along unless the caller does without."""
+        return PoolSearch(self, Query((), vectors_ND, k, where, with_vectors), self.served)
 
-    def search(self, vectors_ND: Vectors, k: int, *, where: str = "") -> SearchResult:
+    def search(self, vectors_ND: Vectors, k: int, *, where: str = "", with_vectors: bool = False) -> SearchResult:
         """Search by vectors and wait; raises as `IndexReader.search` does."""
-        return self.submit(vectors_ND, k, where=where).result()
+        return self.submit(vectors_ND, k, where=where, with_vectors=with_vectors).result()
 
-    def search_text(self, queries: Sequence[str], k: int, *, where: str = "") -> SearchResult:
+    def search_text(
+        self, queries: Sequence[str], k: int, *, where: str = "", vectors_ND: Vectors | None = None
+    ) -> SearchResult:
         """Search by BM25 and wait; raises as `IndexReader.search_text` does."""
-        return PoolSearch(self, Query(tuple(queries), k, where), self.served).result()
+        return PoolSearch(self, Query(tuple(queries), vectors_ND, k, where), self.served).result()
 
     def swap(self, snapshot: str) -> None:
         """Search another snapshot from now on: all actors open it, then it is switched to; no search waits or is lost.

@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from ragray.embed.encoder import Vectors
 from ragray.index.search.reader import IndexReader
 from ragray.index.search.result import SearchResult
@@ -26,11 +24,13 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What to search for: vectors (N, D), or texts."""
+    """What to search for: texts, where there are any, by BM25, otherwise the vectors (N, D). Texts may have vectors, too."""
 
-    queries: Vectors | tuple[str, ...]
+    texts: tuple[str, ...]
+    vectors_ND: Vectors | None
     k: int
     where: str
+    with_vectors: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,6 @@ class ShardSearcher:
 
 
 def _search(reader: IndexReader, query: Query) -> SearchResult:
-    if isinstance(query.queries, np.ndarray):
-        return reader.search(query.queries, query.k, where=query.where)
-    return reader.search_text(query.queries, query.k, where=query.where)
+    if query.vectors_ND is not None and not query.texts:
+        return reader.search(query.vectors_ND, query.k, where=query.where, with_vectors=query.with_vectors)
+    return reader.search_text(query.texts, query.k, where=query.where, vectors_ND=query.vectors_ND)

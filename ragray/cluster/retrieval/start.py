@@ -82,11 +82,13 @@ class PinnedSearcher:
 
     def search(self, vectors_ND: Vectors, k: int, /, *, where: str = "") -> SearchResult:
         """Search by vectors and wait."""
-        return self._result(Query(vectors_ND, k, where))
+        return self._result(Query((), vectors_ND, k, where))
 
-    def search_text(self, queries: Sequence[str], k: int, /, *, where: str = "") -> SearchResult:
+    def search_text(
+        self, queries: Sequence[str], k: int, /, *, where: str = "", vectors_ND: Vectors | None = None
+    ) -> SearchResult:
         """Search by BM25 and wait."""
-        return self._result(Query(tuple(queries), k, where))
+        return self._result(Query(tuple(queries), vectors_ND, k, where))
 
     def _result(self, query: Query) -> SearchResult:
         search = PoolSearch(self.pool, query, self.served)

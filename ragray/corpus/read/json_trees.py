@@ -33,8 +33,8 @@ def read_json(source: Source, config: IngestConfig) -> Iterator[Record | Refusal
     for row in json_rows(source, config.max_chars):
         if isinstance(row, Refusal):
             yield row
-        elif isinstance(row.fields.get(PARAGRAPHS), list):
-            yield from _paragraphs(source, row, numbers)
+        elif isinstance(paragraphs := row.fields.get(PARAGRAPHS), list):
+            yield from _paragraphs(source, row, paragraphs, numbers)
         else:
             raw = json.dumps(row.fields, ensure_ascii=False)
             yield from_fields(source, row.line, row.fields, config, raw=raw)
@@ -59,13 +59,13 @@ def json_rows(source: Source, max_chars: int) -> Iterator[Row | Refusal]:
             yield refusal(source, tokens.line, "not valid JSON behind the list", tokens.ahead())
 
 
-def _paragraphs(source: Source, article: Row, numbers: Counter[str]) -> Iterator[Record | Refusal]:
+def _paragraphs(
+    source: Source, article: Row, paragraphs: list[object], numbers: Counter[str]
+) -> Iterator[Record | Refusal]:
     """Yield an article's contexts, each once; ``numbers`` counts the paragraphs of a title so far."""
     heading = article.fields.get("title")
     title = storable(heading) if isinstance(heading, str) and heading else storable(source.name.partition(".")[0])
     seen = set()
-    paragraphs = article.fields[PARAGRAPHS]
-    assert isinstance(paragraphs, list)
     for paragraph in paragraphs:
         identity = f"{title}-{numbers[title]}"
         numbers[title] += 1
@@ -147,9 +147,8 @@ class _Json:
     def _peek(self) -> str:
         """Pass over white space; return the character behind it, nothing at the end of the file."""
         while True:
-            match = _SPACE.match(self._buffer, self._at)
-            assert match is not None
-            self._pass_to(match.end())
+            if space := _SPACE.match(self._buffer, self._at):
+                self._pass_to(space.end())
             if self._at < len(self._buffer):
                 return self._buffer[self._at]
             if not self._fill(CHUNK_CHARS):

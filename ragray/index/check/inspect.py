@@ -8,12 +8,13 @@ from pathlib import Path
 
 import faiss
 import numpy as np
-from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic import JsonValue
 
 from ragray.artifact.manifest import open_artifact
 from ragray.errors import CorruptArtifactError
-from ragray.index.plan.tune import Point, curve_path
+from ragray.index.plan.tune import Point, curve_path, read_curve
 from ragray.index.store.postings import LEXICAL, Postings
+from ragray.index.store.search_params import SearchParams, flattened
 from ragray.index.store.segment import FAISS_FILE
 from ragray.index.store.snapshot import SEGMENTS, SegmentRef, Snapshot, current_name, names, read_snapshot
 
@@ -59,9 +60,7 @@ class IndexInspection:
     metric: str
     encoder: str
     factory: str
-    nprobe: int
-    ef_search: int
-    over_retrieve: int
+    search_params: SearchParams
     lexical: str
     recall_at_10: float | None
     memory_bytes_per_vector: float
@@ -70,25 +69,25 @@ class IndexInspection:
     tuning: tuple[Point, ...]
 
     def as_json(self) -> dict[str, JsonValue]:
-        """Return everything as JSON; the sizes of the single lists are left to the plot."""
+        """Return everything as JSON, search parameters among the other keys; the sizes of the single lists are left to the plot."""
 
-        def but_sizes(fields: dict[str, JsonValue]) -> dict[str, JsonValue]:
-            return {name: value for name, value in fields.items() if name != "sizes"}
+        def shown(fields: dict[str, JsonValue]) -> dict[str, JsonValue]:
+            return flattened({name: value for name, value in fields.items() if name != "sizes"})
 
-        raw: dict[str, JsonValue] = json.loads(json.dumps(asdict(self)), object_hook=but_sizes)
+        raw: dict[str, JsonValue] = json.loads(json.dumps(asdict(self)), object_hook=shown)
         return raw
 
     def lines(self) -> list[str]:
         """Return everything as lines of text."""
         recall = "exact" if self.recall_at_10 is None else f"{self.recall_at_10:.3f}"
-        search = [f"nprobe {self.nprobe}"] if self.nprobe else []
-        search += [f"ef_search {self.ef_search}"] if self.ef_search else []
+        params = {name: value for name, value in asdict(self.search_params).items() if value}
+        search = ", ".join(f"{name} {value}" for name, value in params.items())
         head = {
             "snapshot": f"{self.snapshot}{' (current)' if self.is_current else ''}, {self.created_at}",
             "snapshots": ", ".join(self.snapshots),
             "rows": f"{self.num_live:,} live, {self.num_rows - self.num_live:,} deleted, {len(self.segments)} segment(s)",
             "vectors": f"{self.dim} dimensions, {self.metric}, by {self.encoder}",
-            "FAISS": f"{self.factory}, {', '.join([*search, f'over_retrieve {self.over_retrieve}'])}, recall@10 {recall}",
+            "FAISS": f"{self.factory}, {search}, recall@10 {recall}",
             "lexical": self.lexical,
             "a vector": f"{self.memory_bytes_per_vector:,.0f} bytes in memory, {self.disk_bytes_per_vector:,.0f} on disk",
         }
@@ -145,15 +144,13 @@ def inspect_index(index: Path, *, snapshot: str | None = None) -> IndexInspectio
         metric=found.metric,
         encoder=found.encoder.model,
         factory=found.factory,
-        nprobe=found.nprobe,
-        ef_search=found.ef_search,
-        over_retrieve=found.over_retrieve,
+        search_params=found.search_params,
         lexical=found.lexical,
         recall_at_10=found.recall_at_10,
         memory_bytes_per_vector=memory / live,
         disk_bytes_per_vector=disk / live,
         segments=segments,
-        tuning=_tuning(index, found.name),
+        tuning=read_curve(curve_path(index, found.name)),
     )
 
 
@@ -192,14 +189,3 @@ def _faiss(path: Path) -> tuple[str, ListSizes | None]:
     imbalance = float(len(sizes) * np.square(sizes, dtype=np.float64).sum() / max(float(sizes.sum()) ** 2, 1.0))
     largest, smallest, median = int(sizes.max()), int(sizes.min()), float(np.median(sizes))
     return name, ListSizes(tuple(sizes.tolist()), smallest, median, largest, imbalance)
-
-
-def _tuning(index: Path, snapshot: str) -> tuple[Point, ...]:
-    """Read what the build measured when it tuned the search; nothing, where nothing was tuned."""
-    path = curve_path(index, snapshot)
-    try:
-        return TypeAdapter(tuple[Point, ...]).validate_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return ()
-    except ValidationError as err:
-        raise CorruptArtifactError(f"{path}: is no list of measurements; remove it, it is only looked at") from err

@@ -61,8 +61,8 @@ def _list_sizes(axes: Any, inspection: IndexInspection) -> None:
 def _recall_latency(axes: Any, inspection: IndexInspection) -> None:
     """Draw a curve of nprobe (or ef_search) for every over_retrieve, and mark the setting that the snapshot searches with."""
     points = inspection.tuning
-    for colour, factor in enumerate(sorted({point.over_retrieve for point in points})):
-        curve = sorted((p for p in points if p.over_retrieve == factor), key=lambda p: p.ms_per_query)
+    for colour, factor in enumerate(sorted({point.search_params.over_retrieve for point in points})):
+        curve = sorted((p for p in points if p.search_params.over_retrieve == factor), key=lambda p: p.ms_per_query)
         axes.plot(
             [p.ms_per_query for p in curve],
             [p.recall_at_10 for p in curve],
@@ -74,9 +74,8 @@ def _recall_latency(axes: Any, inspection: IndexInspection) -> None:
         for p in curve:
             place = (p.ms_per_query, p.recall_at_10)
             axes.annotate(f"{p.effort}", place, textcoords="offset points", xytext=(4, -10), fontsize=7)
-    chosen = (inspection.nprobe, inspection.over_retrieve, inspection.ef_search)
     for p in points:
-        if (p.nprobe, p.over_retrieve, p.ef_search) == chosen:
+        if p.search_params == inspection.search_params:
             axes.plot(
                 [p.ms_per_query], [p.recall_at_10], "o", markersize=13, fillstyle="none", color="black", label="chosen"
             )
@@ -91,4 +90,4 @@ def _recall_latency(axes: Any, inspection: IndexInspection) -> None:
 
 
 def _kind(points: tuple[Point, ...]) -> str:
-    return "ef_search" if any(point.ef_search for point in points) else "nprobe"
+    return "ef_search" if any(point.search_params.ef_search for point in points) else "nprobe"

@@ -159,15 +159,16 @@ def _merged(index: Path, snapshot: Snapshot, rescore: bool, progress: Progress) 
     """Return one index over all live rows, trained as that of the first segment is."""
     merged = faiss.read_index(str(index / SEGMENTS / snapshot.segments[0].name / FAISS_FILE))
     merged.reset()
+    params = snapshot.search_params
     ivf = faiss.try_extract_index_ivf(merged)
     if ivf is not None:
-        ivf.nprobe = max(1, snapshot.nprobe)
-    if isinstance(merged, faiss.IndexHNSW) and snapshot.ef_search:
-        merged.hnsw.efSearch = snapshot.ef_search
+        ivf.nprobe = max(1, params.nprobe)
+    if isinstance(merged, faiss.IndexHNSW) and params.ef_search:
+        merged.hnsw.efSearch = params.ef_search
     if rescore and not code_of(merged).exact:
         halves = faiss.IndexScalarQuantizer(merged.d, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
         merged = faiss.IndexRefine(merged, halves)
-        as_ragray = (snapshot.over_retrieve + SPARE) * len(snapshot.segments)  # as many as it takes in all
+        as_ragray = (params.over_retrieve + SPARE) * len(snapshot.segments)  # as many as it takes in all
         merged.k_factor = min(as_ragray, snapshot.num_live, MAX_K_FACTOR)
     for block in live_blocks(index, snapshot):
         merged.add(block.vectors.astype(np.float32))

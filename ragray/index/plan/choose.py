@@ -11,6 +11,7 @@ from ragray.errors import ConfigError, IndexBudgetError
 from ragray.index.plan import cost
 from ragray.index.plan.cost import Layout
 from ragray.index.plan.explain import Choice, choices, why_type
+from ragray.index.store.search_params import SearchParams
 
 LADDER: tuple[IndexType, ...] = ("ivf", "ivf_sq", "ivf_rabitq", "ivf_pq")
 """What `auto` tries above `exact_up_to_rows`, finest codes first; an HNSW cannot be deleted from and is only taken when asked for."""
@@ -61,9 +62,7 @@ class IndexPlan:
     num_segments: int
     segment_rows: int
     nlist: int
-    nprobe: int
-    ef_search: int
-    over_retrieve: int
+    search_params: SearchParams
     train_rows: int
     bytes_per_vector: float
     disk_bytes_per_vector: float
@@ -183,7 +182,8 @@ def _layout(type_: IndexType, rows: int, dim: int, config: IndexConfig, *, free:
         train_rows = min(rows, max(config.train_rows, 64 * nlist) if free else config.train_rows)
         nprobe = min(nlist, config.nprobe or max(4, math.ceil(min(nlist, math.sqrt(nlist) * effort))))
     ef_search = EF_SEARCH if type_ == "hnsw" else 0
-    return Layout(type_, rows, dim, num_segments, segment_rows, nlist, nprobe, ef_search, over, train_rows)
+    params = SearchParams(nprobe=nprobe, ef_search=ef_search, over_retrieve=over)
+    return Layout(type_, rows, dim, num_segments, segment_rows, nlist, params, train_rows)
 
 
 def _lists(segment_rows: int, most: int) -> int:
@@ -250,9 +250,7 @@ def _plan(layout: Layout, num_shards: int, why: str, config: IndexConfig) -> Ind
         num_segments=layout.num_segments,
         segment_rows=layout.segment_rows,
         nlist=layout.nlist,
-        nprobe=layout.nprobe,
-        ef_search=layout.ef_search,
-        over_retrieve=layout.over_retrieve,
+        search_params=layout.search_params,
         train_rows=layout.train_rows,
         bytes_per_vector=memory / layout.rows,
         disk_bytes_per_vector=memory / layout.rows + 2 * layout.dim,

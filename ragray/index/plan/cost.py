@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 from ragray.config import IndexType
+from ragray.index.store.search_params import SearchParams
 
 RESULTS = 10
 """Results of the search whose time is estimated."""
@@ -48,9 +49,7 @@ class Layout:
     num_segments: int
     segment_rows: int
     nlist: int
-    nprobe: int
-    ef_search: int
-    over_retrieve: int
+    search_params: SearchParams
     train_rows: int
 
     @property
@@ -121,10 +120,10 @@ def _segment_ms(layout: Layout) -> float:
     codes = layout.segment_rows * code_bytes(layout.type, layout.dim)
     coarse = (layout.nlist + layout.rotated * layout.dim) * layout.dim * 4 / CENTROID_BYTES_A_MS
     if layout.type == "hnsw":
-        scanned = layout.ef_search * HNSW_LINKS * 4.0 * layout.dim
+        scanned = layout.search_params.ef_search * HNSW_LINKS * 4.0 * layout.dim
     else:
-        scanned = codes * (layout.nprobe / layout.nlist if layout.nlist else 1)
-    rescored = layout.over_retrieve * RESULTS * (RESCORE_MS + 2 * layout.dim / CODE_BYTES_A_MS["flat"])
+        scanned = codes * (layout.search_params.nprobe / layout.nlist if layout.nlist else 1)
+    rescored = layout.search_params.over_retrieve * RESULTS * (RESCORE_MS + 2 * layout.dim / CODE_BYTES_A_MS["flat"])
     return P95_OF_MEAN * (SEGMENT_MS + coarse + scanned / CODE_BYTES_A_MS[layout.type] + rescored)
 
 

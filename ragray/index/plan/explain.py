@@ -56,16 +56,18 @@ def _parameters(layout: Layout) -> list[Choice]:
         found = [
             Choice("nlist", f"{layout.nlist:,}", "about 4 sqrt(rows of a segment), a power of two"),
             Choice(
-                "nprobe", f"{layout.nprobe:,}", "lists searched where tuning begins; grows with the recall asked for"
+                "nprobe",
+                f"{layout.search_params.nprobe:,}",
+                "lists searched where tuning begins; grows with the recall asked for",
             ),
             Choice("training", f"{layout.train_rows:,} rows", f"{share:.0f} rows a list; FAISS asks for 39"),
         ]
-    if layout.ef_search:
-        found = [Choice("efSearch", f"{layout.ef_search}", "nodes kept where tuning begins")]
+    if layout.search_params.ef_search:
+        found = [Choice("efSearch", f"{layout.search_params.ef_search}", "nodes kept where tuning begins")]
     exact = cost.OVER_RETRIEVE[layout.type] == cost.OVER_RETRIEVE["flat"]
     why = "they only settle ties" if exact else "coarse codes find candidates, exact scores decide"
     reason = f"candidates a result, re-scored from the fp16 vectors: {why}"
-    return [*found, Choice("over_retrieve", f"{layout.over_retrieve}", reason)]
+    return [*found, Choice("over_retrieve", f"{layout.search_params.over_retrieve}", reason)]
 
 
 def _costs(layout: Layout) -> list[Choice]:

@@ -9,17 +9,20 @@ import logging
 import math
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from ragray.artifact.files import write_json
 from ragray.config import IndexConfig
-from ragray.errors import IndexBudgetError
+from ragray.errors import CorruptArtifactError, IndexBudgetError
 from ragray.index.search.reader import IndexReader
 from ragray.index.search.rescore import widened
+from ragray.index.store.search_params import SearchParams, flattened, lifted
 from ragray.index.store.snapshot import Snapshot
 
 TUNING = "tuning"
@@ -45,9 +48,7 @@ logger = logging.getLogger("ragray")
 class Point:
     """One setting and what was measured with it, on one thread, a query at a time; ``ms_per_query`` is the mean."""
 
-    nprobe: int
-    over_retrieve: int
-    ef_search: int
+    search_params: SearchParams
     recall_at_10: float
     ms_per_query: float
     p95_ms: float
@@ -55,7 +56,7 @@ class Point:
     @property
     def effort(self) -> int:
         """Lists searched, or nodes of a graph kept."""
-        return self.nprobe or self.ef_search
+        return self.search_params.effort
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +69,32 @@ class HeldOut:
     k: int
 
 
-Measure = Callable[[int, int], Point]
-"""Measures an effort (nprobe or efSearch) with a number of candidates a result."""
+Measure = Callable[[SearchParams], Point]
 
 
 def curve_path(index: Path, snapshot: str) -> Path:
     """Return where the points measured for a snapshot are kept, a JSON list of `Point`; an exact index has none."""
     return index / TUNING / f"{snapshot}.json"
+
+
+def write_curve(path: Path, curve: list[Point]) -> None:
+    """Write points, each as a flat mapping."""
+    write_json(path, [flattened(asdict(point)) for point in curve])
+
+
+def read_curve(path: Path) -> tuple[Point, ...]:
+    """Read what `write_curve` wrote; nothing where there is no file.
+
+    Raises:
+        CorruptArtifactError: the file holds something else.
+    """
+    try:
+        raw = TypeAdapter(list[dict[str, JsonValue]]).validate_json(path.read_text(encoding="utf-8"))
+        return TypeAdapter(tuple[Point, ...]).validate_python([lifted(point) for point in raw])
+    except FileNotFoundError:
+        return ()
+    except ValidationError as err:
+        raise CorruptArtifactError(f"{path}: is no list of measurements; remove it, it is only looked at") from err
 
 
 def tuned_snapshot(index: Path, snapshot: Snapshot, config: IndexConfig) -> Snapshot:
@@ -87,17 +107,15 @@ def tuned_snapshot(index: Path, snapshot: Snapshot, config: IndexConfig) -> Snap
         IndexBudgetError: the recall is not reached, or not in time; says what to raise.
     """
     if snapshot.factory == "Flat" or not snapshot.num_live:
-        return snapshot.model_copy(update={"nprobe": 0, "ef_search": 0, "recall_at_10": None})
+        exhaustive = replace(snapshot.search_params, nprobe=0, ef_search=0)
+        return snapshot.model_copy(update={"search_params": exhaustive, "recall_at_10": None})
     reader = IndexReader.of(index, snapshot)
-    held = held_out(reader, config.seed)
-    measure_point(reader, held, config.nprobe or 1, 2)  # brings the files into memory
-    curve = explore(lambda effort, over: measure_point(reader, held, effort, over), snapshot.factory, config)
+    measure = partial(measure_point, reader, held_out(reader, config.seed))
+    measure(_params(snapshot.factory, config.nprobe or 1, 2))  # brings the files into memory
+    curve = explore(measure, snapshot.factory, config)
     best = choose(curve, snapshot.factory, len(snapshot.segments), config)
-    write_json(curve_path(index, snapshot.name), [asdict(point) for point in curve])
-    found = asdict(best)
-    return snapshot.model_copy(
-        update={name: found[name] for name in ("nprobe", "over_retrieve", "ef_search", "recall_at_10")}
-    )
+    write_curve(curve_path(index, snapshot.name), curve)
+    return snapshot.model_copy(update={"search_params": best.search_params, "recall_at_10": best.recall_at_10})
 
 
 def explore(measure: Measure, factory: str, config: IndexConfig) -> list[Point]:
@@ -110,7 +128,11 @@ def explore(measure: Measure, factory: str, config: IndexConfig) -> list[Point]:
         most = start = min(start, most)
     curve: list[Point] = []
     for over in (config.over_retrieve,) if config.over_retrieve else OVER_RETRIEVE if coarse else (2,):
-        points = _grow(measure, start, most, over, coarse=coarse, config=config)
+
+        def at(effort: int, over: int = over) -> Point:
+            return measure(_params(factory, effort, over))
+
+        points = _grow(at, start, most, coarse=coarse, min_recall=config.min_recall)
         curve += points
         reached = [point.ms_per_query for point in curve if point.recall_at_10 >= config.min_recall]
         if reached and points[0].ms_per_query >= min(reached):
@@ -120,21 +142,28 @@ def explore(measure: Measure, factory: str, config: IndexConfig) -> list[Point]:
     return curve
 
 
-def _grow(measure: Measure, start: int, most: int, over: int, *, coarse: bool, config: IndexConfig) -> list[Point]:
+def _params(factory: str, effort: int, over_retrieve: int) -> SearchParams:
+    """Return the parameters of an effort, which is efSearch for a graph and nprobe for lists."""
+    if factory.startswith("HNSW"):
+        return SearchParams(ef_search=effort, over_retrieve=over_retrieve)
+    return SearchParams(nprobe=effort, over_retrieve=over_retrieve)
+
+
+def _grow(at: Callable[[int], Point], start: int, most: int, *, coarse: bool, min_recall: float) -> list[Point]:
     """Double the effort until it suffices or cannot, then look between the last two."""
-    points = [measure(start, over)]
-    while points[-1].recall_at_10 < config.min_recall and points[-1].effort < most:
-        points.append(measure(min(2 * points[-1].effort, most), over))
+    points = [at(start)]
+    while points[-1].recall_at_10 < min_recall and points[-1].effort < most:
+        points.append(at(min(2 * points[-1].effort, most)))
         if coarse and points[-1].recall_at_10 - points[-2].recall_at_10 < SATURATED:
             return points
-    if len(points) == 1 or points[-1].recall_at_10 < config.min_recall:
+    if len(points) == 1 or points[-1].recall_at_10 < min_recall:
         return points
     low, high = points[-2].effort, points[-1].effort
     for _ in range(2):
         if high - low > max(1, low // 8):
-            point = measure((low + high) // 2, over)
+            point = at((low + high) // 2)
             points.append(point)
-            low, high = (low, point.effort) if point.recall_at_10 >= config.min_recall else (point.effort, high)
+            low, high = (low, point.effort) if point.recall_at_10 >= min_recall else (point.effort, high)
     return sorted(points, key=lambda point: point.effort)
 
 
@@ -185,28 +214,25 @@ def _too_slow(best: Point, curve: list[Point], factory: str, share: int, config:
 
 
 def _setting(point: Point) -> str:
-    effort = f"nprobe={point.nprobe}" if point.nprobe else f"efSearch={point.ef_search}"
-    return f"{effort}, over_retrieve={point.over_retrieve}"
+    params = point.search_params
+    effort = f"nprobe={params.nprobe}" if params.nprobe else f"efSearch={params.ef_search}"
+    return f"{effort}, over_retrieve={params.over_retrieve}"
 
 
-def measure_point(reader: IndexReader, held: HeldOut, effort: int, over_retrieve: int) -> Point:
-    """Search with a setting, a query at a time; every row as near as the tenth counts, the query's own row does not.
+def measure_point(reader: IndexReader, held: HeldOut, params: SearchParams) -> Point:
+    """Search with some parameters, a query at a time; every row as near as the tenth counts, the query's own row does not.
 
-    Which of several equally near rows is found says nothing about the index.
+    Which of several equally near rows is found says nothing about the index. ``reader`` is to search with one thread.
     """
-    graph = reader.snapshot.factory.startswith("HNSW")
-    nprobe, ef_search = (0, effort) if graph else (effort, 0)
-    setting = {"nprobe": nprobe, "ef_search": ef_search, "over_retrieve": over_retrieve}
-    tuned = IndexReader(reader.index, reader.snapshot.model_copy(update=setting), reader.segments, 1)
     near, times = 0, []
     for row, query_D, needed in zip(held.rows_Q, held.queries_QD, held.needed_Q, strict=True):
         started = perf_counter()
-        rows_NK, scores_NK = tuned.search_rows(query_D[None], held.k + 1)
+        rows_NK, scores_NK = reader.search_rows(query_D[None], held.k + 1, params=params)
         times.append(1000 * (perf_counter() - started))
         found = (rows_NK[0] >= 0) & (rows_NK[0] != row) & (scores_NK[0] >= needed)
         near += min(int(found.sum()), held.k)
     recall = near / (held.k * len(times)) if held.k else 1.0
-    return Point(nprobe, over_retrieve, ef_search, recall, float(np.mean(times)), float(np.quantile(times, 0.95)))
+    return Point(params, recall, float(np.mean(times)), float(np.quantile(times, 0.95)))
 
 
 def held_out(reader: IndexReader, seed: int) -> HeldOut:

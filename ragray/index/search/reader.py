@@ -19,8 +19,9 @@ from ragray.embed.encoder import EncoderFingerprint, Vectors
 from ragray.errors import ArtifactError, CorruptArtifactError, EncoderMismatchError, InputError
 from ragray.index.search.bm25 import LexicalIndex
 from ragray.index.search.filter import parse_filter
-from ragray.index.search.rescore import Candidates, among, best, refined, top
+from ragray.index.search.rescore import Candidates, among, best, inner_products, refined, top
 from ragray.index.search.result import SearchResult
+from ragray.index.store.search_params import SearchParams
 from ragray.index.store.segment import Segment
 from ragray.index.store.snapshot import SEGMENTS, Snapshot, current_name, read_snapshot
 from ragray.index.store.tombstones import live_mask
@@ -116,65 +117,99 @@ class IndexReader:
         """Raise `EncoderMismatchError` unless this index was made with ``encoder``."""
         self.snapshot.encoder.require(encoder, here=f"index snapshot {self.snapshot.name}", there=name)
 
-    def search(self, queries_ND: Vectors, k: int, *, where: str = "") -> SearchResult:
+    def search(self, queries_ND: Vectors, k: int, *, where: str = "", with_vectors: bool = False) -> SearchResult:
         """Return the k rows with the largest inner product for every query, among those that match ``where``.
+
+        The rows' vectors are read ``with_vectors`` alone: training computes with them, all else needs but the scores.
 
         Raises:
             InputError: ``where`` is no filter expression (see `ragray.index.search.filter`), a query is not finite, or k is below 1 or
                 above `MAX_RESULTS`.
             EncoderMismatchError: the queries have another dimension than the index.
         """
-        return self.result(*self.search_rows(queries_ND, k, where=where))
+        rows_NK, scores_NK = self.search_rows(queries_ND, k, where=where)
+        return self.result(rows_NK, scores_NK, scores_NK, with_vectors=with_vectors)
 
-    def search_rows(self, queries_ND: Vectors, k: int, *, where: str = "") -> tuple[np.ndarray, np.ndarray]:
-        """Search as `search` does, but read no passages: global rows (N, K) int64, -1 where none; scores (N, K) float32, -inf."""
+    def search_rows(
+        self, queries_ND: Vectors, k: int, *, where: str = "", params: SearchParams | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Search as `search` does, but read no passages: global rows (N, K) int64, -1 where none; scores (N, K) float32, -inf.
+
+        ``params`` stand in for those of the snapshot.
+        """
         self._check(queries_ND, k)
+        params = params or self.snapshot.search_params
         faiss.omp_set_num_threads(self._threads)
         queries_ND = np.ascontiguousarray(queries_ND, dtype=np.float32)
         parts = [(np.empty((len(queries_ND), 0), dtype=np.int64), np.empty((len(queries_ND), 0), dtype=np.float32))]
         if len(queries_ND):
             allowed = zip(self.segments, self.allowed(where), strict=True)
-            parts += [self._search_segment(opened, allowed_N, queries_ND, k) for opened, allowed_N in allowed]
+            parts += [self._search_segment(opened, allowed_N, queries_ND, k, params) for opened, allowed_N in allowed]
         if len(parts) == 2:
             return parts[1]
         rows_NM, scores_NM = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
         return top(rows_NM, scores_NM, k)
 
-    def search_text(self, queries: Sequence[str], k: int, *, where: str = "") -> SearchResult:
+    def search_text(
+        self, queries: Sequence[str], k: int, *, where: str = "", vectors_ND: Vectors | None = None
+    ) -> SearchResult:
         """Return the k rows with the largest BM25 score for every query; rows that share no term with it are not found.
 
-        Scores are those of one index over all live rows of the snapshot, whatever segments this reader holds.
+        Scores are those of one index over all live rows of the snapshot, whatever segments this reader holds. ``vectors_ND``
+        are the queries' own; where they are given, the hits carry the inner products with them (`Hit.dense`).
 
         Raises:
             InputError: the snapshot has no lexical part, ``where`` is no filter expression, a query cannot be written as UTF-8,
-                or k is below 1 or above `MAX_RESULTS`.
+                a vector is not finite, or k is below 1 or above `MAX_RESULTS`.
+            EncoderMismatchError: the vectors have another dimension than the index.
         """
         _check_k(k)
+        if vectors_ND is not None:
+            self._check(vectors_ND, k)
         for number, query in enumerate(queries):
             require_utf8(query, f"query {number}")
         if self._lexical is None:
             self._lexical = LexicalIndex.open(self.index, self.snapshot)
         allowed = dict(zip((opened.number for opened in self.segments), self.allowed(where), strict=True))
-        return self.result(*self._lexical.search(queries, k, allowed))
+        rows_NK, scores_NK = self._lexical.search(queries, k, allowed)
+        return self.result(rows_NK, scores_NK, None if vectors_ND is None else self._dense(rows_NK, vectors_ND))
 
     def allowed(self, where: str = "") -> Sequence[np.ndarray]:
         """Return for each open segment which rows are live and match a filter, (rows,) bool."""
         return self._matching(where) if where else [opened.live_N for opened in self.segments]
 
-    def result(self, rows_NK: np.ndarray, scores_NK: np.ndarray) -> SearchResult:
-        """Look up the passages and vectors of global rows that lie in this reader's segments; -1 is no row."""
-        vectors_NKD = np.zeros((*rows_NK.shape, self.snapshot.dim), dtype=np.float16)
+    def _dense(self, rows_NK: np.ndarray, queries_ND: Vectors) -> np.ndarray:
+        """Return the inner products of global rows with their queries, (N, K) float32, -inf where there is no row."""
+        dense_NK = np.full(rows_NK.shape, -np.inf, dtype=np.float32)
+        for opened in self.segments:
+            inside_NK = (rows_NK >= opened.offset) & (rows_NK < opened.offset + len(opened.live_N))
+            own_NK = np.where(inside_NK, rows_NK - opened.offset, -1)
+            dense_NK = np.maximum(dense_NK, inner_products(np.asarray(opened.segment.vectors_ND), own_NK, queries_ND))
+        return dense_NK
+
+    def result(
+        self,
+        rows_NK: np.ndarray,
+        scores_NK: np.ndarray,
+        dense_NK: np.ndarray | None = None,
+        *,
+        with_vectors: bool = False,
+    ) -> SearchResult:
+        """Look up the passages, perhaps the vectors, of global rows that lie in this reader's segments; -1 is no row."""
+        vectors_NKD = np.zeros((*rows_NK.shape, self.snapshot.dim if with_vectors else 0), dtype=np.float16)
         passages: dict[int, Passage] = {}
         for opened in self.segments:
             inside_NK = (rows_NK >= opened.offset) & (rows_NK < opened.offset + len(opened.live_N))
             if inside_NK.any():
                 rows = rows_NK[inside_NK] - opened.offset
-                vectors_NKD[inside_NK] = opened.segment.vectors_ND[rows]
+                if with_vectors:
+                    vectors_NKD[inside_NK] = opened.segment.vectors_ND[rows]
                 once = np.unique(rows)
                 passages.update(zip((once + opened.offset).tolist(), opened.segment.read(once.tolist()), strict=True))
+        dense = np.full(rows_NK.shape, None) if dense_NK is None else dense_NK
         hits = [
-            [Hit(passages[row], score) for row, score in zip(rows, scores, strict=True) if row >= 0]
-            for rows, scores in zip(rows_NK.tolist(), scores_NK.tolist(), strict=True)
+            [Hit(passages[row], score, own) for row, score, own in zip(*found, strict=True) if row >= 0]
+            for found in zip(rows_NK.tolist(), scores_NK.tolist(), dense.tolist(), strict=True)
         ]
         return SearchResult(rows_NK, scores_NK, vectors_NKD, hits)
 
@@ -189,15 +224,15 @@ class IndexReader:
             raise InputError(f"query {wrong[0]}: its vector holds NaN or infinity; check the encoder that made it")
 
     def _search_segment(
-        self, opened: OpenSegment, allowed_N: np.ndarray, queries_ND: Vectors, k: int
+        self, opened: OpenSegment, allowed_N: np.ndarray, queries_ND: Vectors, k: int, params: SearchParams
     ) -> tuple[np.ndarray, np.ndarray]:
         vectors_ND = np.asarray(opened.segment.vectors_ND)
         count = int(np.count_nonzero(allowed_N))
         try:
             if count == len(allowed_N) or count > FEW_ROWS:
-                found = self._candidates(opened, allowed_N, count, queries_ND, k)
+                found = _candidates(opened, allowed_N, count, queries_ND, k, params)
             else:
-                depth = min(count, self.snapshot.over_retrieve * k + SPARE)
+                depth = min(count, params.over_retrieve * k + SPARE)
                 found = among(vectors_ND, np.flatnonzero(allowed_N), queries_ND, depth)
             rows_NK, scores_NK = best(vectors_ND, found, queries_ND, k)
         except RuntimeError as err:  # FAISS names rows or lists that are not there
@@ -212,56 +247,60 @@ class IndexReader:
             rows_NK[zero_N, : len(first)], scores_NK[zero_N, : len(first)] = first, 0
         return np.where(rows_NK < 0, -1, rows_NK + opened.offset), scores_NK
 
-    def _candidates(
-        self, opened: OpenSegment, allowed_N: np.ndarray, count: int, queries_ND: Vectors, k: int
-    ) -> Candidates:
-        """Ask FAISS; an index that is not exhaustive looks the farther the more a filter hides."""
-        index = opened.segment.index
-        selector = None
-        if count < len(allowed_N):
-            selector = faiss.IDSelectorBitmap(np.packbits(allowed_N, bitorder="little"))
-        params = self._parameters(index, selector, np.count_nonzero(opened.live_N) / max(count, 1))
-        if not isinstance(index, faiss.IndexFlat | faiss.IndexIVFFlat | faiss.IndexHNSWFlat):
-            return self._refined(opened.refined, min(count, self.snapshot.over_retrieve * k), params, queries_ND, k)
-        depth = min(count, self.snapshot.over_retrieve * k + SPARE)
-        scores_NM, rows_NM = index.search(queries_ND, depth, params=params)
 
-        def beyond(query_D: np.ndarray, bound: float) -> np.ndarray:
-            found: np.ndarray = index.range_search(query_D[None], bound, params=params)[2]
-            return found
+def _candidates(
+    opened: OpenSegment, allowed_N: np.ndarray, count: int, queries_ND: Vectors, k: int, params: SearchParams
+) -> Candidates:
+    """Ask FAISS; an index that is not exhaustive looks the farther the more a filter hides."""
+    index = opened.segment.index
+    selector = None
+    if count < len(allowed_N):
+        selector = faiss.IDSelectorBitmap(np.packbits(allowed_N, bitorder="little"))
+    asked = _faiss_params(index, selector, params, np.count_nonzero(opened.live_N) / max(count, 1))
+    if not isinstance(index, faiss.IndexFlat | faiss.IndexIVFFlat | faiss.IndexHNSWFlat):
+        return _refined(opened.refined, min(count, params.over_retrieve * k), asked, queries_ND, k)
+    depth = min(count, params.over_retrieve * k + SPARE)
+    scores_NM, rows_NM = index.search(queries_ND, depth, params=asked)
 
-        return Candidates(rows_NM, scores_NM, beyond if depth < count else None)
+    def beyond(query_D: np.ndarray, bound: float) -> np.ndarray:
+        found: np.ndarray = index.range_search(query_D[None], bound, params=asked)[2]
+        return found
 
-    def _refined(
-        self, index: faiss.IndexRefine, depth: int, base: faiss.SearchParameters, queries_ND: Vectors, k: int
-    ) -> Candidates:
-        """Take the best of ``depth`` candidates by their fp16 vectors, which FAISS reads faster than numpy does."""
+    return Candidates(rows_NM, scores_NM, beyond if depth < count else None)
 
-        def search(some_ND: Vectors, kept: int) -> tuple[np.ndarray, np.ndarray]:
-            params = faiss.IndexRefineSearchParameters(k_factor=(depth + 0.5) / kept, base_index_params=base)
-            found: tuple[np.ndarray, np.ndarray] = index.search(some_ND, kept, params=params)
-            return found
 
-        def beyond(query_D: np.ndarray, _: float) -> np.ndarray:
-            rows_M: np.ndarray = search(query_D[None], depth)[1][0]
-            return rows_M[rows_M >= 0]
+def _refined(
+    index: faiss.IndexRefine, depth: int, base: faiss.SearchParameters, queries_ND: Vectors, k: int
+) -> Candidates:
+    """Take the best of ``depth`` candidates by their fp16 vectors, which FAISS reads faster than numpy does."""
 
-        kept = min(depth, k + SPARE)
-        scores_NM, rows_NM = search(queries_ND, kept)
-        return Candidates(rows_NM, scores_NM, beyond if kept < depth else None)
+    def search(some_ND: Vectors, kept: int) -> tuple[np.ndarray, np.ndarray]:
+        params = faiss.IndexRefineSearchParameters(k_factor=(depth + 0.5) / kept, base_index_params=base)
+        found: tuple[np.ndarray, np.ndarray] = index.search(some_ND, kept, params=params)
+        return found
 
-    def _parameters(
-        self, index: faiss.Index, selector: faiss.IDSelector | None, effort: float
-    ) -> faiss.SearchParameters:
-        if lists := faiss.try_extract_index_ivf(index):
-            nprobe = min(lists.nlist, ceil(max(1, self.snapshot.nprobe) * effort))
-            params = faiss.SearchParametersIVF(sel=selector, nprobe=nprobe)
-            if isinstance(index, faiss.IndexPreTransform):
-                return faiss.SearchParametersPreTransform(index_params=params)
-            return params
-        if isinstance(index, faiss.IndexHNSW):
-            return faiss.SearchParametersHNSW(sel=selector, efSearch=ceil(max(1, self.snapshot.ef_search) * effort))
-        return faiss.SearchParameters(sel=selector)
+    def beyond(query_D: np.ndarray, _: float) -> np.ndarray:
+        rows_M: np.ndarray = search(query_D[None], depth)[1][0]
+        return rows_M[rows_M >= 0]
+
+    kept = min(depth, k + SPARE)
+    scores_NM, rows_NM = search(queries_ND, kept)
+    return Candidates(rows_NM, scores_NM, beyond if kept < depth else None)
+
+
+def _faiss_params(
+    index: faiss.Index, selector: faiss.IDSelector | None, params: SearchParams, widening: float
+) -> faiss.SearchParameters:
+    """Say the parameters to FAISS, the effort times ``widening``."""
+    if lists := faiss.try_extract_index_ivf(index):
+        nprobe = min(lists.nlist, ceil(max(1, params.nprobe) * widening))
+        found = faiss.SearchParametersIVF(sel=selector, nprobe=nprobe)
+        if isinstance(index, faiss.IndexPreTransform):
+            return faiss.SearchParametersPreTransform(index_params=found)
+        return found
+    if isinstance(index, faiss.IndexHNSW):
+        return faiss.SearchParametersHNSW(sel=selector, efSearch=ceil(max(1, params.ef_search) * widening))
+    return faiss.SearchParameters(sel=selector)
 
 
 def _check_k(k: int) -> None:

@@ -17,7 +17,7 @@ from ragray.types import Hit
 class SearchResult:
     """What a search found: for query n, ``hits[n]`` with global rows ``rows_NK`` and vectors ``vectors_NKD``, best first.
 
-    Where fewer than K were found, the row is -1, the score -inf and the vector zero.
+    Where fewer than K were found, the row is -1, the score -inf and the vector zero. D is 0 where the search did not ask for vectors.
     """
 
     rows_NK: np.ndarray
@@ -44,11 +44,11 @@ def merge(parts: Sequence[SearchResult], k: int) -> SearchResult:
     return SearchResult(rows_NM[take, order_NK], scores_NM[take, order_NK], vectors_NMD[take, order_NK], hits)
 
 
-def nothing(num_queries: int, k: int, dim: int) -> SearchResult:
-    """Return the result of a search that found nothing."""
+def nothing(num_queries: int, k: int) -> SearchResult:
+    """Return the result of a search that found nothing, and asked for no vectors."""
     return SearchResult(
         np.full((num_queries, k), -1, dtype=np.int64),
         np.full((num_queries, k), -np.inf, dtype=np.float32),
-        np.zeros((num_queries, k, dim), dtype=np.float16),
+        np.zeros((num_queries, k, 0), dtype=np.float16),
         [[] for _ in range(num_queries)],
     )

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from ragray.artifact.digest import fingerprint
 from ragray.artifact.files import atomic_path, write_json
@@ -19,6 +19,7 @@ from ragray.artifact.manifest import FORMAT_VERSION, require_known_format
 from ragray.config import EncoderConfig
 from ragray.embed.encoder import EncoderFingerprint
 from ragray.errors import ArtifactError, CorruptArtifactError, NotAnArtifactError, SnapshotConflictError
+from ragray.index.store.search_params import KEY, SearchParams, flattened, lifted
 
 SNAPSHOTS = "snapshots"
 SEGMENTS = "segments"
@@ -39,7 +40,10 @@ class SegmentRef(BaseModel):
 
 
 class Snapshot(BaseModel):
-    """An index at one moment: its segments and everything a reader must know before it searches."""
+    """An index at one moment: its segments and everything a reader must know before it searches.
+
+    As a mapping, and so in its file, it holds the names of `SearchParams` among its own keys.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -57,17 +61,21 @@ class Snapshot(BaseModel):
     dim: int
     metric: str = "inner_product"
     factory: str
-    nprobe: int = 0
-    """IVF lists that a search looks into; 0 where the type has none."""
-    ef_search: int = 0
-    """Nodes that a search of an HNSW graph keeps; 0 where the type has none."""
-    over_retrieve: int = 2
-    """Candidates that are re-scored from the fp16 vectors for every result asked for."""
+    search_params: SearchParams = SearchParams()
     lexical: str = "none"
     """How the BM25 parts were tokenised (`IndexConfig.lexical`); `none`: there are none."""
     recall_at_10: float | None
     """Share of the exact ten nearest that the index finds, None for exact search. Measured by leave-one-out: with rows of the
     index as queries, each left out of its own result; a snapshot that follows by sync or deletion keeps its parent's."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_file(cls, raw: object) -> object:
+        return lifted(raw) if isinstance(raw, dict) and KEY not in raw else raw
+
+    @model_serializer(mode="wrap")
+    def _to_file(self, fields: SerializerFunctionWrapHandler) -> dict[str, object]:
+        return flattened(fields(self))
 
     @property
     def num_rows(self) -> int:

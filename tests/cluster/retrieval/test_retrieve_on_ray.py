@@ -60,7 +60,9 @@ def pool(index: Path, ray_session: None) -> Iterator[RetrieverPool]:
 @pytest.fixture
 def expected(index: Path) -> dict[str, SearchResult]:
     """What the one and the other snapshot answer."""
-    return {name: IndexReader.open(index, snapshot=name).search(VECTORS, 5) for name in (FIRST, SECOND)}
+    return {
+        name: IndexReader.open(index, snapshot=name).search(VECTORS, 5, with_vectors=True) for name in (FIRST, SECOND)
+    }
 
 
 @pytest.fixture
@@ -109,8 +111,9 @@ def test_every_replica_finds_what_the_local_index_finds(pool: RetrieverPool, loc
 def test_words_and_filters_find_what_they_find_locally(pool: RetrieverPool, index: Path, where: str) -> None:
     local = IndexReader.open(index)
     assert_same(pool.search(VECTORS, 5, where=where), local.search(VECTORS, 5, where=where))
-    found = pool.search_text(QUESTIONS, 5, where=where)
-    assert_same(found, local.search_text(QUESTIONS, 5, where=where))
+    for vectors in (None, VECTORS):
+        found = pool.search_text(QUESTIONS, 5, where=where, vectors_ND=vectors)
+        assert_same(found, local.search_text(QUESTIONS, 5, where=where, vectors_ND=vectors))
     assert any(found.hits) or where == "n == 5"
 
 

@@ -11,6 +11,7 @@ from ragray.errors import ArtifactError, CorruptArtifactError, MissingPackageErr
 from ragray.index.check.inspect import ListSizes, inspect_index
 from ragray.index.check.plots import write_plots
 from ragray.index.plan.tune import curve_path
+from ragray.index.store.search_params import SearchParams
 from tests.helpers import some_passages
 from tests.index.made import copy_of, make_index
 
@@ -51,7 +52,8 @@ def test_segments_are_told_with_rows_bytes_lists_and_postings(index: Path) -> No
         assert segment.num_terms > 0 and segment.num_postings >= segment.num_rows
     total = sum(sum(segment.num_bytes.values()) for segment in found.segments)
     assert found.disk_bytes_per_vector == pytest.approx(total / 117)
-    assert (found.num_rows, found.num_live, found.nprobe, found.over_retrieve) == (120, 117, 2, 10)
+    assert (found.num_rows, found.num_live) == (120, 117)
+    assert found.search_params == SearchParams(nprobe=2, over_retrieve=10)
 
 
 def test_imbalance_is_one_where_all_lists_are_equal_and_nlist_where_one_holds_all(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_the_retriever_of_transformers_opens_it_and_finds_the_same(index: Path, 
         retrieval_vector_size=DIM,
     )
     vectors, _, docs = RagRetriever(config, None, None).retrieve(QUERIES, 5)
-    result = IndexReader.open(index).search(QUERIES, 5)
+    result = IndexReader.open(index).search(QUERIES, 5, with_vectors=True)
     assert [found["id"] for found in docs] == [[hit.passage.id for hit in hits] for hits in result.hits]
     np.testing.assert_array_equal(vectors, result.vectors_NKD.astype(np.float32))
 

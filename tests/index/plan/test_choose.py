@@ -7,6 +7,7 @@ import pytest
 from ragray.config import IndexConfig, IndexType, load_config
 from ragray.errors import ConfigError, IndexBudgetError
 from ragray.index.plan.choose import MIN_POINTS_PER_LIST, Budget, IndexPlan, cost, parse_budget, plan, plan_index
+from ragray.index.store.search_params import SearchParams
 
 GIB = 2**30
 FINEST_FIRST = ["flat", "ivf", "ivf_sq", "ivf_rabitq", "ivf_pq"]
@@ -141,7 +142,7 @@ def test_without_budgets_small_segments_are_searched_exactly_and_large_ones_by_l
 def test_every_list_gets_the_training_points_that_faiss_asks_for(rows: int) -> None:
     found = plan_index(rows, 384, IndexConfig(type="ivf"))
     assert found.nlist == 1 or found.nlist * MIN_POINTS_PER_LIST <= found.train_rows <= rows
-    assert 1 <= found.nprobe <= found.nlist
+    assert 1 <= found.search_params.nprobe <= found.nlist
 
 
 def test_the_border_of_exact_search_can_be_moved() -> None:
@@ -159,12 +160,12 @@ def test_a_type_that_is_asked_for_is_taken_unless_the_memory_is_too_small(type_:
 
 def test_what_is_asked_for_is_taken() -> None:
     found = plan_index(1000, 64, IndexConfig(type="ivf", nlist=100, nprobe=7, over_retrieve=5))
-    assert (found.factory, found.nprobe, found.over_retrieve) == ("IVF100,Flat", 7, 5)
+    assert (found.factory, found.search_params) == ("IVF100,Flat", SearchParams(nprobe=7, over_retrieve=5))
 
 
 def test_no_more_lists_are_searched_than_there_are() -> None:
-    assert plan_index(1000, 64, IndexConfig(type="ivf", nlist=10, nprobe=100)).nprobe == 10
-    assert plan_index(1000, 64, IndexConfig(type="ivf", min_recall=1)).nprobe == 16
+    assert plan_index(1000, 64, IndexConfig(type="ivf", nlist=10, nprobe=100)).search_params.nprobe == 10
+    assert plan_index(1000, 64, IndexConfig(type="ivf", min_recall=1)).search_params.nprobe == 16
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from ragray.config import IndexConfig, IndexType
 from ragray.errors import IndexBudgetError
 from ragray.index.plan.tune import (
     MAX_EF_SEARCH,
+    Measure,
     Point,
     choose,
     curve_path,
@@ -20,6 +21,7 @@ from ragray.index.plan.tune import (
     tuned_snapshot,
 )
 from ragray.index.search.reader import IndexReader
+from ragray.index.store.search_params import SearchParams
 from ragray.index.store.snapshot import Snapshot, read_snapshot
 from ragray.types import Passage
 from tests.helpers import index_of, some_passages
@@ -61,12 +63,12 @@ def scores_of_others(vectors_ND: np.ndarray, row: int, deleted: Collection[int] 
 def test_recall_is_the_share_of_the_ten_nearest_other_rows_that_search_finds(index: Path) -> None:
     reader = IndexReader.open(index)
     held = held_out(reader, 0)
-    point = measure_point(reader, held, 2, 2)
-    tuned = IndexReader.of(index, reader.snapshot.model_copy(update={"nprobe": 2, "over_retrieve": 2}))
+    params = SearchParams(nprobe=2)
+    point = measure_point(reader, held, params)
     vectors_ND, near = all_vectors(reader), 0
     for row in held.rows_Q.tolist():
         scores = scores_of_others(vectors_ND, row)
-        rows_NK, _ = tuned.search_rows(vectors_ND[row][None], 11)
+        rows_NK, _ = reader.search_rows(vectors_ND[row][None], 11, params=params)
         near += min(
             10, sum(scores[found] >= np.sort(scores)[-10] - 1e-5 for found in rows_NK[0].tolist() if found >= 0)
         )
@@ -84,7 +86,7 @@ def test_which_of_equally_near_rows_is_found_does_not_count_against_recall(tmp_p
     same = [Passage(f"p{n}", DIFFERENT[n % 8].text) for n in range(240)]
     folder = index_of(tmp_path, same, IndexConfig(type="ivf", nlist=4))
     reader = IndexReader.open(folder)
-    assert measure_point(reader, held_out(reader, 0), 1, 1).recall_at_10 == 1
+    assert measure_point(reader, held_out(reader, 0), SearchParams(nprobe=1, over_retrieve=1)).recall_at_10 == 1
 
 
 @pytest.mark.parametrize("type_", ["ivf", "ivf_sq", "ivf_rabitq", "ivf_pq", "hnsw"])
@@ -95,17 +97,17 @@ def test_a_snapshot_is_tuned_to_the_recall_asked_for_and_keeps_what_was_measured
     before = read_snapshot(folder)
     tuned = tuned_snapshot(folder, before, IndexConfig(min_recall=0.9))
     changed = {name for name in Snapshot.model_fields if getattr(tuned, name) != getattr(before, name)}
-    assert changed <= {"nprobe", "over_retrieve", "ef_search", "recall_at_10"}
+    assert changed <= {"search_params", "recall_at_10"}
     curve = json.loads(curve_path(folder, tuned.name).read_text())
     enough = [point for point in curve if point["recall_at_10"] >= 0.9]
     best = min(enough, key=lambda point: point["ms_per_query"])
-    assert (tuned.nprobe, tuned.over_retrieve, tuned.ef_search, tuned.recall_at_10) == tuple(
+    params = tuned.search_params
+    assert (params.nprobe, params.over_retrieve, params.ef_search, tuned.recall_at_10) == tuple(
         best[name] for name in ("nprobe", "over_retrieve", "ef_search", "recall_at_10")
     )
-    assert (tuned.nprobe == 0, tuned.ef_search == 0) == (type_ == "hnsw", type_ != "hnsw")
-    reader = IndexReader.of(folder, tuned)
-    effort = tuned.nprobe or tuned.ef_search
-    again = measure_point(reader, held_out(reader, 0), effort, tuned.over_retrieve)
+    assert (params.nprobe == 0, params.ef_search == 0) == (type_ == "hnsw", type_ != "hnsw")
+    reader = IndexReader.of(folder, before)
+    again = measure_point(reader, held_out(reader, 0), params)
     assert again.recall_at_10 == tuned.recall_at_10
 
 
@@ -120,7 +122,7 @@ def test_exact_search_and_an_index_without_live_rows_have_nothing_to_tune(tmp_pa
 def test_settings_of_the_user_are_measured_and_kept(index: Path) -> None:
     config = IndexConfig(nprobe=3, over_retrieve=5, min_recall=0)
     tuned = tuned_snapshot(index, read_snapshot(index), config)
-    assert (tuned.nprobe, tuned.over_retrieve) == (3, 5)
+    assert tuned.search_params == SearchParams(nprobe=3, over_retrieve=5)
     assert tuned.recall_at_10 is not None
     with pytest.raises(
         IndexBudgetError, match=r"nothing was published: raise index\.nprobe, or raise index\.over_retr"
@@ -135,14 +137,13 @@ def test_too_small_a_latency_is_refused_with_the_one_that_suffices(index: Path) 
     assert needed > 0.001
 
 
-def fake(
-    recall: Callable[[int, int], float], ms: Callable[[int, int], float]
-) -> tuple[list[tuple[int, int]], Callable[[int, int], Point]]:
+def fake(recall: Callable[[int, int], float], ms: Callable[[int, int], float]) -> tuple[list[tuple[int, int]], Measure]:
     calls: list[tuple[int, int]] = []
 
-    def measure(effort: int, over: int) -> Point:
+    def measure(params: SearchParams) -> Point:
+        effort, over = params.effort, params.over_retrieve
         calls.append((effort, over))
-        return Point(effort, over, 0, recall(effort, over), ms(effort, over), 2 * ms(effort, over))
+        return Point(params, recall(effort, over), ms(effort, over), 2 * ms(effort, over))
 
     return calls, measure
 
@@ -151,7 +152,7 @@ def fake(
 def test_exact_vectors_are_searched_in_little_more_lists_than_needed(needed: int) -> None:
     calls, measure = fake(lambda effort, over: float(effort >= needed), lambda effort, over: effort)
     curve = explore(measure, "IVF1024,Flat", IndexConfig())
-    enough = [point.nprobe for point in curve if point.recall_at_10 == 1]
+    enough = [point.search_params.nprobe for point in curve if point.recall_at_10 == 1]
     assert needed <= min(enough) <= max(8, 1.3 * needed)
     assert len(calls) == len(set(calls)) <= 10
     assert {over for _, over in calls} == {2}
@@ -164,8 +165,8 @@ def test_coarse_codes_are_given_more_candidates_when_more_lists_no_longer_help()
     calls, measure = fake(recall, lambda effort, over: effort / 10 + over)
     curve = explore(measure, "RR384,IVF1024,RaBitQ", IndexConfig())
     best = choose(curve, "RR384,IVF1024,RaBitQ", 1, IndexConfig())
-    assert best.over_retrieve == 20
-    assert 62 <= best.nprobe <= 80
+    assert best.search_params.over_retrieve == 20
+    assert 62 <= best.search_params.nprobe <= 80
     assert {over for _, over in calls} == {4, 10, 20, 50}
     assert max(effort for effort, _ in calls) <= 256
     assert len(calls) < 25
@@ -178,7 +179,11 @@ def test_what_cannot_be_reached_ends_at_all_lists_or_where_nothing_is_gained() -
         assert len(calls) <= 40
 
 
-POINTS = [Point(1, 2, 0, 0.5, 1, 2), Point(2, 2, 0, 0.9, 3, 6), Point(4, 2, 0, 0.99, 9, 18)]
+POINTS = [
+    Point(SearchParams(nprobe=1), 0.5, 1, 2),
+    Point(SearchParams(nprobe=2), 0.9, 3, 6),
+    Point(SearchParams(nprobe=4), 0.99, 9, 18),
+]
 
 
 def chosen(num_segments: int, **limits: float) -> Point:

@@ -73,7 +73,7 @@ def test_search_is_brute_force_with_ties_to_the_lower_row_however_many_segments(
 ) -> None:
     reader = IndexReader.open(indices[name, num_segments])
     assert len(reader.snapshot.segments) == num_segments
-    assert_same(reader.search(QUESTIONS, k), brute_force(CORPORA[name], k))
+    assert_same(reader.search(QUESTIONS, k, with_vectors=True), brute_force(CORPORA[name], k))
 
 
 @pytest.mark.parametrize("name", CORPORA)
@@ -83,11 +83,41 @@ def test_shards_merged_are_the_whole_index_to_the_last_bit(
 ) -> None:
     index = indices[name, 4]
     parts = [
-        IndexReader.open(index, shard=shard, num_shards=num_shards).search(QUESTIONS, 5) for shard in range(num_shards)
+        IndexReader.open(index, shard=shard, num_shards=num_shards).search(QUESTIONS, 5, with_vectors=True)
+        for shard in range(num_shards)
     ]
-    whole = IndexReader.open(index).search(QUESTIONS, 5)
+    whole = IndexReader.open(index).search(QUESTIONS, 5, with_vectors=True)
     assert_same(merge(parts, 5), whole)
     assert merge(parts, 5).hits == whole.hits
+
+
+def test_vectors_come_along_only_where_they_are_asked_for(one_segment: IndexReader) -> None:
+    found, whole = one_segment.search(QUESTIONS, 5), one_segment.search(QUESTIONS, 5, with_vectors=True)
+    assert found.vectors_NKD.shape == (len(QUESTIONS), 5, 0)
+    assert whole.vectors_NKD.shape == (len(QUESTIONS), 5, DIM)
+    assert found.hits == whole.hits
+    assert all(hit.dense == hit.score for hits in found.hits for hit in hits)
+
+
+@pytest.mark.parametrize("num_shards", [1, 3])
+def test_what_words_find_carries_the_inner_product_with_the_questions_vector(tmp_path: Path, num_shards: int) -> None:
+    index = index_of(tmp_path, DIFFERENT, IndexConfig(segment_rows=50, lexical="plain"))
+    readers = [IndexReader.open(index, shard=shard, num_shards=num_shards) for shard in range(num_shards)]
+    texts = [sentence(n) for n in range(20)]
+    vectors_ND = HashEncoder(DIM).encode(texts)
+    found = merge([reader.search_text(texts, 7, vectors_ND=vectors_ND) for reader in readers], 7)
+    exact = IndexReader.open(index).search(vectors_ND, ROWS)
+    for number, hits in enumerate(found.hits):
+        assert len(hits) == 7
+        by_id = {hit.passage.id: hit.score for hit in exact.hits[number]}
+        assert [hit.dense for hit in hits] == [by_id[hit.passage.id] for hit in hits]
+    without = IndexReader.open(index).search_text(texts, 7)
+    assert [[(h.passage, h.score) for h in hits] for hits in without.hits] == [
+        [(h.passage, h.score) for h in hits] for hits in found.hits
+    ]
+    assert {hit.dense for hits in without.hits for hit in hits} == {None}
+    with pytest.raises(EncoderMismatchError, match="has 64 dimensions"):
+        readers[0].search_text(texts, 7, vectors_ND=vectors_ND[:, 1:])
 
 
 def test_a_question_finds_the_same_alone_and_among_others(one_segment: IndexReader) -> None:
@@ -111,7 +141,7 @@ def test_hits_are_the_passages_of_the_rows_with_their_scores(one_segment: IndexR
 def test_deleted_rows_never_come_back(tmp_path: Path, config: IndexConfig) -> None:
     deleted = set(brute_force(DIFFERENT, 3).rows_NK.ravel().tolist()) | set(range(50, 100))
     index = index_of(tmp_path, DIFFERENT, config, deleted=deleted)
-    assert_same(IndexReader.open(index).search(QUESTIONS, 5), brute_force(DIFFERENT, 5, deleted))
+    assert_same(IndexReader.open(index).search(QUESTIONS, 5, with_vectors=True), brute_force(DIFFERENT, 5, deleted))
 
 
 @pytest.mark.parametrize("config", [IndexConfig(segment_rows=20), IndexConfig(type="ivf", nlist=2, nprobe=2)])
@@ -127,7 +157,7 @@ def test_where_fewer_rows_are_left_than_asked_for_the_hits_are_short_and_the_res
     tmp_path: Path, segment_rows: int
 ) -> None:
     index = index_of(tmp_path, DIFFERENT[:5], IndexConfig(segment_rows=segment_rows), deleted={2})
-    found = IndexReader.open(index).search(QUESTIONS, 8)
+    found = IndexReader.open(index).search(QUESTIONS, 8, with_vectors=True)
     assert [len(hits) for hits in found.hits] == [4] * len(QUESTIONS)
     np.testing.assert_array_equal(found.rows_NK[:, :4], brute_force(DIFFERENT[:5], 8, {2}).rows_NK)
     assert (found.rows_NK[:, 4:] == -1).all()
@@ -138,7 +168,7 @@ def test_where_fewer_rows_are_left_than_asked_for_the_hits_are_short_and_the_res
 @pytest.mark.parametrize("num_segments", SEGMENT_ROWS)
 def test_no_questions_find_nothing(indices: dict[tuple[str, int], Path], num_segments: int) -> None:
     found = IndexReader.open(indices["different", num_segments]).search(QUESTIONS[:0], 5)
-    assert (found.hits, found.rows_NK.shape, found.vectors_NKD.shape) == ([], (0, 5), (0, 5, DIM))
+    assert (found.hits, found.rows_NK.shape) == ([], (0, 5))
 
 
 def test_a_shard_without_segments_finds_nothing(indices: dict[tuple[str, int], Path]) -> None:
@@ -157,13 +187,13 @@ def test_questions_of_another_dimension_are_refused(one_segment: IndexReader, sh
 def test_ivf_that_searches_all_its_lists_is_exact(tmp_path: Path, name: str) -> None:
     config = IndexConfig(type="ivf", nlist=8, nprobe=8, segment_rows=100)
     reader = IndexReader.open(index_of(tmp_path, CORPORA[name], config))
-    assert_same(reader.search(QUESTIONS, 5), brute_force(CORPORA[name], 5))
+    assert_same(reader.search(QUESTIONS, 5, with_vectors=True), brute_force(CORPORA[name], 5))
 
 
 def test_ivf_that_searches_one_list_finds_what_that_list_holds_and_scores_it_exactly(tmp_path: Path) -> None:
     index = index_of(tmp_path, DIFFERENT, IndexConfig(type="ivf", nlist=8, nprobe=1))
     reader = IndexReader.open(index)
-    found, exact = reader.search(QUESTIONS, 5), brute_force(DIFFERENT, ROWS)
+    found, exact = reader.search(QUESTIONS, 5, with_vectors=True), brute_force(DIFFERENT, ROWS)
     (ref,) = reader.snapshot.segments
     ivf = Segment.open(index / SEGMENTS / ref.name, num_rows=ROWS, dim=DIM).index
     _, lists = ivf.quantizer.search(QUESTIONS, 1)
@@ -184,7 +214,9 @@ def test_an_open_reader_keeps_its_snapshot_when_another_is_published(tmp_path: P
     assert (reader.snapshot.name, current_name(index)) == ("000001-test", "000002-test")
     assert_same(reader.search(QUESTIONS, 5), before)
     assert_same(IndexReader.open(index, snapshot="000001-test").search(QUESTIONS, 5), before)
-    assert_same(IndexReader.open(index).search(QUESTIONS, 5), brute_force(DIFFERENT, 5, set(range(100))))
+    assert_same(
+        IndexReader.open(index).search(QUESTIONS, 5, with_vectors=True), brute_force(DIFFERENT, 5, set(range(100)))
+    )
 
 
 def search_shard(index: Path, shard: int) -> SearchResult:

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from ragray.artifact.digest import fingerprint
 from ragray.config import EncoderConfig
 from ragray.embed.encoder import HashEncoder
 from ragray.errors import ArtifactError, CorruptArtifactError, NotAnArtifactError, SnapshotConflictError
+from ragray.index.store.search_params import SearchParams
 from ragray.index.store.snapshot import (
     CURRENT,
     CURRENT_LOCK,
@@ -40,7 +42,6 @@ def snapshot(name: str, parent: str | None = None) -> Snapshot:
         encoder_config=EncoderConfig(model="hash:8"),
         dim=8,
         factory="Flat",
-        nprobe=0,
         recall_at_10=None,
     )
 
@@ -213,3 +214,61 @@ def test_a_current_that_is_not_text_or_names_nothing_says_what_there_is(tmp_path
     (tmp_path / CURRENT).write_bytes(b"")
     with pytest.raises(NotAnArtifactError, match=r"no snapshot '' .* there are: 000001-x"):
         read_snapshot(tmp_path)
+
+
+WRITTEN_BEFORE = """{
+  "name": "000003-a1b2c3d4",
+  "format_version": 1,
+  "parent": "000002-e5f6a7b8",
+  "created_at": "2026-01-01T00:00:00+00:00",
+  "source": "s",
+  "build": "b",
+  "segments": [
+    {
+      "name": "a",
+      "num_rows": 10,
+      "tombstones": "",
+      "num_deleted": 0
+    }
+  ],
+  "encoder": {
+    "model": "hash:8",
+    "weights": "hash",
+    "dim": 8,
+    "pooling": "sum",
+    "normalize": true,
+    "max_length": 0,
+    "passage_prefix": ""
+  },
+  "encoder_config": {
+    "model": "hash:8",
+    "pooling": "auto",
+    "normalize": true,
+    "max_length": 256,
+    "passage_prefix": "",
+    "question_prefix": ""
+  },
+  "dim": 8,
+  "metric": "inner_product",
+  "factory": "IVF16,SQ8",
+  "nprobe": 3,
+  "ef_search": 0,
+  "over_retrieve": 10,
+  "lexical": "none",
+  "recall_at_10": 0.97,
+  "checksum": "CHECKSUM"
+}
+"""
+
+
+def test_search_parameters_stand_among_the_other_keys_of_a_snapshots_file_as_they_always_did(tmp_path: Path) -> None:
+    path = tmp_path / SNAPSHOTS / "000003-a1b2c3d4.json"
+    path.parent.mkdir()
+    (tmp_path / CURRENT).write_text("000003-a1b2c3d4\n")
+    content = json.loads(WRITTEN_BEFORE)
+    del content["checksum"]
+    path.write_text(WRITTEN_BEFORE.replace("CHECKSUM", fingerprint(content)))
+    found = read_snapshot(tmp_path)
+    assert found.search_params == SearchParams(nprobe=3, over_retrieve=10)
+    publish_snapshot(tmp_path / "again", found, expected=None)
+    assert (tmp_path / "again" / SNAPSHOTS / path.name).read_bytes() == path.read_bytes()
