@@ -6,6 +6,8 @@ os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
 )  # before torch: two test processes with two threads each fight for two cores
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before huggingface_hub: no test asks the hub, nor waits for it
+
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
