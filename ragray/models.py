@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,78 +60,7 @@ def cache_dir() -> Path:
     return Path(root).expanduser()
 
 
-def resolve_model(name: str) -> Path:
-    """Turn a model name into a local folder that `transformers` loads.
-
-    Raises:
-        ModelNotFoundError: nothing has that name; the message lists what is available here.
-        MissingPackageError: the package that ships the weights, or the one that reads them, is not installed.
-    """
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise ModelNotFoundError(
-                f"model folder {folder} holds no config.json; name a folder that save_pretrained wrote"
-            )
-        return folder.resolve()
-    for model in PACKAGED:
-        if name.lower() in (model.name, model.hub_id.lower()):
-            path = _packaged_path(model)
-            if path is None and name.lower() == model.name:
-                raise MissingPackageError(
-                    f"model '{name}' comes with a package that is not installed; run: {model.pip}"
-                )
-            if path is not None:
-                return path if path.is_dir() else _converted(model, path)
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        return _from_hub(name)
-    raise ModelNotFoundError(f"no model '{name}'; {_available()}")
-
-
-def _packaged_path(model: PackagedModel) -> Path | None:
-    spec = importlib.util.find_spec(model.module)
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    path = Path(spec.submodule_search_locations[0]) / model.path
-    return path if path.exists() else None
-
-
-def _available() -> str:
-    installed = [model.name for model in PACKAGED if _packaged_path(model)]
-    missing = [f"{model.name} ({model.pip})" for model in PACKAGED if not _packaged_path(model)]
-    parts = [f"installed here: {', '.join(installed) or 'none'}"]
-    if missing:
-        parts.append(f"can be installed: {'; '.join(missing)}")
-    return "; ".join(parts) + "; or give a local folder, or a hub id such as sentence-transformers/all-MiniLM-L6-v2"
-
-
-def _from_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
-    except Exception as err:  # whatever the hub's client raises, the user needs the same sentence
-        reason = first_line(err)
-        raise ModelNotFoundError(f"model '{name}' cannot be had from the hub ({reason}); {_available()}") from err
-
-
-def _converted(model: PackagedModel, source: Path) -> Path:
-    """Convert a GGUF into safetensors once; the folder's name holds the GGUF's checksum."""
-    target = cache_dir() / "models" / f"{model.name}-{file_checksum(source)[:12]}"
-    if (target / "config.json").is_file():
-        return target
-    if importlib.util.find_spec("gguf") is None:
-        raise MissingPackageError(
-            f"model '{model.name}' is a GGUF, which the package gguf reads; run: pip install gguf"
-        )
-    with exclusive(target.parent, wait=True):  # workers that start together convert once
-        if not (target / "config.json").is_file():
-            with atomic_path(target) as folder:
-                _convert_gguf(source, folder)
-    return target
-
-
-def _convert_gguf(source: Path, folder: Path) -> None:
+def convert_gguf(source: Path, folder: Path) -> None:
     """Dequantise to float32 and save. The model is built anew because transformers refuses to save one that it loaded as quantised."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -143,6 +73,83 @@ def _convert_gguf(source: Path, folder: Path) -> None:
     model.load_state_dict(quantized.state_dict())
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(folder)
+
+
+def resolve_model(
+    name: str, *, packaged: Sequence[PackagedModel] = PACKAGED, convert: Callable[[Path, Path], None] = convert_gguf
+) -> Path:
+    """Turn a model name into a local folder that `transformers` loads.
+
+    ``packaged`` are the models that packages ship; ``convert`` writes the safetensors of a GGUF into a new folder.
+
+    Raises:
+        ModelNotFoundError: nothing has that name; the message lists what is available here.
+        MissingPackageError: the package that ships the weights, or the one that reads them, is not installed.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ModelNotFoundError(
+                f"model folder {folder} holds no config.json; name a folder that save_pretrained wrote"
+            )
+        return folder.resolve()
+    for model in packaged:
+        if name.lower() in (model.name, model.hub_id.lower()):
+            path = _packaged_path(model)
+            if path is None and name.lower() == model.name:
+                raise MissingPackageError(
+                    f"model '{name}' comes with a package that is not installed; run: {model.pip}"
+                )
+            if path is not None:
+                return path if path.is_dir() else _converted(model, path, convert)
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        return _from_hub(name, packaged)
+    raise ModelNotFoundError(f"no model '{name}'; {_available(packaged)}")
+
+
+def _packaged_path(model: PackagedModel) -> Path | None:
+    spec = importlib.util.find_spec(model.module)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    path = Path(spec.submodule_search_locations[0]) / model.path
+    return path if path.exists() else None
+
+
+def _available(packaged: Sequence[PackagedModel]) -> str:
+    installed = [model.name for model in packaged if _packaged_path(model)]
+    missing = [f"{model.name} ({model.pip})" for model in packaged if not _packaged_path(model)]
+    parts = [f"installed here: {', '.join(installed) or 'none'}"]
+    if missing:
+        parts.append(f"can be installed: {'; '.join(missing)}")
+    return "; ".join(parts) + "; or give a local folder, or a hub id such as sentence-transformers/all-MiniLM-L6-v2"
+
+
+def _from_hub(name: str, packaged: Sequence[PackagedModel]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
+    except Exception as err:  # whatever the hub's client raises, the user needs the same sentence
+        reason = first_line(err)
+        raise ModelNotFoundError(
+            f"model '{name}' cannot be had from the hub ({reason}); {_available(packaged)}"
+        ) from err
+
+
+def _converted(model: PackagedModel, source: Path, convert: Callable[[Path, Path], None]) -> Path:
+    """Convert a GGUF into safetensors once; the folder's name holds the GGUF's checksum."""
+    target = cache_dir() / "models" / f"{model.name}-{file_checksum(source)[:12]}"
+    if (target / "config.json").is_file():
+        return target
+    if importlib.util.find_spec("gguf") is None:
+        raise MissingPackageError(
+            f"model '{model.name}' is a GGUF, which the package gguf reads; run: pip install gguf"
+        )
+    with exclusive(target.parent, wait=True):  # workers that start together convert once
+        if not (target / "config.json").is_file():
+            with atomic_path(target) as folder:
+                convert(source, folder)
+    return target
 
 
 def load_weights(family: Any, folder: Path, *, unused: str = "", **options: Any) -> Any:

@@ -6,6 +6,9 @@ os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
 )  # before torch: two test processes with two threads each fight for two cores
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before huggingface_hub: no test asks the hub, nor waits for it
+
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +16,11 @@ from typing import Any
 
 import pytest
 
+from ragray.cli.commands import run
 from ragray.cluster.session import session
 from ragray.config import EncoderConfig
 from tests import helpers, tiny
+from tests.helpers import Command, Ended
 
 OWN_CLUSTERS = ("tests/cluster/test_jobs_on_ray.py", "tests/pipeline/test_readme_and_sample.py", "tests/test_cli.py")
 LAST_WORDS = pytest.StashKey[list[str]]()
@@ -51,6 +56,24 @@ def ray_session() -> Iterator[None]:
     os.environ.pop("RAY_ADDRESS", None)
     with session():
         yield
+
+
+@pytest.fixture
+def run_command(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Iterator[Command]:
+    """Run `ragray ...` in this process: a process of its own takes seconds to import what this one has."""
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def end(*arguments: str | Path) -> Ended:
+        capfd.readouterr()
+        caplog.clear()
+        with pytest.raises(SystemExit) as ended:
+            run([str(argument) for argument in arguments])
+        printed = capfd.readouterr()
+        logged = [record.getMessage() for record in caplog.records if record.name == "ragray"]
+        return Ended(int(ended.value.code or 0), printed.out, tuple(printed.err.splitlines()), tuple(logged))
+
+    yield end
+    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 """A corpus, its embeddings and an index of them, written into folders as the stages do it, but without Ray."""
 
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import faiss
@@ -21,6 +22,19 @@ from ragray.index.write.build import build_segment, plan_segments, sample_rows, 
 from ragray.types import Passage
 
 WORDS = tuple(f"{first}{second}" for first in "bdfgklmnprst" for second in ("a", "e", "i", "o", "u", "ar", "en", "il"))
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What became of a command: its exit code, its standard output, the lines on standard error, those of the log."""
+
+    code: int
+    output: str
+    errors: tuple[str, ...]
+    logged: tuple[str, ...]
+
+
+Command = Callable[..., Ended]
 
 
 def sentence(seed: int) -> str:

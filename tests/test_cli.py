@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from ragray.cli import app
 from ragray.config import Config, load_config
-from tests.helpers import some_passages, write_corpus
+from tests.helpers import Command, some_passages, write_corpus
 
 GOOD = '{"id": "1", "question": "Who wrote Hamlet?", "answers": ["William Shakespeare"]}\n'
 
@@ -30,13 +30,20 @@ def printed(*args: str) -> str:
     return result.output
 
 
-def complaint(*args: object, code: int) -> str:
-    """Run a command that must fail in a process of its own; return its one line."""
-    command = [sys.executable, "-m", "ragray.cli", *map(str, args)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert (result.returncode, result.stdout) == (code, "")
-    [line] = result.stderr.splitlines()
-    return line
+Complaint = Callable[..., str]
+
+
+@pytest.fixture
+def complaint(run_command: Command) -> Complaint:
+    """Run a command that must fail, with an exit code; return its one line."""
+
+    def one_line(*args: object, code: int) -> str:
+        ended = run_command(*args)
+        assert (ended.code, ended.output) == (code, "")
+        [line] = ended.logged + ended.errors
+        return line
+
+    return one_line
 
 
 # Help.
@@ -166,7 +173,6 @@ def test_score_reads_examples_of_other_fields_and_formats(tmp_path: Path) -> Non
 def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to run in, with good and bad files."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
     (tmp_path / "broken.jsonl").write_text(GOOD + '{"id": "2", "question": "q", "answers": []}\n')
     (tmp_path / "empty.jsonl").touch()
     (tmp_path / "good.jsonl").write_text(GOOD)
@@ -175,12 +181,19 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_broken_line_of_examples_is_named_with_file_line_and_field(inputs: Path) -> None:
-    line = complaint("score", "predictions.json", "broken.jsonl", code=3)
-    assert line == f"ragray: {inputs}/broken.jsonl:2: field 'answers' is empty; give at least one accepted answer"
+def test_a_broken_line_of_examples_is_named_with_file_line_and_field(inputs: Path, complaint: Complaint) -> None:
+    expected = f"ragray: {inputs}/broken.jsonl:2: field 'answers' is empty; give at least one accepted answer"
+    arguments = ["score", "predictions.json", "broken.jsonl"]
+    assert complaint(*arguments, code=3) == expected
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    started = [sys.executable, "-m", "ragray.cli", *arguments]
+    result = subprocess.run(started, env=environment, capture_output=True, text=True, timeout=120)
+    assert (result.returncode, result.stdout, result.stderr) == (3, "", f"{expected}\n")
 
 
-def test_an_example_with_half_a_character_is_named_before_anything_starts(inputs: Path, hash_index: Path) -> None:
+def test_an_example_with_half_a_character_is_named_before_anything_starts(
+    inputs: Path, hash_index: Path, complaint: Complaint
+) -> None:
     (inputs / "train.csv").write_text("frage,answer\nq,a\nq,a\n")
     (inputs / "half.jsonl").write_text(GOOD + '{"id": "2", "question": "q \\ud83d", "answers": "a"}\n')
     expected = f"ragray: {inputs}/half.jsonl:2: field 'question': character 3 ('\\ud83d') cannot be written as UTF-8"
@@ -196,25 +209,27 @@ def test_an_example_with_half_a_character_is_named_before_anything_starts(inputs
     ("question", "said"), [("Who is \udce9?", r"character 8 \('\\udce9'\)"), ("\u200b", "is blank")]
 )
 def test_a_question_that_is_none_is_refused_before_anything_is_opened(
-    inputs: Path, command: str, question: str, said: str
+    inputs: Path, command: str, question: str, said: str, complaint: Complaint
 ) -> None:
     assert re.search(f"^ragray: {command}: the .*: {said}", complaint(command, "unfinished", question, code=3))
 
 
-def test_a_filter_that_is_not_utf8_is_bad_input_and_a_setting_a_bad_setting(inputs: Path) -> None:
+def test_a_filter_that_is_not_utf8_is_bad_input_and_a_setting_a_bad_setting(inputs: Path, complaint: Complaint) -> None:
     assert "--where: character 1" in complaint("search", "unfinished", "q", "--where", "\udce9 == 1", code=3)
     assert "generate.instruction: character 2" in complaint(
         "ask", "unfinished", "q", "generate.instruction=x\udce9", code=2
     )
 
 
-def test_an_empty_file_of_examples_is_answered_with_an_example(inputs: Path) -> None:
+def test_an_empty_file_of_examples_is_answered_with_an_example(inputs: Path, complaint: Complaint) -> None:
     line = complaint("evaluate", "--closed-book", "--examples", "empty.jsonl", "--out", "report", code=3)
     assert line.startswith(f'ragray: {inputs}/empty.jsonl: is empty; expected records such as {{"id": "1", ')
     assert not (inputs / "report" / "manifest.json").exists()
 
 
-def test_predictions_of_other_examples_are_answered_with_an_id_that_was_expected(inputs: Path) -> None:
+def test_predictions_of_other_examples_are_answered_with_an_id_that_was_expected(
+    inputs: Path, complaint: Complaint
+) -> None:
     line = complaint("score", "predictions.json", "good.jsonl", code=3)
     assert line.startswith("ragray: none of the 1 predictions has the id of any of the 1 examples")
 
@@ -228,19 +243,21 @@ def test_predictions_of_other_examples_are_answered_with_an_id_that_was_expected
     ],
 )
 def test_a_folder_without_manifest_is_answered_with_the_command_that_makes_it(
-    inputs: Path, command: str, maker: str
+    inputs: Path, command: str, maker: str, complaint: Complaint
 ) -> None:
     line = complaint(*command.split(), code=4)
     assert re.fullmatch(rf"ragray: (.*/)?unfinished: .*; run: {re.escape(maker)} --out (.*/)?unfinished", line)
 
 
-def test_an_unknown_key_of_a_configuration_file_is_answered_with_the_nearest(inputs: Path) -> None:
+def test_an_unknown_key_of_a_configuration_file_is_answered_with_the_nearest(
+    inputs: Path, complaint: Complaint
+) -> None:
     (inputs / "mine.yaml").write_text("train:\n  epoch: 3\n")
     line = complaint("config", "show", "--config", "mine.yaml", code=2)
     assert line.startswith("ragray: mine.yaml:2: unknown key 'train.epoch', did you mean 'train.epochs'?")
 
 
-def test_a_missing_model_is_answered_with_those_that_are_here(inputs: Path) -> None:
+def test_a_missing_model_is_answered_with_those_that_are_here(inputs: Path, complaint: Complaint) -> None:
     line = complaint("ingest", "good.jsonl", "--out", "corpus", "embed.model=nope", code=6)
     assert line.startswith("ragray: no model 'nope'; installed here: ")
     assert "local folder" in line

@@ -34,7 +34,9 @@ def modules_named(lines: list[str]) -> list[str]:
 
 
 def test_a_line_without_a_caption_is_found() -> None:
-    assert modules_named(["ragray/   all", "  a.py b.py   two", "  c/   more", "    d.py   one", "jobs/  not of it"]) == [
+    assert modules_named(
+        ["ragray/   all", "  a.py b.py   two", "  c/   more", "    d.py   one", "jobs/  not of it"]
+    ) == [
         "a.py",
         "b.py",
         "c/d.py",

@@ -27,27 +27,36 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    old = temporary.with_suffix(".old")
     try:
         yield temporary
         for part in temporary.rglob("*"):
             _flush(part)
         _flush(temporary)
-        if temporary.is_dir() and path.exists():
-            path.replace(old)
-        try:
+        if temporary.is_dir():
+            replace_folder(temporary, path)
+        else:
             temporary.replace(path)
-        except OSError:
-            if old.exists():
-                old.replace(path)
-            raise
-        _flush(path.parent)
-        shutil.rmtree(old, ignore_errors=True)
+            _flush(path.parent)
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def replace_folder(new: Path, path: Path) -> None:
+    """Move a folder to ``path``, where an old one may lie, which is removed; raises `OSError`, and the old one is back then."""
+    old = new.with_suffix(".old")
+    if path.exists():
+        path.replace(old)
+    try:
+        new.replace(path)
+    except OSError:
+        if old.exists():
+            old.replace(path)
+        raise
+    _flush(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _flush(path: Path) -> None:

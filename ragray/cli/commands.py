@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -257,15 +258,18 @@ def config_schema() -> None:
     say_json(Config.model_json_schema())
 
 
-def run() -> None:
-    """Run the command line; what ragray raises on purpose becomes one line on stderr and its exit code."""
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; what ragray raises on purpose becomes one line on stderr and its exit code.
+
+    ``arguments`` are those of this process by default.
+    """
     from ragray.cluster.session import prepare_environment
 
     prepare_environment()
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("ragray").setLevel(logging.INFO)
     try:
-        app()
+        app(args=arguments)
     except Exception as err:
         if interrupts.received():
             interrupts.end()  # it broke because it was told to end

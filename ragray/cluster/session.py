@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ragray.errors import ClusterError, first_line
@@ -73,7 +73,7 @@ def session(address: str | None = None) -> Iterator[None]:
             if address:
                 ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
             else:
-                _start_local()
+                start_local()
     except Exception as err:
         if not address:
             raise
@@ -136,24 +136,8 @@ def _knock(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=KNOCK_TIMEOUT_S).close()
 
 
-def _start_local() -> None:
-    for attempt in range(1, START_ATTEMPTS + 1):
-        try:
-            with _agent_on_a_free_port(), _out_of_our_group():
-                _init_local()
-            return
-        except Exception as err:
-            if type(err) is not Exception:  # what Ray raises where a process of its own did not come up in time
-                raise
-            if attempt == START_ATTEMPTS:
-                raise ClusterError(
-                    f"Ray did not start on this machine in {attempt} attempts ({first_line(err)}); "
-                    "try again when it is less busy, or join a cluster with --address; "
-                    "Ray's own logs are in /tmp/ray/session_latest/logs"
-                ) from err
-
-
-def _init_local() -> None:
+def init_local() -> None:
+    """Start a cluster on this machine, once."""
     import ray
 
     ray.init(
@@ -166,6 +150,28 @@ def _init_local() -> None:
         logging_level="ERROR",
         runtime_env={"env_vars": {"PYTHONPATH": _python_path()}},
     )
+
+
+def start_local(start: Callable[[], None] = init_local) -> None:
+    """Start a cluster on this machine; again, where Ray gives it up because the machine is busy.
+
+    Raises:
+        ClusterError: Ray gave up `START_ATTEMPTS` times.
+    """
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            with _agent_on_a_free_port(), _out_of_our_group():
+                start()
+            return
+        except Exception as err:
+            if type(err) is not Exception:  # what Ray raises where a process of its own did not come up in time
+                raise
+            if attempt == START_ATTEMPTS:
+                raise ClusterError(
+                    f"Ray did not start on this machine in {attempt} attempts ({first_line(err)}); "
+                    "try again when it is less busy, or join a cluster with --address; "
+                    "Ray's own logs are in /tmp/ray/session_latest/logs"
+                ) from err
 
 
 @contextlib.contextmanager

@@ -1,47 +1,27 @@
 """Bad input on the command line: one line on stderr that says what, where and what to do; an exit code; nothing lost."""
 
 import json
-import signal
 import socket
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
-
-from ragray.cli import commands
 from ragray.corpus.table import Corpus
-from tests.helpers import some_passages
-
-Command = Callable[..., tuple[int, list[str]]]
+from tests.helpers import Command, Ended, some_passages
 
 
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Command]:
-    """Run `ragray ...` in this process; return its exit code and the lines it wrote to stderr, progress aside."""
-    handler = signal.getsignal(signal.SIGTERM)
-
-    def run(*arguments: str | Path) -> tuple[int, list[str]]:
-        monkeypatch.setattr(sys, "argv", ["ragray", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            commands.run()
-        lines = capfd.readouterr().err.splitlines()
-        return int(ended.value.code or 0), [line for line in lines if line.startswith("ragray:") or "Error" in line]
-
-    yield run
-    signal.signal(signal.SIGTERM, handler)
+def complaint(ended: Ended) -> tuple[int, list[str]]:
+    """Return the exit code and the lines of stderr that tell of an error, progress aside."""
+    return ended.code, [line for line in ended.errors if line.startswith("ragray:") or "Error" in line]
 
 
 def test_a_broken_line_is_named_and_everything_else_is_kept(
-    ray_session: None, command: Command, tmp_path: Path
+    ray_session: None, run_command: Command, tmp_path: Path
 ) -> None:
     source, out = tmp_path / "docs.jsonl", tmp_path / "corpus"
     lines = [json.dumps({"id": p.id, "text": p.text}) for p in some_passages(5)]
     lines[2] = '{"id": "broken", "text": '
     source.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
-    code, [error] = command("ingest", source, "--out", out, "embed.model=hash:64")
+    code, [error] = complaint(run_command("ingest", source, "--out", out, "embed.model=hash:64"))
     assert code == 3
     assert f"{source}:3" in error
     assert "quarantine.jsonl" in error
@@ -50,31 +30,34 @@ def test_a_broken_line_is_named_and_everything_else_is_kept(
     [refused] = map(json.loads, (out / "quarantine.jsonl").read_text(encoding="utf-8").splitlines())
     assert (refused["line"], refused["excerpt"][:10]) == (3, '{"id": "br')
 
-    assert command("ingest", source, "--out", out, "embed.model=hash:64", "ingest.max_damaged=1") == (0, [])
+    accepted = run_command("ingest", source, "--out", out, "embed.model=hash:64", "ingest.max_damaged=1")
+    assert complaint(accepted) == (0, [])
 
 
-def test_an_empty_file_is_refused(ray_session: None, command: Command, tmp_path: Path) -> None:
+def test_an_empty_file_is_refused(ray_session: None, run_command: Command, tmp_path: Path) -> None:
     source = tmp_path / "docs.jsonl"
     source.touch()
-    code, [error] = command("ingest", source, "--out", tmp_path / "corpus", "embed.model=hash:64")
+    code, [error] = complaint(run_command("ingest", source, "--out", tmp_path / "corpus", "embed.model=hash:64"))
     assert code == 3
     assert str(source) in error
     assert not (tmp_path / "corpus" / "manifest.json").exists()
 
 
-def test_an_index_of_another_encoder_is_refused(command: Command, hash_index: Path) -> None:
-    code, [error] = command("search", hash_index, "anything", "embed.model=hash:32")
+def test_an_index_of_another_encoder_is_refused(run_command: Command, hash_index: Path) -> None:
+    code, [error] = complaint(run_command("search", hash_index, "anything", "embed.model=hash:32"))
     assert code == 5
     assert "hash:64" in error and "hash:32" in error
     assert "use one encoder for both" in error
 
 
-def test_a_port_in_use_is_named_with_another_to_try(command: Command, hash_index: Path) -> None:
+def test_a_port_in_use_is_named_with_another_to_try(run_command: Command, hash_index: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        code, [error] = command("serve", "--index", hash_index, f"serve.port={port}", "generate.model=first-sentence")
+        code, [error] = complaint(
+            run_command("serve", "--index", hash_index, f"serve.port={port}", "generate.model=first-sentence")
+        )
     assert code == 8
     assert f"port {port} on 127.0.0.1 is in use" in error
     assert "serve.port=" in error
