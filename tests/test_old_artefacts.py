@@ -47,7 +47,8 @@ def before(tmp_path: Path) -> Path:
 def search(index: Path, mode: str, snapshot: str | None = None) -> dict[str, list[tuple[str, float]]]:
     """Return ids and scores of the best three passages of every query that the fixture has results for."""
     queries = list(EXPECTED["search"][SECOND][mode])
-    retriever = load_retriever(index, None, settings(f"retrieve.mode={mode}"), snapshot=snapshot, device="cpu")
+    config = settings(f"retrieve.mode={mode}", "retrieve.fusion=rrf")  # the only fusion that there was then
+    retriever = load_retriever(index, None, config, snapshot=snapshot, device="cpu")
     found = retriever.search(queries, 3)
     return {query: [(hit.passage.id, hit.score) for hit in hits] for query, hits in zip(queries, found, strict=True)}
 

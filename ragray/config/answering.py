@@ -20,7 +20,7 @@ class RetrieveConfig(Section):
     cpus_per_actor: float = Field(0.5, ge=0, le=1024, description="CPUs that each actor of a retriever pool reserves")
     threads: int = Field(1, ge=1, le=MAX_THREADS, description="search threads per retriever")
     mode: Literal["dense", "lexical", "hybrid"] = Field(
-        "dense", description="search by vectors, by BM25, or by both, joined by reciprocal-rank fusion"
+        "dense", description="search by vectors, by BM25, or by both, joined as retrieve.fusion says"
     )
     where: str = Field(
         "",
@@ -30,6 +30,17 @@ class RetrieveConfig(Section):
         100,
         ge=1,
         description="passages that dense and lexical search each give to the fusion, and that are given to the reranker",
+    )
+    fusion: Literal["convex", "rrf"] = Field(
+        "convex",
+        description="how mode=hybrid joins the two searches: a convex combination of their scores, each scaled to 0..1 per question, "
+        "or reciprocal-rank fusion",
+    )
+    dense_weight: float = Field(
+        0.45,
+        ge=0,
+        le=1,
+        description="weight of the dense scores in the convex combination; the BM25 scores have the rest",
     )
     rrf_k: int = Field(60, ge=1, description="constant of reciprocal-rank fusion: score = sum of 1 / (rrf_k + rank)")
     rerank_model: str = Field(

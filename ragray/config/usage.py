@@ -17,6 +17,8 @@ SEARCH = (
         "retrieve.mode",
         "retrieve.where",
         "retrieve.candidates",
+        "retrieve.fusion",
+        "retrieve.dense_weight",
         "retrieve.rrf_k",
         "retrieve.rerank_model",
     ),
@@ -68,7 +70,17 @@ class Condition:
 CONDITIONS = (
     Condition(("train.last_layers",), lambda c: c.train.tune == "last", "with train.tune=last"),
     Condition(("train.lora_rank",), lambda c: c.train.tune == "lora", "with train.tune=lora"),
-    Condition(("retrieve.rrf_k",), lambda c: c.retrieve.mode == "hybrid", "with retrieve.mode=hybrid"),
+    Condition(("retrieve.fusion",), lambda c: c.retrieve.mode == "hybrid", "with retrieve.mode=hybrid"),
+    Condition(
+        ("retrieve.dense_weight",),
+        lambda c: c.retrieve.mode == "hybrid" and c.retrieve.fusion == "convex",
+        "with retrieve.mode=hybrid and retrieve.fusion=convex",
+    ),
+    Condition(
+        ("retrieve.rrf_k",),
+        lambda c: c.retrieve.mode == "hybrid" and c.retrieve.fusion == "rrf",
+        "with retrieve.mode=hybrid and retrieve.fusion=rrf",
+    ),
     Condition(
         ("retrieve.candidates",),
         lambda c: c.retrieve.mode == "hybrid" or bool(c.retrieve.rerank_model),

@@ -14,7 +14,7 @@ from ragray.index.search.filter import parse_filter
 from ragray.index.search.reader import IndexReader
 from ragray.index.search.result import SearchResult
 from ragray.index.store.snapshot import Snapshot
-from ragray.retrieve.fuse import fuse
+from ragray.retrieve.fuse import fuse_ranks, fuse_scores
 from ragray.retrieve.rerank import Reranker
 from ragray.text import require_text
 from ragray.types import Hit
@@ -128,4 +128,7 @@ class LocalRetriever:
         depth = max(k, self._settings.candidates)
         dense = self._searcher.search(vectors_ND, depth, where=where)
         lexical = self._searcher.search_text(queries, depth, where=where, vectors_ND=vectors_ND)
-        return fuse([dense, lexical], k, rrf_k=self._settings.rrf_k)
+        if self._settings.fusion == "rrf":
+            return fuse_ranks([dense, lexical], k, rrf_k=self._settings.rrf_k)
+        weight = self._settings.dense_weight
+        return fuse_scores([dense, lexical], [weight, 1 - weight], k)

@@ -1,12 +1,12 @@
-"""Reciprocal-rank fusion, computed by hand."""
+"""Fusion by scores and by ranks, computed by hand."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
-from ragray.index.search.result import SearchResult
-from ragray.retrieve.fuse import fuse
+from ragray.index.search.result import SearchResult, nothing
+from ragray.retrieve.fuse import fuse_ranks, fuse_scores
 from ragray.types import Hit, Passage
 
 
@@ -19,7 +19,7 @@ def ranked(*queries: Sequence[int], k: int = 4) -> SearchResult:
 
 
 def test_scores_are_the_sums_of_inverse_ranks_over_the_largest_there_can_be() -> None:
-    found = fuse([ranked([10, 20, 30]), ranked([20, 40])], 4, rrf_k=60)
+    found = fuse_ranks([ranked([10, 20, 30]), ranked([20, 40])], 4, rrf_k=60)
     largest = 2 / 61
     expected = {20: (1 / 62 + 1 / 61) / largest, 10: 1 / 61 / largest, 40: 1 / 62 / largest, 30: 1 / 63 / largest}
     assert found.rows_NK.tolist() == [list(expected)]
@@ -31,31 +31,69 @@ def test_scores_are_the_sums_of_inverse_ranks_over_the_largest_there_can_be() ->
 
 @pytest.mark.parametrize("lists", [1, 2, 3])
 def test_the_first_of_every_list_has_the_score_one(lists: int) -> None:
-    found = fuse([ranked([3, 1])] * lists, 2, rrf_k=10)
+    found = fuse_ranks([ranked([3, 1])] * lists, 2, rrf_k=10)
     assert found.scores_NK[0].tolist() == pytest.approx([1, 11 / 12])
     assert found.scores_NK[0, 0] == 1
 
 
 def test_ties_go_to_the_lower_row() -> None:
-    assert fuse([ranked([9, 5, 7]), ranked([5, 9, 7])], 3, rrf_k=60).rows_NK.tolist() == [[5, 9, 7]]
+    assert fuse_ranks([ranked([9, 5, 7]), ranked([5, 9, 7])], 3, rrf_k=60).rows_NK.tolist() == [[5, 9, 7]]
     in_any_order = [ranked([1, 2, 3]), ranked([3, 1, 2]), ranked([2, 3, 1])]
-    found = fuse(in_any_order, 3, rrf_k=60)
+    found = fuse_ranks(in_any_order, 3, rrf_k=60)
     assert found.rows_NK.tolist() == [[1, 2, 3]]
     assert len(set(found.scores_NK[0].tolist())) == 1
 
 
 def test_a_small_constant_favours_the_first_of_one_list_and_a_large_one_what_stands_in_both() -> None:
     parts = [ranked([1, 8, 9, 2]), ranked([3, 7, 6, 2])]
-    assert fuse(parts, 1, rrf_k=1).rows_NK.tolist() == [[1]]
-    assert fuse(parts, 1, rrf_k=60).rows_NK.tolist() == [[2]]
+    assert fuse_ranks(parts, 1, rrf_k=1).rows_NK.tolist() == [[1]]
+    assert fuse_ranks(parts, 1, rrf_k=60).rows_NK.tolist() == [[2]]
 
 
 def test_queries_do_not_mix_and_the_rest_is_empty() -> None:
-    found = fuse([ranked([1, 2], []), ranked([1], [])], 3, rrf_k=60)
+    found = fuse_ranks([ranked([1, 2], []), ranked([1], [])], 3, rrf_k=60)
     assert found.rows_NK.tolist() == [[1, 2, -1], [-1, -1, -1]]
     assert np.isneginf(found.scores_NK[1]).all() and found.hits[1] == []
 
 
 def test_no_more_than_k_are_kept_and_lists_may_differ_in_length() -> None:
-    found = fuse([ranked([1, 2, 3], k=9), ranked([4], k=2)], 2, rrf_k=60)
+    found = fuse_ranks([ranked([1, 2, 3], k=9), ranked([4], k=2)], 2, rrf_k=60)
     assert found.rows_NK.tolist() == [[1, 4]] and found.rows_NK.shape == (1, 2)
+
+
+def scored(*queries: Sequence[tuple[int, float]], k: int = 3) -> SearchResult:
+    """A result that holds these rows with these scores for each query."""
+    found = nothing(len(queries), k)
+    for number, rows in enumerate(queries):
+        for rank, (row, score) in enumerate(rows):
+            found.rows_NK[number, rank], found.scores_NK[number, rank] = row, score
+            found.hits[number].append(Hit(Passage(f"p{row}", "text"), score))
+    return found
+
+
+def test_scores_are_scaled_per_query_and_summed_by_weight() -> None:
+    dense = scored([(1, 0.9), (2, 0.7), (3, 0.5)], [(7, 0.4), (8, 0.2)])
+    lexical = scored([(3, 20.0), (2, 15.0), (4, 10.0)], [(8, 3.0)])
+    found = fuse_scores([dense, lexical], [0.4, 0.6], 4)
+    assert found.rows_NK.tolist() == [[3, 2, 1, 4], [8, 7, -1, -1]]
+    assert found.scores_NK[0] == pytest.approx([0.6, 0.4 * 0.5 + 0.6 * 0.5, 0.4, 0.0])
+    assert found.scores_NK[1, :2] == pytest.approx([0.6, 0.4])
+    assert [hit.score for hit in found.hits[0]] == found.scores_NK[0].tolist()
+
+
+def test_candidates_that_all_have_the_same_score_count_in_full_and_ties_go_to_the_lower_row() -> None:
+    found = fuse_scores([scored([(5, 0.3), (4, 0.3)]), scored([(6, 2.0)])], [0.5, 0.5], 3)
+    assert found.rows_NK.tolist() == [[4, 5, 6]]
+    assert found.scores_NK[0] == pytest.approx([0.5, 0.5, 0.5])
+
+
+def test_a_search_that_finds_nothing_leaves_the_order_of_the_other() -> None:
+    dense = scored([(9, 0.5), (3, 0.4), (1, 0.1)])
+    assert fuse_scores([dense, scored([])], [0.4, 0.6], 3).rows_NK.tolist() == [[9, 3, 1]]
+    assert fuse_scores([scored([]), scored([])], [0.4, 0.6], 2).rows_NK.tolist() == [[-1, -1]]
+
+
+def test_weight_one_gives_the_order_of_that_search_alone() -> None:
+    dense, lexical = scored([(1, 0.9), (2, 0.7), (3, 0.5)]), scored([(3, 9.0), (2, 8.0), (1, 7.0)])
+    assert fuse_scores([dense, lexical], [1.0, 0.0], 3).rows_NK.tolist() == [[1, 2, 3]]
+    assert fuse_scores([dense, lexical], [0.0, 1.0], 3).rows_NK.tolist() == [[3, 2, 1]]

@@ -9,7 +9,7 @@ from ragray.config import Config, IndexConfig, RetrieveConfig, load_config
 from ragray.embed.encoder import HashEncoder
 from ragray.errors import ConfigError, EncoderMismatchError, InputError, ModelNotFoundError, NotAnArtifactError
 from ragray.index.search.reader import IndexReader
-from ragray.retrieve.fuse import fuse
+from ragray.retrieve.fuse import fuse_ranks, fuse_scores
 from ragray.retrieve.load import load_retriever
 from ragray.retrieve.retriever import LocalRetriever, Mode
 from ragray.types import Hit, Passage
@@ -118,8 +118,11 @@ def test_hybrid_search_is_the_fusion_of_the_candidates_of_both(index: Path) -> N
     vectors = HashEncoder(64).encode_questions(QUESTIONS)
     for candidates, k, depth in ((5, 3, 5), (3, 7, 7)):
         parts = [reader.search(vectors, depth), reader.search_text(QUESTIONS, depth)]
-        found = retriever_of(index, mode="hybrid", candidates=candidates, rrf_k=9).search(QUESTIONS, k)
-        assert ranked(found) == ranked(fuse(parts, k, rrf_k=9).hits)
+        by_ranks = retriever_of(index, mode="hybrid", candidates=candidates, fusion="rrf", rrf_k=9)
+        assert ranked(by_ranks.search(QUESTIONS, k)) == ranked(fuse_ranks(parts, k, rrf_k=9).hits)
+        by_scores = retriever_of(index, mode="hybrid", candidates=candidates, dense_weight=0.25)
+        found = by_scores.search(QUESTIONS, k)
+        assert ranked(found) == ranked(fuse_scores(parts, [0.25, 0.75], k).hits)
     assert ranked(found)[0][0] == (PASSAGES[0], 1.0)
 
 
