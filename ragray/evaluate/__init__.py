@@ -1,1 +1,1 @@
-"""Answers to figures. Plain Python; `ragray.cluster.evaluate` answers the questions on Ray Data."""
+"""Answers to figures. Plain Python; the stage that answers the questions is `ragray.stages.evaluate`."""
