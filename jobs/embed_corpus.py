@@ -6,6 +6,7 @@ Writes OUT/corpus and OUT/embeddings; submit it again after a failure and it goe
 """
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 
 import ragray
@@ -14,11 +15,12 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("--source", action="append", required=True, help="file, folder or glob; may be repeated")
 parser.add_argument("--out", type=Path, required=True, help="folder on storage that all nodes share")
 parser.add_argument("--config", type=Path, default=Path(__file__).with_suffix(".yaml"))
+parser.add_argument("--executor", choices=("ray", "local"), default="ray", help="local: processes of this node")
 parser.add_argument("overrides", nargs="*", metavar="section.key=value")
 
 if __name__ == "__main__":
     args = parser.parse_args()
     config = ragray.load_config(args.config, args.overrides)
-    with ragray.session():
-        print(ragray.ingest(args.source, args.out / "corpus", config))
-        print(ragray.embed_corpus(args.out / "corpus", args.out / "embeddings", config))
+    with ragray.session() if args.executor == "ray" else nullcontext():
+        print(ragray.ingest(args.source, args.out / "corpus", config, executor=args.executor))
+        print(ragray.embed_corpus(args.out / "corpus", args.out / "embeddings", config, executor=args.executor))

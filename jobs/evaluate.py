@@ -21,6 +21,7 @@ parser.add_argument(
 parser.add_argument("--base", action="store_true", help="use the configured model instead of DATA/run")
 parser.add_argument("--closed-book", action="store_true", help="answer without passages")
 parser.add_argument("--config", type=Path, default=Path(__file__).with_suffix(".yaml"))
+parser.add_argument("--executor", choices=("ray", "local"), default="ray", help="local: processes of this node")
 parser.add_argument("overrides", nargs="*", metavar="section.key=value")
 
 if __name__ == "__main__":
@@ -30,6 +31,12 @@ if __name__ == "__main__":
     index = None if args.closed_book else args.data / "index"
     name = "report-closed-book" if args.closed_book else "report-base" if args.base else "report"
     report = ragray.evaluate_rag(
-        args.examples, args.data / name, config, index=index, run=run, closed_book=args.closed_book
+        args.examples,
+        args.data / name,
+        config,
+        index=index,
+        run=run,
+        closed_book=args.closed_book,
+        executor=args.executor,
     )
     print(report)

@@ -26,17 +26,17 @@ _PUBLIC = {
     "RagrayError": "ragray.errors",
     "Retriever": "ragray.retrieve.retriever",
     "Run": "ragray.run",
-    "build_index": "ragray.cluster.index",
+    "build_index": "ragray.api",
     "collect_garbage": "ragray.index.store.lifecycle",
-    "compact_index": "ragray.cluster.compact",
+    "compact_index": "ragray.api",
     "delete_passages": "ragray.index.write.delete",
-    "embed_corpus": "ragray.cluster.embed",
-    "evaluate_rag": "ragray.cluster.evaluate",
+    "embed_corpus": "ragray.api",
+    "evaluate_rag": "ragray.api",
     "evaluate_retrieval": "ragray.evaluate.retrieval",
     "export_hf": "ragray.index.exchange.exporting",
     "export_parquet": "ragray.index.exchange.exporting",
     "import_embeddings": "ragray.index.exchange.importing",
-    "ingest": "ragray.cluster.corpus",
+    "ingest": "ragray.api",
     "inspect_index": "ragray.index.check.inspect",
     "list_snapshots": "ragray.index.store.lifecycle",
     "load_config": "ragray.config",
@@ -47,7 +47,7 @@ _PUBLIC = {
     "rollback": "ragray.index.store.lifecycle",
     "score": "ragray.evaluate.answers",
     "session": "ragray.cluster.session",
-    "sync_index": "ragray.cluster.sync",
+    "sync_index": "ragray.api",
     "train_rag": "ragray.cluster.train",
     "verify_index": "ragray.index.check.verify",
 }
@@ -55,13 +55,13 @@ _PUBLIC = {
 __all__ = ["__version__", *sorted(_PUBLIC)]
 
 if TYPE_CHECKING:
-    from ragray.cluster.compact import compact_index as compact_index
-    from ragray.cluster.corpus import ingest as ingest
-    from ragray.cluster.embed import embed_corpus as embed_corpus
-    from ragray.cluster.evaluate import evaluate_rag as evaluate_rag
-    from ragray.cluster.index import build_index as build_index
+    from ragray.api import build_index as build_index
+    from ragray.api import compact_index as compact_index
+    from ragray.api import embed_corpus as embed_corpus
+    from ragray.api import evaluate_rag as evaluate_rag
+    from ragray.api import ingest as ingest
+    from ragray.api import sync_index as sync_index
     from ragray.cluster.session import session as session
-    from ragray.cluster.sync import sync_index as sync_index
     from ragray.cluster.train import train_rag as train_rag
     from ragray.config import Config as Config
     from ragray.config import load_config as load_config

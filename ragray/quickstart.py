@@ -15,17 +15,16 @@ from rich.console import Console
 from rich.table import Table
 
 from ragray import sample
+from ragray.api import build_index, embed_corpus, evaluate_rag, ingest
 from ragray.artifact.files import write_json
-from ragray.cluster.corpus import ingest
-from ragray.cluster.embed import EmbedReport, embed_corpus
-from ragray.cluster.evaluate import EvaluationReport, evaluate_rag
-from ragray.cluster.index import build_index
 from ragray.cluster.serving.commands import running
 from ragray.cluster.session import session
 from ragray.cluster.train import train_rag
 from ragray.config import Config, load_config
 from ragray.models import resolve_model
 from ragray.serve.port import require_free_port
+from ragray.stages.embed import EmbedReport
+from ragray.stages.evaluate import EvaluationReport
 
 QUESTIONS = ("What is the capital of France?", "Who wrote the play Hamlet?")
 MEASURED_FILE = "measured.json"

@@ -17,7 +17,6 @@ WITHOUT_NUMBERS_OR_FILES = {
     "index/write/diff.py": 1,  # a key in memory
     "index/check/inspect.py": 1,  # read back at once
     "cli/options.py": 1,  # read back at once
-    "embed/processes.py": 2,  # a message between processes
     "quickstart.py": 1,  # a question
     "serve/guard.py": 1,  # whole numbers and origins, for the proxy
 }

@@ -21,6 +21,7 @@ from ragray.cli.options import (
     AsJson,
     ConfigFile,
     ExamplesOption,
+    ExecutorOption,
     IndexArgument,
     IndexOption,
     ModeOption,
@@ -56,7 +57,8 @@ The stages, in order, each resumable, each writing a folder that the next one re
   ragray serve --index work/index --run work/run
 
 Every stage takes --config FILE.yaml and, last, any number of section.key=value overrides; `ragray config show` lists the keys.
-Without --address (or RAY_ADDRESS) a Ray cluster is started on this machine for the length of the command.
+Without --address (or RAY_ADDRESS) a Ray cluster is started on this machine for the length of the command; with --executor local
+the stages that take it start none.
 """
 
 _OVERRIDE = re.compile(r"[a-z_]+\.[a-z_0-9]+=")
@@ -96,16 +98,17 @@ def ingest(
     out: Out,
     config: ConfigFile = None,
     address: Address = None,
+    executor: ExecutorOption = "ray",
 ) -> None:
     """Read, clean and split documents into a corpus of passages; what is refused goes to quarantine.jsonl with the reason."""
-    from ragray.cluster.corpus import ingest as run_stage
+    from ragray.api import ingest as run_stage
 
     overrides = [source for source in sources if _OVERRIDE.match(source) and not Path(source).exists()]
     files = [source for source in sources if source not in overrides]
     if not files:
         raise InputError("ingest: no source given; name files, folders or globs before the overrides")
     settings = load_config(config, overrides, command="ingest")
-    report = run_stage(files, out, settings, address=address)
+    report = run_stage(files, out, settings, address=address, executor=executor)
     refused = ", ".join(f"{count} {reason}" for reason, count in sorted(report.refused.items())) or "none"
     say(f"{out}: {report.passages} passages of {report.documents} documents, refused: {refused}{took(report)}")
     if report.damaged > settings.ingest.max_damaged:
@@ -122,11 +125,13 @@ def embed(
     overrides: Overrides = None,
     config: ConfigFile = None,
     address: Address = None,
+    executor: ExecutorOption = "ray",
 ) -> None:
     """Turn every passage of a corpus into a vector; finished blocks survive any crash."""
-    from ragray.cluster.embed import embed_corpus as run_stage
+    from ragray.api import embed_corpus as run_stage
 
-    report = run_stage(corpus, out, load_config(config, overrides or [], command="embed"), address=address)
+    settings = load_config(config, overrides or [], command="embed")
+    report = run_stage(corpus, out, settings, address=address, executor=executor)
     rate = report.num_computed / max(report.seconds, 1e-9)
     done = "" if report.reused else f", {report.num_computed} computed now ({rate:.1f} passages/s)"
     refused = f", {report.num_quarantined} refused, see quarantine.jsonl" if report.num_quarantined else ""

@@ -8,7 +8,18 @@ from typing import Annotated, Literal
 
 import typer
 
-from ragray.cli.options import Address, AsJson, ConfigFile, IndexArgument, Out, Overrides, say, say_json, took
+from ragray.cli.options import (
+    Address,
+    AsJson,
+    ConfigFile,
+    ExecutorOption,
+    IndexArgument,
+    Out,
+    Overrides,
+    say,
+    say_json,
+    took,
+)
 from ragray.config import load_config
 from ragray.errors import CorruptArtifactError, InputError
 
@@ -55,13 +66,13 @@ def index_build(
     overrides: Overrides = None,
     config: ConfigFile = None,
     address: Address = None,
+    executor: ExecutorOption = "ray",
 ) -> None:
     """Build the segments of an index and publish a snapshot of them."""
-    from ragray.cluster.index import build_index
+    from ragray.api import build_index
 
-    report = build_index(
-        embeddings, corpus, out, load_config(config, overrides or [], command="index build"), address=address
-    )
+    settings = load_config(config, overrides or [], command="index build")
+    report = build_index(embeddings, corpus, out, settings, address=address, executor=executor)
     found = report.snapshot
     recall = "exact" if found.recall_at_10 is None else f"recall@10 {found.recall_at_10:.3f} against exact search"
     say(
@@ -77,14 +88,22 @@ def index_sync(
     overrides: Overrides = None,
     config: ConfigFile = None,
     address: Address = None,
+    executor: Annotated[
+        Literal["ray", "local"] | None,
+        typer.Option(
+            help="Where passages are embedded: on a Ray cluster, or by processes of this machine (without GPUs).",
+            show_default="local where there is no cluster to join, else ray",
+        ),
+    ] = None,
 ) -> None:
     """Make an index hold another corpus: embeds what is new or changed, hides what is gone, keeps the rest.
 
     Without --address or RAY_ADDRESS processes of this machine embed, and no Ray cluster is started.
     """
-    from ragray.cluster.sync import sync_index
+    from ragray.api import sync_index
 
-    report = sync_index(index, corpus, load_config(config, overrides or [], command="index sync"), address=address)
+    settings = load_config(config, overrides or [], command="index sync")
+    report = sync_index(index, corpus, settings, address=address, executor=executor)
     refused = f", {report.quarantined} refused by the encoder" if report.quarantined else ""
     say(
         f"{index}: snapshot {report.snapshot.name}, {report.added} added, {report.changed} changed, {report.deleted} deleted, "
@@ -112,12 +131,17 @@ def index_delete(
 
 @index_app.command("compact")
 def index_compact(
-    index: IndexArgument, overrides: Overrides = None, config: ConfigFile = None, address: Address = None
+    index: IndexArgument,
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    address: Address = None,
+    executor: ExecutorOption = "ray",
 ) -> None:
     """Write the segments anew without deleted rows; `ragray index gc` then frees the old ones."""
-    from ragray.cluster.compact import compact_index
+    from ragray.api import compact_index
 
-    report = compact_index(index, load_config(config, overrides or [], command="index compact"), address=address)
+    settings = load_config(config, overrides or [], command="index compact")
+    report = compact_index(index, settings, address=address, executor=executor)
     found = report.snapshot
     say(
         f"{index}: snapshot {found.name}, {found.num_live} rows in {len(found.segments)} segment(s), "

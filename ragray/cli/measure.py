@@ -13,6 +13,7 @@ from ragray.cli.options import (
     Address,
     ConfigFile,
     ExamplesOption,
+    ExecutorOption,
     IndexOption,
     ModeOption,
     Out,
@@ -37,13 +38,16 @@ def evaluate(
     closed_book: Annotated[bool, typer.Option(help="Answer without passages.")] = False,
     config: ConfigFile = None,
     address: Address = None,
+    executor: ExecutorOption = "ray",
 ) -> None:
     """Answer examples and score the answers: exact match and F1 (SQuAD), accuracy, recall@k, MRR."""
-    from ragray.cluster.evaluate import REPORT_FILE
-    from ragray.cluster.evaluate import evaluate_rag as run_stage
+    from ragray.api import evaluate_rag as run_stage
+    from ragray.stages.evaluate import REPORT_FILE
 
     settings = load_config(config, overrides or [], command="evaluate")
-    run_stage(examples, out, settings, index=index, run=run, closed_book=closed_book, address=address)
+    run_stage(
+        examples, out, settings, index=index, run=run, closed_book=closed_book, address=address, executor=executor
+    )
     say((out / REPORT_FILE).read_text(encoding="utf-8").rstrip())
 
 

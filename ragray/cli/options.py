@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -16,6 +16,10 @@ ConfigFile = Annotated[
 ]
 Address = Annotated[
     str | None, typer.Option(help="Ray cluster to join, for instance auto or ray://HOST:10001.", show_default=False)
+]
+ExecutorOption = Annotated[
+    Literal["ray", "local"],
+    typer.Option("--executor", help="Where the work runs: a Ray cluster, or processes of this machine (without GPUs)."),
 ]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[section.key=value]...", help="`ragray config show` lists them.")

@@ -225,7 +225,5 @@ def _stderr_closed() -> Iterator[None]:
 
 def _python_path() -> str:
     """Let workers import ragray from where this process did, installed or not."""
-    import ragray
-
-    here = str(Path(ragray.__file__).resolve().parent.parent)
+    here = str(Path(__file__).resolve().parents[2])
     return os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -1,1 +1,1 @@
-"""Sources to passages: read, clean, refuse, split, store. Plain Python; `ragray.cluster.corpus` runs it on Ray Data."""
+"""Sources to passages: read, clean, refuse, split, store. Plain Python; the stage is `ragray.stages.ingest`."""

@@ -1,1 +1,1 @@
-"""Passages to vectors. Plain Python; `ragray.cluster.embed` runs it on a Ray Data actor pool."""
+"""Passages to vectors. Plain Python; the stage is `ragray.stages.embed`."""

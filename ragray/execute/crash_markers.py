@@ -1,7 +1,7 @@
-"""What was in hand when a process died. In: the block that is begun, the passage that is tried. Out: how often each was fatal.
+"""Crash markers: which unit a process was working on when it died. In: the unit that is begun. Out: how many processes died over it.
 
-Whoever embeds a block leaves a marker on disk and removes it when the block is done or an error is reported; only a process
-that died left its marker behind. The markers outlive every process and are on disk at once, so that a passage which takes the
+A process writes a marker before it begins a unit and removes it when the unit is done or an error is reported. A marker that is
+left over stands for a process that died. Markers are on disk at once and outlive every process, so that a unit which takes the
 whole machine down is still found.
 """
 
@@ -21,41 +21,46 @@ ATTEMPT_FOLDER = "attempts"
 
 @dataclass(frozen=True, slots=True)
 class Deaths:
-    """How many processes died over a block, and over which of its rows where that is known."""
+    """How many processes died over a unit, and over which of its rows where that is known."""
 
     count: int
     rows: Counter[int]
 
+    @property
+    def rowless(self) -> int:
+        """Deaths for which no row is known."""
+        return self.count - self.rows.total()
 
-class Attempts:
-    """The markers of one embeddings folder."""
+
+class CrashMarkers:
+    """The markers of one output folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / ATTEMPT_FOLDER
 
     def deaths(self, name: str) -> Deaths:
-        """Count the markers of a block that nobody removed; ask before beginning it."""
+        """Count the markers of a unit that nobody removed; ask before beginning it."""
         held = [path.read_text(encoding="ascii", errors="replace") for path in self._folder.glob(f"{name}.*")]
         return Deaths(len(held), Counter(int(row) for row in held if row.isdecimal()))
 
     @contextlib.contextmanager
-    def begin(self, name: str) -> Iterator[Attempt]:
-        """Mark a block as being worked on until the block of code ends, however it ends, unless the process does."""
+    def begin(self, name: str) -> Iterator[CrashMarker]:
+        """Mark a unit as being worked on until the block of code ends, however it ends, unless the process does."""
         self._folder.mkdir(parents=True, exist_ok=True)
         marker = self._folder / f"{name}.{uuid.uuid4().hex[:8]}"
         write_through(marker, "")
         try:
-            yield Attempt(marker)
+            yield CrashMarker(marker)
         finally:
             marker.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class CrashMarker:
     """One marker."""
 
     marker: Path
 
     def hold(self, row: int) -> None:
-        """Say which row is tried next."""
+        """Record which row is tried next."""
         write_through(self.marker, str(row))

@@ -1,1 +1,1 @@
-"""Vectors to a searchable index of segments and snapshots. Plain Python; `ragray.cluster.index` builds segments as Ray tasks."""
+"""Vectors to a searchable index of segments and snapshots. Plain Python; the stages are `ragray.stages.build`, `sync` and `compact`."""

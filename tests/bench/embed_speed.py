@@ -23,8 +23,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from ragray.api import embed_corpus
 from ragray.artifact.files import write_json
-from ragray.cluster.embed import embed_corpus
 from ragray.config import load_config
 from ragray.embed.blocks import Embeddings
 from ragray.embed.passage_text import passage_text

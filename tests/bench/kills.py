@@ -27,9 +27,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from ragray.api import build_index, embed_corpus
 from ragray.artifact.files import write_json
-from ragray.cluster.embed import embed_corpus
-from ragray.cluster.index import build_index
 from ragray.cluster.session import prepare_environment
 from ragray.config import load_config
 from ragray.embed.blocks import BLOCK_FOLDER, Embeddings
@@ -42,7 +41,7 @@ from tests.processes import descendants
 RESULTS = Path(__file__).parent / "results" / "kills.json"
 ROOT = Path(__file__).parents[2]
 KINDS = ("driver", "actor", "node")
-TITLES = {"embed": b"BlockEncoder", "index": b"ray::_build"}
+TITLES = {"embed": b"EmbedBlocks", "index": b"ray::BuildSegments"}
 NODE_CPUS = 3
 POLL_S = 0.05
 PATIENCE_S = 600

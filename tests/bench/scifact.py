@@ -17,9 +17,7 @@ from time import monotonic
 from rich.console import Console
 from rich.table import Table
 
-from ragray.cluster.corpus import ingest
-from ragray.cluster.embed import embed_corpus
-from ragray.cluster.index import build_index
+from ragray.api import build_index, embed_corpus, ingest
 from ragray.config import Config, load_config
 from ragray.evaluate.retrieval import evaluate_retrieval
 

@@ -23,18 +23,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from ragray.api import build_index, compact_index, embed_corpus, ingest, sync_index
 from ragray.artifact.files import write_json
-from ragray.cluster.compact import compact_index
-from ragray.cluster.corpus import ingest
-from ragray.cluster.embed import embed_corpus
-from ragray.cluster.index import build_index
-from ragray.cluster.sync import SyncReport, sync_index
 from ragray.config import Config, load_config
 from ragray.corpus.table import Corpus
 from ragray.embed.load import load_encoder
 from ragray.embed.passage_text import encoder_text
 from ragray.index.search.reader import IndexReader
 from ragray.retrieve.retriever import LocalRetriever, Mode
+from ragray.stages.sync import SyncReport
 from ragray.types import Hit
 
 RESULTS = Path(__file__).parent / "results" / "sync.json"

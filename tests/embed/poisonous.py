@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ragray.cluster.embed import BlockEncoder
 from ragray.config import EmbedConfig
 from ragray.corpus.table import Corpus
 from ragray.embed.blocks import Block, plan_blocks
 from ragray.embed.encoder import Encoder, EncoderFingerprint, Vectors
 from ragray.embed.worker import BlockWorker
+from ragray.stages.embed import EmbedBlocks
 
 RAISES, BREAKS, KILLS, ENDLESS = "raises", "breaks", "kills", "endless"
 
@@ -44,8 +44,8 @@ class PoisonousEncoder:
         return self.encode(texts)
 
 
-class PoisonousBlockEncoder(BlockEncoder):
-    """An actor with such an encoder."""
+class PoisonousEmbedBlocks(EmbedBlocks):
+    """The task with such an encoder."""
 
     def set_up(self, config: EmbedConfig, threads: int) -> None:
         super().set_up(config, threads)

@@ -16,7 +16,7 @@ from ragray.embed.encoder import HashEncoder
 from ragray.embed.passage_text import passage_text
 from ragray.embed.worker import DEADLY_ROWS, REFUSABLE_ROWS, SPOILT_EXIT_CODE, BlockWorker
 from ragray.errors import ConfigError
-from ragray.execute.crash_markers import ATTEMPT_FOLDER, Attempts
+from ragray.execute.crash_markers import ATTEMPT_FOLDER, CrashMarkers
 from ragray.types import Passage
 from tests.embed.poisonous import BREAKS, ENDLESS, KILLS, RAISES, PoisonousEncoder
 from tests.helpers import some_passages, write_corpus
@@ -132,7 +132,7 @@ def test_a_single_death_in_hand_blames_no_passage(tmp_path: Path) -> None:
 
 
 def test_a_marker_stays_only_where_the_process_died(tmp_path: Path) -> None:
-    attempts = Attempts(tmp_path)
+    attempts = CrashMarkers(tmp_path)
     with attempts.begin("block-1") as attempt:
         attempt.hold(7)
         assert json.loads(attempt.marker.read_text()) == 7

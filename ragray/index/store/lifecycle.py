@@ -28,10 +28,10 @@ from ragray.index.store.snapshot import (
 from ragray.index.store.tombstones import TOMBSTONES
 
 TRAINED = "trained"
-"""Where `ragray.cluster.index` keeps trained lists and codes until the segments that need them are built."""
+"""Where `ragray.stages.build` keeps trained lists and codes until the segments that need them are built."""
 
 SYNC_FOLDER = ".sync"
-"""Where `ragray.cluster.sync` keeps what it has embedded, until it is a segment."""
+"""Where `ragray.stages.sync` keeps what it has embedded, until it is a segment."""
 
 
 @dataclass(frozen=True, slots=True)

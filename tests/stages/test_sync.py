@@ -1,21 +1,15 @@
-"""Syncing and compacting on a real cluster: only what is new is embedded, nothing that is gone comes back, kills cost little."""
+"""Syncing and compacting: only what is new is embedded, nothing that is gone comes back, kills cost little."""
 
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from ragray.artifact.lock import exclusive
 from ragray.artifact.manifest import unpublish
-from ragray.cluster import compact as cluster_compact
-from ragray.cluster import embed as cluster_embed
-from ragray.cluster import sync as cluster_sync
-from ragray.cluster.compact import compact_index
-from ragray.cluster.embed import EmbedReport, embed_corpus
-from ragray.cluster.sync import SyncReport, sync_index
 from ragray.config import Config, IndexConfig, load_config
 from ragray.embed.blocks import BLOCK_FOLDER
 from ragray.embed.encoder import HashEncoder
@@ -32,11 +26,15 @@ from ragray.index.search.reader import IndexReader
 from ragray.index.store.lifecycle import SYNC_FOLDER, collect_garbage, promote
 from ragray.index.store.snapshot import SEGMENTS, current_name, names, publish_snapshot, read_snapshot, successor
 from ragray.index.write.delete import delete_passages
+from ragray.stages import compact, sync
+from ragray.stages.sync import SyncReport
 from ragray.types import Hit, Passage
-from tests.embed.poisonous import RAISES, PoisonousBlockEncoder
+from tests.embed.poisonous import RAISES, PoisonousEmbedBlocks
+from tests.executors import INLINE, UNUSED, Interfering
 from tests.helpers import index_of, sentence, some_passages, write_corpus, write_embeddings, write_index
 
-pytestmark = pytest.mark.usefixtures("ray_session")
+sync_index = partial(sync.sync_index, executor=INLINE)
+compact_index = partial(compact.compact_index, executor=INLINE)
 
 PASSAGES = some_passages(60)
 SETTINGS = IndexConfig(segment_rows=25, lexical="plain")
@@ -72,7 +70,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def synced(finished: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> tuple[Path, SyncReport]:
+def synced(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SyncReport]:
     folder = tmp_path_factory.mktemp("synced")
     index = Path(shutil.copytree(finished, folder / "index"))
     return index, sync_index(index, corpus_of(folder, EDITED), config())
@@ -81,13 +79,6 @@ def synced(finished: Path, tmp_path_factory: pytest.TempPathFactory, ray_session
 @pytest.fixture
 def index(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "index"))
-
-
-@pytest.fixture
-def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every attempt to use a cluster fail."""
-    monkeypatch.setattr(cluster_embed, "session", None)
-    monkeypatch.setattr(cluster_compact, "session", None)
 
 
 def answers(index: Path) -> list[list[list[Hit]]]:
@@ -140,67 +131,40 @@ def test_after_a_sync_and_after_a_compaction_answers_are_those_of_a_fresh_build(
     assert answers(index) == fresh
 
 
-def test_the_same_corpus_again_has_nothing_to_do(
-    synced: tuple[Path, SyncReport], tmp_path: Path, without_ray: None
-) -> None:
-    report = sync_index(synced[0], corpus_of(tmp_path, EDITED[::-1]), config())
+def test_the_same_corpus_again_has_nothing_to_do(synced: tuple[Path, SyncReport], tmp_path: Path) -> None:
+    report = sync_index(synced[0], corpus_of(tmp_path, EDITED[::-1]), config(), executor=UNUSED)
     assert (report.reused, report.unchanged, report.snapshot) == (True, 59, read_snapshot(synced[0]))
     assert len(names(synced[0])) == 2
     assert not (synced[0] / SYNC_FOLDER).exists()
 
 
-def test_what_has_a_vector_already_needs_no_encoder(index: Path, tmp_path: Path, without_ray: None) -> None:
+def test_what_has_a_vector_already_needs_no_encoder(index: Path, tmp_path: Path) -> None:
     passages = [replace(passage, document_id="one") for passage in PASSAGES[:30]]
-    report = sync_index(index, corpus_of(tmp_path, passages), config())
+    report = sync_index(index, corpus_of(tmp_path, passages), config(), executor=UNUSED)
     assert (report.changed, report.deleted, report.embedded) == (30, 30, 0)
     assert [ref.num_rows for ref in report.snapshot.segments] == [20, 20, 20, 15, 15]
     assert found(index) == by_id(passages)
 
 
-def test_without_a_cluster_processes_of_this_machine_embed_and_the_vectors_are_the_same(
-    synced: tuple[Path, SyncReport], index: Path, tmp_path: Path, without_ray: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cluster_embed, "has_cluster", lambda address: False)
-    report = sync_index(index, corpus_of(tmp_path, EDITED), config())
-    on_ray = synced[1]
-    assert (report.embedded, report.snapshot.num_live) == (on_ray.embedded, on_ray.snapshot.num_live)
-    one, other = (IndexReader.open(folder).segments[-1].segment for folder in (index, synced[0]))
-    assert one.passages.equals(other.passages)
-    assert np.array_equal(one.vectors_ND, other.vectors_ND)
-
-
-def test_deleting_alone_adds_no_segment(index: Path, tmp_path: Path, without_ray: None) -> None:
-    report = sync_index(index, corpus_of(tmp_path, PASSAGES[10:]), config())
+def test_deleting_alone_adds_no_segment(index: Path, tmp_path: Path) -> None:
+    report = sync_index(index, corpus_of(tmp_path, PASSAGES[10:]), config(), executor=UNUSED)
     assert (report.deleted, len(report.snapshot.segments)) == (10, 3)
     assert found(index) == by_id(PASSAGES[10:])
 
 
-def test_a_sync_that_was_killed_goes_on_where_it_was(
-    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sync_that_was_killed_goes_on_where_it_was(index: Path, tmp_path: Path) -> None:
     corpus = corpus_of(tmp_path, EDITED)
-
-    def die_halfway(source: Path, out: Path, settings: Config, *, address: str | None, start_ray: bool) -> EmbedReport:
-        embed_corpus(source, out, settings, address=address, start_ray=start_ray)
-        unpublish(out)
-        sorted((out / BLOCK_FOLDER).iterdir())[0].unlink()
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(cluster_sync, "embed_corpus", die_halfway)
-        sync_index(index, corpus, config())
+    with pytest.raises(KeyboardInterrupt):
+        sync_index(index, corpus, config(), executor=Interfering(stop_after=3))
     assert found(index) == by_id(PASSAGES)
     written = {path.name: path.stat().st_mtime_ns for path in index.glob(f"{SYNC_FOLDER}/*/embeddings/blocks/*")}
     assert len(written) == 3
     kept = []
 
-    def look(source: Path, out: Path, settings: Config, *, address: str | None, start_ray: bool) -> EmbedReport:
-        report = embed_corpus(source, out, settings, address=address, start_ray=start_ray)
+    def look(out: Path) -> None:
         kept.append({path.name: path.stat().st_mtime_ns for path in (out / BLOCK_FOLDER).iterdir()})
-        return report
 
-    monkeypatch.setattr(cluster_sync, "embed_corpus", look)
-    assert sync_index(index, corpus, config()).embedded == 7
+    assert sync_index(index, corpus, config(), executor=Interfering(then=look)).embedded == 7
     assert len(kept[0]) == 4
     assert written.items() <= kept[0].items()
     assert found(index) == by_id(EDITED)
@@ -219,31 +183,24 @@ def test_while_one_sync_runs_a_second_one_and_a_deletion_are_refused(index: Path
     assert len(names(index)) == 1
 
 
-def test_a_sync_never_hides_what_another_writer_published(
-    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sync_never_hides_what_another_writer_published(index: Path, tmp_path: Path) -> None:
     corpus = corpus_of(tmp_path, EDITED)
 
-    def overtaken(source: Path, out: Path, settings: Config, *, address: str | None, start_ray: bool) -> EmbedReport:
-        report = embed_corpus(source, out, settings, address=address, start_ray=start_ray)
+    def overtake(out: Path) -> None:
         base = read_snapshot(index)
         publish_snapshot(index, successor(index, base, "other", base.segments), expected=base.name)
-        return report
 
-    with monkeypatch.context() as patch:
-        patch.setattr(cluster_sync, "embed_corpus", overtaken)
-        with pytest.raises(SnapshotConflictError, match="run again on top of the new one"):
-            sync_index(index, corpus, config())
+    with pytest.raises(SnapshotConflictError, match="run again on top of the new one"):
+        sync_index(index, corpus, config(), executor=Interfering(then=overtake))
     assert (read_snapshot(index).source, found(index)) == ("other", by_id(PASSAGES))
     promote(index, names(index)[0])
     delete_passages(index, ids=["p57"])  # it is not in the new corpus, so that the same passages are to be embedded
-    monkeypatch.setattr(cluster_embed, "session", None)  # and are already
-    assert sync_index(index, corpus, config()).snapshot.parent == names(index)[2]
+    assert sync_index(index, corpus, config(), executor=UNUSED).snapshot.parent == names(index)[2]  # and are already
     assert found(index) == by_id(EDITED)
 
 
 def test_a_compaction_that_was_killed_keeps_the_segments_that_are_finished(
-    synced: tuple[Path, SyncReport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    synced: tuple[Path, SyncReport], tmp_path: Path
 ) -> None:
     index = Path(shutil.copytree(synced[0], tmp_path / "index"))
     before = current_name(index)
@@ -255,9 +212,8 @@ def test_a_compaction_that_was_killed_keeps_the_segments_that_are_finished(
     again = compact_index(index, config()).snapshot
     assert again.segments == done.segments
     assert [path.stat().st_mtime_ns for path in kept] == times
-    monkeypatch.setattr(cluster_compact, "session", None)
     promote(index, before)
-    assert compact_index(index, config()).snapshot.segments == done.segments
+    assert compact_index(index, config(), executor=UNUSED).snapshot.segments == done.segments
     assert found(index) == by_id(EDITED)
 
 
@@ -311,10 +267,8 @@ def test_an_approximate_index_is_synced_with_its_quantizer_and_compacted_with_a_
     assert read_snapshot(index).recall_at_10 == 1
 
 
-def test_a_passage_that_the_encoder_refuses_is_missing_and_keeps_nothing_else_out(
-    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cluster_embed, "BlockEncoder", PoisonousBlockEncoder)
+def test_a_passage_that_the_encoder_refuses_is_missing_and_keeps_nothing_else_out(index: Path, tmp_path: Path) -> None:
+    sync_index = partial(sync.sync_index, executor=Interfering(task=PoisonousEmbedBlocks))
     good = [*PASSAGES[:20], Passage("good", "a harmless text")]
     corpus = corpus_of(tmp_path, [*good, Passage("poison", f"a text {RAISES}")])
     report = sync_index(index, corpus, config())

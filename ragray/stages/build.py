@@ -1,11 +1,11 @@
-"""Runs `index build` on Ray. In: embeddings and their corpus. Out: segments, built in parallel as tasks, and a snapshot of them."""
+"""The stage `index build`. In: embeddings and their corpus. Out: segments, built in parallel, and a snapshot of them."""
 
 from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from time import monotonic
 
@@ -14,30 +14,19 @@ import numpy as np
 
 from ragray.artifact.digest import fingerprint
 from ragray.artifact.files import atomic_path
-from ragray.artifact.lock import exclusive
-from ragray.cluster.segments import is_written, write_as_tasks
-from ragray.cluster.session import session
 from ragray.config import Config, IndexConfig
 from ragray.corpus.table import Corpus
 from ragray.embed.blocks import Embeddings
 from ragray.errors import ArtifactError
+from ragray.execute.port import Executor, Resources, Task, run_task
 from ragray.index.plan.choose import IndexPlan, plan_index
 from ragray.index.plan.tune import tuned_snapshot
 from ragray.index.search.reader import IndexReader
 from ragray.index.store.lifecycle import TRAINED
-from ragray.index.store.snapshot import (
-    SEGMENTS,
-    SegmentRef,
-    Snapshot,
-    find_current,
-    next_name,
-    now,
-    publish_snapshot,
-    read_snapshot,
-    require_file_system,
-)
+from ragray.index.store.output import IndexOutput, index_output
+from ragray.index.store.snapshot import SEGMENTS, SegmentRef, Snapshot, next_name, now, read_snapshot
 from ragray.index.write.build import SegmentPlan, build_segment, plan_segments, sample_rows, train_empty_index
-from ragray.progress import Progress
+from ragray.index.write.segments import building_bytes, is_written, remove_half_written
 
 BUILT = "%s: built before from these embeddings and changed since (now %s): left as it is; ragray index snapshots, promote go back"
 
@@ -54,9 +43,21 @@ class IndexReport:
     reason: str
 
 
-def build_index(
-    embeddings: Path, corpus: Path, out: Path, config: Config, *, address: str | None = None
-) -> IndexReport:
+class BuildSegments(Task[SegmentPlan]):
+    """Builds segments, each from its own copy of the trained empty index."""
+
+    def set_up(self, empty: np.ndarray, lexical: str) -> None:
+        """Keep the empty index (``empty``: serialised, uint8)."""
+        self._empty, self._lexical = empty, lexical
+
+    def do(self, unit: SegmentPlan) -> int:
+        """Build a segment; it counts its rows."""
+        empty = faiss.deserialize_index(self._empty.copy())
+        build_segment(unit, self.folder / SEGMENTS / unit.name, empty, lexical=self._lexical)
+        return unit.num_rows
+
+
+def build_index(embeddings: Path, corpus: Path, out: Path, config: Config, executor: Executor) -> IndexReport:
     """Build the segments that are missing, tune the search, publish a snapshot and let `CURRENT` name it.
 
     Raises:
@@ -70,9 +71,7 @@ def build_index(
     _require_match(vectors, passages)
     plan = plan_index(vectors.num_rows, vectors.encoder.dim, config.index)
     key = fingerprint([vectors.content, config.index.model_dump(mode="json")])
-    require_file_system(out)
-    with exclusive(out, kind="index"):
-        expected = find_current(out)
+    with index_output(out) as output:
         current = _current(out)
         if current and current.build == key and _is_whole(out):
             if current.source != key:
@@ -81,18 +80,11 @@ def build_index(
         segments = plan_segments(
             vectors, passages, config.index.segment_rows, _segment_key(vectors, plan, config.index)
         )
-        todo = [segment for segment in segments if not is_written(out, segment, vectors.encoder.dim)]
-        if todo:
-            empty = _trained(out, vectors, plan, config.index)
-            with session(address), Progress("index", total=sum(s.num_rows for s in todo), unit="passages") as progress:
-                write_as_tasks(
-                    todo, partial(_build, out.resolve(), config.index.lexical), out, empty, progress,
-                    stage="index build", wait_s=config.cluster.wait_s,
-                )  # fmt: skip
+        _build_missing(output, segments, vectors, plan, config.index, executor)
         snapshot = tuned_snapshot(
             out, _snapshot(out, key, current, segments, vectors, plan, config.index), config.index
         )
-        publish_snapshot(out, snapshot, expected=expected)
+        output.publish(snapshot)
         shutil.rmtree(out / TRAINED, ignore_errors=True)
         return IndexReport(snapshot, monotonic() - started, False, plan.reason)
 
@@ -141,8 +133,33 @@ def _trained(out: Path, vectors: Embeddings, plan: IndexPlan, config: IndexConfi
     return np.fromfile(path, dtype=np.uint8)
 
 
-def _build(out: Path, lexical: str, plan: SegmentPlan, empty_index: faiss.Index) -> None:
-    build_segment(plan, out / SEGMENTS / plan.name, empty_index, lexical=lexical)
+def _build_missing(
+    output: IndexOutput,
+    segments: Sequence[SegmentPlan],
+    vectors: Embeddings,
+    plan: IndexPlan,
+    config: IndexConfig,
+    executor: Executor,
+) -> None:
+    """Build the segments that no earlier run finished."""
+    dim = vectors.encoder.dim
+    todo = [segment for segment in segments if not is_written(output.folder, segment, dim)]
+    if not todo:
+        return
+    empty = _trained(output.folder, vectors, plan, config)
+    remove_half_written(output.folder)
+    run_task(
+        executor,
+        BuildSegments,
+        todo,
+        output.folder,
+        empty,
+        config.lexical,
+        stage="index build",
+        total=sum(segment.num_rows for segment in todo),
+        counted="passages",
+        resources=Resources(len(todo), memory_bytes=tuple(building_bytes(segment, dim) for segment in todo)),
+    )
 
 
 def _snapshot(

@@ -1,7 +1,8 @@
-"""Evaluation on Ray: scores of known answers, parts of a killed run are kept, nothing is answered twice."""
+"""Evaluation: scores of known answers, parts of a killed run are kept, nothing is answered twice."""
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,23 +10,18 @@ import pandas
 import pytest
 
 from ragray.artifact.manifest import unpublish
-from ragray.cluster import evaluate
-from ragray.cluster.evaluate import (
-    DETAILS_FILE,
-    PREDICTIONS_FILE,
-    AnswerWorker,
-    SystemUnderTest,
-    evaluate_rag,
-    spread,
-)
 from ragray.config import load_config
 from ragray.errors import ConfigError, InputError, ModelNotFoundError
 from ragray.evaluate.answers import score
 from ragray.examples import read_examples
 from ragray.index.store.snapshot import current_name
+from ragray.stages import evaluate
+from ragray.stages.evaluate import DETAILS_FILE, PREDICTIONS_FILE, AnswerQuestions, SystemUnderTest, spread
 from ragray.types import Example
+from tests.executors import INLINE, UNUSED, Interfering
 from tests.helpers import index_of, some_passages, write_index
 
+evaluate_rag = partial(evaluate.evaluate_rag, executor=INLINE)
 FAKE = ["generate.model=first-sentence", "generate.batch_size=4", "evaluate.num_workers=2"]
 CONFIG = load_config(None, FAKE)
 
@@ -43,14 +39,14 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def report(ray_session: None, hash_index: Path, examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def report(hash_index: Path, examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("reports") / "open"
     evaluate_rag(examples, out, CONFIG, index=hash_index)
     return out
 
 
 def test_every_question_is_answered_once_and_scored(report: Path, hash_index: Path, examples: Path) -> None:
-    again = evaluate_rag(examples, report, CONFIG, index=hash_index)
+    again = evaluate_rag(examples, report, CONFIG, index=hash_index, executor=UNUSED)
     assert again.reused
     assert again.answers.exact_match == 50.0
     assert again.ranking is not None
@@ -66,10 +62,10 @@ def test_the_same_questions_from_a_table_are_not_answered_again(
     frame = pandas.read_json(examples, lines=True)
     frame.to_csv(tmp_path / "test.csv", index=False)
     for source in (frame, tmp_path / "test.csv", str(examples), read_examples(examples)):
-        assert evaluate_rag(source, report, CONFIG, index=hash_index).reused
+        assert evaluate_rag(source, report, CONFIG, index=hash_index, executor=UNUSED).reused
 
 
-def test_a_closed_book_has_no_ranking_and_no_sources(ray_session: None, examples: Path, tmp_path: Path) -> None:
+def test_a_closed_book_has_no_ranking_and_no_sources(examples: Path, tmp_path: Path) -> None:
     found = evaluate_rag(examples, tmp_path, CONFIG, index=None, closed_book=True)
     assert found.ranking is None
     assert found.answers.exact_match == 0.0
@@ -105,32 +101,30 @@ def test_the_key_holds_what_decides_the_answers_and_nothing_else(hash_index: Pat
     assert key_of("evaluate.num_workers=1", "retrieve.threads=2", "embed.num_workers=7") == key_of()
 
 
-def test_what_is_wrong_with_the_settings_is_said_before_a_cluster_starts(
-    hash_index: Path, examples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_is_wrong_with_the_settings_is_said_before_a_worker_starts(
+    hash_index: Path, examples: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(evaluate, "session", None)
+    evaluate_rag = partial(evaluate.evaluate_rag, executor=UNUSED)
     with pytest.raises(ModelNotFoundError, match="no model 'gpt-9'"):
         evaluate_rag(examples, tmp_path, load_config(None, ["generate.model=gpt-9"]), index=hash_index)
     with pytest.raises(InputError, match="n =="):
         evaluate_rag(examples, tmp_path, load_config(None, [*FAKE, "retrieve.where=n =="]), index=hash_index)
 
 
-class Refusing(AnswerWorker):
+class Refusing(AnswerQuestions):
     def set_up(self, system: SystemUnderTest) -> None:
         raise ModelNotFoundError("no model 'x'")
 
 
-def test_what_goes_wrong_in_a_worker_arrives_in_one_line(
-    ray_session: None, hash_index: Path, examples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(evaluate, "AnswerWorker", Refusing)
+def test_what_goes_wrong_in_a_worker_arrives_in_one_line(hash_index: Path, examples: Path, tmp_path: Path) -> None:
+    executor = Interfering(task=Refusing)
     with pytest.raises(ModelNotFoundError, match=r"^no model 'x'$"):
-        evaluate_rag(examples, tmp_path, CONFIG, index=hash_index)
+        evaluate_rag(examples, tmp_path, CONFIG, index=hash_index, executor=executor)
     assert not (tmp_path / "manifest.json").exists()
 
 
 def test_a_snapshot_published_meanwhile_answers_nothing(
-    ray_session: None, examples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    examples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index = index_of(tmp_path, some_passages(40))
     open_system = evaluate._system

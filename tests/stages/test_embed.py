@@ -1,31 +1,28 @@
-"""Embedding on a real cluster: the encoder's own vectors, and after a crash, damage or change only what must be computed."""
+"""Embedding a corpus: the encoder's own vectors, and after a crash, damage or change only what must be computed."""
 
 import json
-import os
 import shutil
-import signal
-import threading
-import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from ragray.cluster import embed as cluster_embed
-from ragray.cluster.embed import embed_corpus
 from ragray.config import Config, load_config
 from ragray.corpus.table import Corpus
 from ragray.embed.blocks import BLOCK_FOLDER, Embeddings
 from ragray.embed.encoder import HashEncoder
 from ragray.embed.passage_text import passage_text
 from ragray.errors import ArtifactError, ConfigError, EncoderMismatchError
+from ragray.execute.processes import ProcessExecutor
+from ragray.stages import embed as module
 from ragray.types import Passage
-from tests.embed.poisonous import ENDLESS, KILLS, RAISES, PoisonousBlockEncoder
+from tests.embed.poisonous import ENDLESS, KILLS, RAISES, PoisonousEmbedBlocks
+from tests.executors import INLINE, UNUSED, Interfering
 from tests.helpers import some_passages, write_corpus
-from tests.processes import actors_of_this_process
 
-pytestmark = pytest.mark.usefixtures("ray_session")
+embed_corpus = partial(module.embed_corpus, executor=INLINE)
 
 PASSAGES = some_passages(100)
 
@@ -40,7 +37,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, corpus: Path, ray_session: None) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
     folder = tmp_path_factory.mktemp("embeddings")
     assert embed_corpus(corpus, folder, config("embed.num_workers=2")).num_computed == 100
     return folder
@@ -72,12 +69,9 @@ def test_embeddings_hold_the_encoders_vectors_in_corpus_order(finished: Path, co
     assert embeddings.encoder == HashEncoder(64).fingerprint
 
 
-def test_a_second_run_computes_nothing_and_needs_no_cluster(
-    out: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_run_computes_nothing_and_needs_no_worker(out: Path, corpus: Path) -> None:
     before = state(out)
-    monkeypatch.setattr(cluster_embed, "session", None)
-    report = embed_corpus(corpus, out, config("embed.num_workers=3", "embed.batch_tokens=64"))
+    report = embed_corpus(corpus, out, config("embed.num_workers=3", "embed.batch_tokens=64"), executor=UNUSED)
     assert (report.num_passages, report.num_computed, report.reused) == (100, 0, True)
     assert state(out) == before
 
@@ -138,25 +132,6 @@ def test_another_corpus_starts_over(out: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(vectors_of(out), hashed(64)[50:])
 
 
-def test_an_actor_that_is_killed_at_work_loses_nothing(tmp_path: Path, corpus: Path) -> None:
-    out, killed = tmp_path / "embeddings", []
-
-    def kill_at_work() -> None:
-        while not killed:
-            done = len(list((out / BLOCK_FOLDER).glob("block-*")))
-            if done >= 3 and (pids := actors_of_this_process("BlockEncoder")):
-                os.kill(pids[0], signal.SIGKILL)
-                killed.append(done)
-            time.sleep(0.01)
-
-    killer = threading.Thread(target=kill_at_work, daemon=True)
-    killer.start()
-    embed_corpus(corpus, out, config("embed.block_rows=1"))
-    killer.join(timeout=10)
-    assert 3 <= killed[0] < 100
-    np.testing.assert_array_equal(vectors_of(out), hashed(64))
-
-
 def test_paths_may_be_relative_to_where_the_command_is_run(
     tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,13 +144,11 @@ def test_paths_may_be_relative_to_where_the_command_is_run(
     assert embeddings.encoder_config.model == str(tmp_path / "encoder")
 
 
-def test_an_encoder_that_is_at_fault_is_an_error_without_rays_trace(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_encoder_that_is_at_fault_is_an_error_of_one_line(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "corpus", [Passage(f"p{n}", RAISES) for n in range(10)])
-    monkeypatch.setattr(cluster_embed, "BlockEncoder", PoisonousBlockEncoder)
+    executor = Interfering(task=PoisonousEmbedBlocks)
     with pytest.raises(ConfigError, match=r"^block-\S+: 10 of its 10 passages cannot be embedded, the first is 'p0'"):
-        embed_corpus(corpus, tmp_path / "embeddings", config())
+        embed_corpus(corpus, tmp_path / "embeddings", config(), executor=executor)
     assert not (tmp_path / "embeddings" / "manifest.json").exists()
 
 
@@ -186,15 +159,13 @@ def test_the_folder_of_another_artefact_is_not_overwritten(tmp_path: Path) -> No
     assert Corpus.open(corpus).num_passages == 100
 
 
-def test_poisonous_passages_go_to_quarantine_even_if_they_kill_the_actor(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_poisonous_passages_go_to_quarantine_even_if_they_kill_the_process(tmp_path: Path) -> None:
     poison = {3: RAISES, 8: KILLS, 20: ENDLESS}
     passages = [Passage(p.id, f"{p.text} {poison.get(row, '')}") for row, p in enumerate(PASSAGES[:24])]
     corpus = write_corpus(tmp_path / "corpus", passages)
-    monkeypatch.setattr(cluster_embed, "BlockEncoder", PoisonousBlockEncoder)
+    executor = Interfering(ProcessExecutor(), task=PoisonousEmbedBlocks)
     out = tmp_path / "embeddings"
-    report = embed_corpus(corpus, out, config("embed.block_rows=12", "embed.max_crashes=1"))
+    report = embed_corpus(corpus, out, config("embed.block_rows=12", "embed.max_crashes=1"), executor=executor)
     assert (report.num_passages, report.num_quarantined) == (21, 3)
     embeddings = Embeddings.open(out)
     assert (embeddings.num_rows, embeddings.num_quarantined) == (21, 3)

@@ -1,4 +1,4 @@
-"""Ingest from files to a corpus folder on a real cluster: formats, resume, reuse, duplicates, quarantine, bytes."""
+"""Ingest from files to a corpus folder: formats, resume, reuse, duplicates, quarantine, bytes."""
 
 import gzip
 import json
@@ -11,8 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from ragray.artifact.lock import exclusive
-from ragray.cluster import corpus as cluster_corpus
-from ragray.cluster.corpus import STAGING_FOLDER, IngestReport, ingest
 from ragray.config import Config, load_config
 from ragray.corpus.read.byte_ranges import cut_source
 from ragray.corpus.read.find import find_sources
@@ -21,10 +19,11 @@ from ragray.corpus.staging import Lot, Stager, plan_lots, staged, staged_refusal
 from ragray.corpus.table import Corpus
 from ragray.corpus.tokens import load_tokenizer
 from ragray.errors import ArtifactBusyError, CorruptArtifactError, InputError, NotAnArtifactError
+from ragray.stages import ingest as module
+from ragray.stages.ingest import STAGING_FOLDER, IngestReport
+from tests.executors import INLINE, UNUSED
 
-# Whenever a DataContext is made, Ray 2.60 sets options of its own that it calls deprecated.
-OWN_DEPRECATION = "ignore::DeprecationWarning:ray.data.context"
-pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.filterwarnings(OWN_DEPRECATION)]
+ingest = partial(module.ingest, executor=INLINE)
 
 SENTENCE = "Passage number {} says something that no other one says."
 
@@ -134,12 +133,11 @@ def test_documents_on_one_line_are_told_apart_within_a_file_and_across_files(tmp
     assert (report.documents, report.refused) == (6, {"duplicate id": 2})
 
 
-def test_a_second_run_has_nothing_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_run_has_nothing_to_do(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "a.jsonl", [*numbered(0, 3), "{broken"])
     first = ingest([str(tmp_path / "a.jsonl")], tmp_path / "out", config())
     before = (tmp_path / "out" / "manifest.json").read_bytes()
-    monkeypatch.setattr(cluster_corpus, "session", None)
-    second = ingest([str(tmp_path / "a.jsonl")], tmp_path / "out", config("ingest.num_workers=1"))
+    second = ingest([str(tmp_path / "a.jsonl")], tmp_path / "out", config("ingest.num_workers=1"), executor=UNUSED)
     where = f"{tmp_path / 'a.jsonl'}:4: not valid JSON"
     assert second == IngestReport(3, 3, first.refused, second.seconds, True, damaged=1, first_damaged=where)
     assert (tmp_path / "out" / "manifest.json").read_bytes() == before
@@ -212,7 +210,7 @@ def test_a_file_without_records_is_named(tmp_path: Path) -> None:
 
 def test_a_large_file_of_blank_lines_is_named_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.jsonl").write_text("   \n" * 1000, encoding="utf-8")
-    monkeypatch.setattr(cluster_corpus, "cut_source", partial(cut_source, part_bytes=1000))
+    monkeypatch.setattr(module, "cut_source", partial(cut_source, part_bytes=1000))
     with pytest.raises(InputError, match=r"a\.jsonl: holds no records; fill it or leave it out"):
         ingest([str(tmp_path / "a.jsonl")], tmp_path / "out", config())
 
@@ -333,7 +331,7 @@ def test_the_newer_formats_the_filters_and_the_parts_of_a_large_file_meet_in_one
         "ingest.near_duplicates=0.8",
         "ingest.max_damaged=2",
     )
-    monkeypatch.setattr(cluster_corpus, "cut_source", partial(cut_source, part_bytes=1000))
+    monkeypatch.setattr(module, "cut_source", partial(cut_source, part_bytes=1000))
 
     report = ingest([f"file://{source}"], tmp_path / "out", settings)
 

@@ -1,10 +1,9 @@
-"""Runs `evaluate` on Ray Data. In: examples, an index, perhaps a run. Out: a report; answers of a killed run are kept."""
+"""The stage `evaluate`. In: examples, an index, perhaps a run. Out: a report; answers of a killed run are kept."""
 
 from __future__ import annotations
 
 import json
 import logging
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,16 +12,14 @@ from typing import Any
 
 from ragray.artifact.digest import fingerprint
 from ragray.artifact.files import atomic_path, write_json
-from ragray.artifact.lock import exclusive
-from ragray.artifact.manifest import is_current, publish, read_manifest, unpublish
-from ragray.cluster.actors import UnitActor, run_units
-from ragray.cluster.resources import Want
-from ragray.cluster.session import session
+from ragray.artifact.manifest import read_manifest
+from ragray.artifact.output import StageOutput, stage_output
 from ragray.config import Config, EncoderConfig
 from ragray.errors import ConfigError
 from ragray.evaluate.answers import AnswerScores, score
 from ragray.evaluate.ranking import RankingScores, gold_rank, ranking_scores
 from ragray.examples import ExampleSource, read_examples
+from ragray.execute.port import Executor, Resources, Task, run_task
 from ragray.generate.check import check_questions
 from ragray.generate.generator import Prompt
 from ragray.generate.load import FAKE, load_generator, load_prompts
@@ -31,7 +28,6 @@ from ragray.index.store.live import missing_ids
 from ragray.index.store.snapshot import read_snapshot
 from ragray.jsontext import to_json
 from ragray.models import resolve_model, weights_fingerprint
-from ragray.progress import Progress
 from ragray.retrieve.load import load_retriever, question_encoder
 from ragray.retrieve.retriever import LocalRetriever
 from ragray.run import Run
@@ -48,6 +44,10 @@ FORMAT = 2
 
 NOT_DECISIVE = ("num_shards", "num_replicas", "cpus_per_actor", "threads")
 """Keys of `RetrieveConfig` that do not change what is found."""
+
+
+RESOURCE_SETTINGS = ("evaluate.cpus_per_worker", "evaluate.gpus_per_worker")
+"""What lowers the resources that one worker reserves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +72,15 @@ class SystemUnderTest:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """Questions whose answers go into one file: the unit of work, and what a crash can cost."""
+class QuestionBatch:
+    """Questions whose answers go into one file: the unit of work; a crash loses at most one batch per worker."""
 
     name: str
     examples: tuple[Example, ...]
 
 
-class AnswerWorker(UnitActor[Part]):
-    """One actor: retrieves for some questions, answers them, writes a part file."""
+class AnswerQuestions(Task[QuestionBatch]):
+    """Retrieves for a batch of questions, answers them, writes a file."""
 
     def set_up(self, system: SystemUnderTest) -> None:
         """Load the retriever and the generator."""
@@ -94,13 +94,13 @@ class AnswerWorker(UnitActor[Part]):
         self._k = config.retrieve.k
         self._depth = max(self._k, *config.evaluate.recall_at)
 
-    def do(self, unit: Part) -> int:
-        """Answer the questions of a part."""
+    def do(self, unit: QuestionBatch) -> int:
+        """Answer the questions of a batch."""
         write_json(self.folder / unit.name, self._answer(unit.examples))
         return len(unit.examples)
 
-    def describe(self, unit: Part) -> str:
-        """Name the questions of a part."""
+    def describe(self, unit: QuestionBatch) -> str:
+        """Name the questions of a batch."""
         return f"answering the questions with the ids {', '.join(example.id for example in unit.examples)}"
 
     def _answer(self, examples: Sequence[Example]) -> list[dict[str, Any]]:
@@ -134,7 +134,7 @@ def evaluate_rag(
     index: Path | None,
     run: Path | None = None,
     closed_book: bool = False,
-    address: str | None = None,
+    executor: Executor,
 ) -> EvaluationReport:
     """Answer every example and score the answers; without an index, or with ``closed_book``, no passages are read.
 
@@ -152,11 +152,11 @@ def evaluate_rag(
     if prompts := load_prompts(system.config.generate, run):
         check_questions(questions, prompts)
     key = _key(questions, system)
-    with exclusive(out, kind="report"):
-        reused = is_current(out, kind="report", fingerprint=key)
+    with stage_output(out, kind="report", work=PARTS_FOLDER) as output:
+        reused = output.finished(key) is not None
         if not reused:
-            lines = _answers(questions, system, out, key, address)
-            _publish(out, key, lines, config, _num_unknown_gold_ids(questions, system))
+            lines = _answers(questions, system, output.resume(key), executor)
+            _publish(output, key, lines, config, _num_unknown_gold_ids(questions, system))
     return EvaluationReport(*_scores(out, config), monotonic() - started, reused)
 
 
@@ -168,7 +168,7 @@ def spread(examples: list[Example], limit: int) -> list[Example]:
 
 
 def _system(config: Config, index: Path | None, run: Path | None) -> SystemUnderTest:
-    """Open index and run once, so that what is wrong with them is said before Ray starts."""
+    """Open index and run once, so that what is wrong with them is said before any worker starts."""
     opened = Run.open(run.resolve()) if run else None
     config = opened.settings(config) if opened else config
     if index is None:
@@ -202,41 +202,29 @@ def _weights(model: str) -> str:
 
 
 def _answers(
-    questions: list[Example], system: SystemUnderTest, out: Path, key: str, address: str | None
+    questions: list[Example], system: SystemUnderTest, parts: Path, executor: Executor
 ) -> list[dict[str, Any]]:
-    config = system.config
-    parts = out / PARTS_FOLDER / key
-    if (out / PARTS_FOLDER).is_dir() and not parts.is_dir():
-        shutil.rmtree(out / PARTS_FOLDER)
-    size = config.generate.batch_size
+    """Answer the questions whose answers no earlier run left in ``parts``; return the lines of all, in order."""
+    settings, size = system.config.evaluate, system.config.generate.batch_size
     plan = [
-        Part(f"part-{start:08}.json", tuple(questions[start : start + size]))
+        QuestionBatch(f"part-{start:08}.json", tuple(questions[start : start + size]))
         for start in range(0, len(questions), size)
     ]
-    todo = [part for part in plan if not (parts / part.name).is_file()]
-    if todo:
-        count = sum(len(part.examples) for part in todo)
-        settings = config.evaluate
-        lower = ("evaluate.cpus_per_worker", "evaluate.gpus_per_worker")
-        with session(address), Progress("evaluate", total=count, unit="questions") as progress:
-            for answered, _ in run_units(
-                AnswerWorker,
-                todo,
-                parts,
-                system,
-                stage="evaluate",
-                want=Want(
-                    "actor",
-                    min(settings.num_workers, len(todo)),
-                    lower,
-                    settings.cpus_per_worker,
-                    settings.gpus_per_worker,
-                    together=1,
-                ),
-                wait_s=config.cluster.wait_s,
-            ):
-                progress.advance(answered)
-    return [line for part in plan for line in json.loads((parts / part.name).read_text(encoding="utf-8"))]
+    todo = [batch for batch in plan if not (parts / batch.name).is_file()]
+    run_task(
+        executor,
+        AnswerQuestions,
+        todo,
+        parts,
+        system,
+        stage="evaluate",
+        total=sum(len(batch.examples) for batch in todo),
+        counted="questions",
+        resources=Resources(
+            settings.num_workers, settings.cpus_per_worker, settings.gpus_per_worker, RESOURCE_SETTINGS
+        ),
+    )
+    return [line for batch in plan for line in json.loads((parts / batch.name).read_text(encoding="utf-8"))]
 
 
 def _num_unknown_gold_ids(questions: Sequence[Example], system: SystemUnderTest) -> int:
@@ -255,8 +243,11 @@ def _num_unknown_gold_ids(questions: Sequence[Example], system: SystemUnderTest)
     return len(unknown)
 
 
-def _publish(out: Path, key: str, lines: list[dict[str, Any]], config: Config, num_unknown_gold_ids: int) -> None:
-    unpublish(out)
+def _publish(
+    output: StageOutput, key: str, lines: list[dict[str, Any]], config: Config, num_unknown_gold_ids: int
+) -> None:
+    out = output.folder
+    output.withdraw()
     write_json(out / PREDICTIONS_FILE, {line["id"]: line["prediction"] for line in lines})
     with atomic_path(out / DETAILS_FILE) as path:
         path.write_text("".join(to_json(line, DETAILS_FILE) + "\n" for line in lines), encoding="utf-8")
@@ -272,8 +263,7 @@ def _publish(out: Path, key: str, lines: list[dict[str, Any]], config: Config, n
     write_json(out / REPORT_FILE, {"answers": asdict(answers), "retrieval": retrieval, "num_cut_answers": num_cut})
     files = [out / REPORT_FILE, out / PREDICTIONS_FILE, out / DETAILS_FILE]
     facts = {"num_examples": len(lines), "num_unknown_gold_ids": num_unknown_gold_ids}
-    publish(out, kind="report", fingerprint=key, facts=facts, files=files)
-    shutil.rmtree(out / PARTS_FOLDER, ignore_errors=True)
+    output.publish(key, facts, files)
 
 
 def _scores(

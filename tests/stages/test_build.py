@@ -1,16 +1,15 @@
-"""Building an index on a real cluster: whole, in parts, again, after damage; what does not belong together is refused."""
+"""Building an index: whole, in parts, again, after damage; what does not belong together is refused."""
 
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from ragray.artifact.manifest import publish, read_manifest, unpublish
-from ragray.cluster import index as cluster_index
-from ragray.cluster.index import TRAINED, build_index
 from ragray.config import Config, EncoderConfig, load_config
 from ragray.corpus.table import Corpus
 from ragray.embed.blocks import (
@@ -26,14 +25,17 @@ from ragray.embed.encoder import HashEncoder
 from ragray.embed.passage_text import passage_text
 from ragray.errors import ArtifactError, CorruptArtifactError, IndexBudgetError
 from ragray.index.search.reader import IndexReader
-from ragray.index.store.lifecycle import promote, rollback
+from ragray.index.store.lifecycle import TRAINED, promote, rollback
 from ragray.index.store.segment import FAISS_FILE
 from ragray.index.store.snapshot import CURRENT, SEGMENTS, SNAPSHOTS, publish_snapshot, read_snapshot
 from ragray.index.write.delete import delete_passages
+from ragray.stages import build as module
 from ragray.types import Passage
+from tests.executors import INLINE, UNUSED
 from tests.helpers import index_of, some_passages, write_corpus, write_embeddings
 
-pytestmark = pytest.mark.usefixtures("ray_session")
+build_index = partial(module.build_index, executor=INLINE)
+without_work = partial(module.build_index, executor=UNUSED)
 
 PASSAGES = some_passages(100)
 QUESTIONS = HashEncoder(64).encode([passage_text(passage) for passage in PASSAGES])
@@ -54,7 +56,7 @@ def embeddings(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, embeddings: Path, corpus: Path, ray_session: None) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, embeddings: Path, corpus: Path) -> Path:
     folder = tmp_path_factory.mktemp("index")
     assert not build_index(embeddings, corpus, folder, config()).reused
     return folder
@@ -64,12 +66,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory, embeddings: Path, corpus:
 def out(finished: Path, tmp_path: Path) -> Path:
     """A copy of a finished index, to be spoilt."""
     return Path(shutil.copytree(finished, tmp_path / "index"))
-
-
-@pytest.fixture
-def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every attempt to use a cluster fail."""
-    monkeypatch.setattr(cluster_index, "session", None)
 
 
 def segments(folder: Path) -> list[Path]:
@@ -86,7 +82,7 @@ def assert_whole(folder: Path) -> None:
     assert found.rows_NK[:, 0].tolist() == list(range(100))
 
 
-def test_segments_are_built_as_tasks_and_found_as_one_index(finished: Path, tmp_path: Path) -> None:
+def test_segments_are_built_apart_and_found_as_one_index(finished: Path, tmp_path: Path) -> None:
     assert_whole(finished)
     one = IndexReader.open(index_of(tmp_path, PASSAGES)).search(QUESTIONS, 5)
     four = IndexReader.open(finished).search(QUESTIONS, 5)
@@ -106,24 +102,22 @@ def test_the_snapshot_says_what_the_index_is_made_of(finished: Path) -> None:
     assert (snapshot.encoder, snapshot.dim) == (HashEncoder(64).fingerprint, 64)
 
 
-@pytest.mark.usefixtures("without_ray")
 def test_a_second_run_has_nothing_to_do(out: Path, embeddings: Path, corpus: Path) -> None:
     before = times(segments(out))
-    report = build_index(embeddings, corpus, out, config())
+    report = without_work(embeddings, corpus, out, config())
     assert report.reused
     assert report.snapshot == read_snapshot(out)
     assert len(list((out / SNAPSHOTS).iterdir())) == 1
     assert times(segments(out)) == before
 
 
-@pytest.mark.usefixtures("without_ray")
 def test_what_was_changed_since_the_build_is_not_undone_by_building_again(
     out: Path, embeddings: Path, corpus: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     built = read_snapshot(out).name
     changed = delete_passages(out, ids=[PASSAGES[3].id]).snapshot
     with caplog.at_level("INFO", logger="ragray"):
-        report = build_index(embeddings, corpus, out, config())
+        report = without_work(embeddings, corpus, out, config())
     assert report.reused and report.snapshot == changed == read_snapshot(out)
     assert f"changed since (now {changed.name})" in caplog.text
     promote(out, built)
@@ -181,13 +175,12 @@ def test_a_damaged_segment_of_the_current_snapshot_is_built_again(out: Path, emb
     assert_whole(out)
 
 
-@pytest.mark.usefixtures("without_ray")
 @pytest.mark.parametrize("content", [b"{", b'{"name": "x"}'])
 def test_an_unreadable_snapshot_is_replaced_by_a_new_one(
     out: Path, embeddings: Path, corpus: Path, content: bytes
 ) -> None:
     (out / SNAPSHOTS / f"{read_snapshot(out).name}.json").write_bytes(content)
-    assert not build_index(embeddings, corpus, out, config()).reused
+    assert not without_work(embeddings, corpus, out, config()).reused
     assert_whole(out)
 
 
@@ -221,7 +214,7 @@ def test_a_build_that_the_budgets_refuse_publishes_nothing_and_goes_on_from_its_
     assert not (folder / CURRENT).exists()
     assert len(list((folder / TRAINED).iterdir())) == 1
     before = times(segments(folder))
-    monkeypatch.setattr(cluster_index, "train_empty_index", None)
+    monkeypatch.setattr(module, "train_empty_index", None)
     shutil.rmtree(segments(folder)[0])
     report = build_index(embeddings, corpus, folder, config(*lists))
     assert report.snapshot.recall_at_10 is not None
@@ -230,12 +223,10 @@ def test_a_build_that_the_budgets_refuse_publishes_nothing_and_goes_on_from_its_
         path: time for path, time in before.items() if path.parent != segments(folder)[0]
     }
     assert not (folder / TRAINED).exists()
-    monkeypatch.setattr(cluster_index, "session", None)
-    again = build_index(embeddings, corpus, folder, config(*lists, "index.min_recall=0.5"))
+    again = without_work(embeddings, corpus, folder, config(*lists, "index.min_recall=0.5"))
     assert (again.reused, again.snapshot.segments) == (False, report.snapshot.segments)
 
 
-@pytest.mark.usefixtures("without_ray")
 def test_embeddings_without_a_vector_are_refused(tmp_path: Path, corpus: Path) -> None:
     whole = Corpus.open(corpus)
     blocks = plan_blocks(whole.shards, 1000)
@@ -250,14 +241,13 @@ def test_embeddings_without_a_vector_are_refused(tmp_path: Path, corpus: Path) -
     files = [tmp_path / BLOCK_FOLDER / block.name for block in blocks]
     publish(tmp_path, kind="embeddings", fingerprint="none", facts=facts, files=files)
     with pytest.raises(ArtifactError, match="holds no vector, 100 passages are in its quarantine"):
-        build_index(tmp_path, corpus, tmp_path / "index", config())
+        without_work(tmp_path, corpus, tmp_path / "index", config())
 
 
-@pytest.mark.usefixtures("without_ray")
 def test_embeddings_of_another_corpus_are_refused(tmp_path: Path, embeddings: Path) -> None:
     other = write_corpus(tmp_path / "corpus", some_passages(99))
     with pytest.raises(ArtifactError, match=r"made from another corpus than .* run: ragray embed"):
-        build_index(embeddings, other, tmp_path / "index", config())
+        without_work(embeddings, other, tmp_path / "index", config())
 
 
 def test_an_error_in_a_task_reaches_the_user_as_one_line(tmp_path: Path, embeddings: Path, corpus: Path) -> None:

@@ -1,4 +1,4 @@
-"""Runs `embed` on Ray Data. In: a corpus folder. Out: an embeddings folder; blocks that an earlier run finished are kept."""
+"""The stage `embed`. In: a corpus folder. Out: an embeddings folder; blocks that an earlier run finished are kept."""
 
 from __future__ import annotations
 
@@ -16,11 +16,8 @@ from pydantic import TypeAdapter
 from ragray.artifact.digest import file_checksum, fingerprint
 from ragray.artifact.files import atomic_path, write_json
 from ragray.artifact.kinds import MANIFEST_NAME
-from ragray.artifact.lock import exclusive
-from ragray.artifact.manifest import is_current, publish, read_manifest, unpublish
-from ragray.cluster.actors import UnitActor, run_units
-from ragray.cluster.resources import Want
-from ragray.cluster.session import has_cluster, session
+from ragray.artifact.manifest import read_manifest
+from ragray.artifact.output import StageOutput, fact_count, stage_output
 from ragray.config import Config, EmbedConfig
 from ragray.corpus.table import QUARANTINE_NAME, Corpus
 from ragray.embed.blocks import (
@@ -33,16 +30,15 @@ from ragray.embed.blocks import (
     read_layout,
 )
 from ragray.embed.encoder import EncoderFingerprint, absolute_model, encoder_fingerprint
-from ragray.embed.processes import embed_in_processes
 from ragray.embed.worker import BlockWorker
 from ragray.errors import ArtifactError, ConfigError, CorruptArtifactError, NotAnArtifactError, RagrayError
 from ragray.execute.crash_markers import ATTEMPT_FOLDER
+from ragray.execute.port import Executor, Resources, Task, run_task
 from ragray.jsontext import to_json
-from ragray.progress import Progress
 
 PLAN_NAME = "plan.json"
 SETTINGS = ("embed.cpus_per_worker", "embed.gpus_per_worker")
-"""What lowers the resources that one actor wants."""
+"""What lowers the resources that one worker reserves."""
 
 logger = logging.getLogger("ragray")
 
@@ -51,7 +47,7 @@ logger = logging.getLogger("ragray")
 class EmbedReport:
     """What a run of `embed` did: passages in the artefact and refused ones, passages that this very run computed, its seconds.
 
-    ``encode_seconds`` is what an actor spent on its blocks, loading the model not included, on average.
+    ``encode_seconds`` is what a worker spent on its blocks, loading the model not included, on average.
     """
 
     num_passages: int
@@ -67,8 +63,8 @@ class EmbedReport:
         return self.num_computed == 0
 
 
-class BlockEncoder(UnitActor[Block]):
-    """One actor: a `BlockWorker`."""
+class EmbedBlocks(Task[Block]):
+    """Embeds blocks of passages: a `BlockWorker`."""
 
     counts_deaths = True
 
@@ -82,13 +78,10 @@ class BlockEncoder(UnitActor[Block]):
         return unit.num_rows
 
 
-def embed_corpus(
-    corpus: Path, out: Path, config: Config, *, address: str | None = None, start_ray: bool = True
-) -> EmbedReport:
+def embed_corpus(corpus: Path, out: Path, config: Config, executor: Executor) -> EmbedReport:
     """Embed every passage of a corpus; run again after a crash, it computes only the blocks that are missing.
 
-    Passages that cannot be embedded are left out and listed in ``quarantine.jsonl``. Without ``start_ray``, and without a
-    cluster or GPUs to use, processes of this machine do the work: for few passages, before Ray would have started.
+    Passages that cannot be embedded are left out and listed in ``quarantine.jsonl``.
 
     Raises:
         NotAnArtifactError: ``corpus`` is not a finished corpus.
@@ -104,22 +97,17 @@ def embed_corpus(
     encoder = encoder_fingerprint(settings)
     plan = _plan_key(source, encoder, settings)
     key = fingerprint([plan, encoder.model, settings.question_prefix])
-    with exclusive(out, kind="embeddings"):
-        if is_current(out, kind="embeddings", fingerprint=key):
-            refused = read_manifest(out, "embeddings").facts["num_quarantined"]
-            assert isinstance(refused, int)
+    with stage_output(out, kind="embeddings", work=ATTEMPT_FOLDER) as output:
+        if manifest := output.finished(key):
+            refused = fact_count(manifest, "num_quarantined", out)
             return EmbedReport(source.num_passages - refused, 0, monotonic() - started, 0.0, encoder, refused)
         blocks = plan_blocks(source.shards, settings.block_rows, plan)
-        _prepare(out, encoder, blocks)
+        _prepare(output, encoder, blocks)
         todo = missing_blocks(out, blocks, full=True)  # no manifest vouches for them yet
         for block in todo:
             (out / BLOCK_FOLDER / block.name).unlink(missing_ok=True)
-        encode_seconds = (
-            _embed_missing(todo, out, config.model_copy(update={"embed": settings}), address, start_ray)
-            if todo
-            else 0.0
-        )
-        refused = _finish(out, blocks, source, encoder, settings, key)
+        encode_seconds = _embed_missing(todo, output, settings, executor)
+        refused = _finish(output, blocks, source, encoder, settings, key)
     computed = sum(block.num_rows for block in todo)
     return EmbedReport(source.num_passages - refused, computed, monotonic() - started, encode_seconds, encoder, refused)
 
@@ -139,19 +127,20 @@ def _plan_key(source: Corpus, encoder: EncoderFingerprint, config: EmbedConfig) 
     return fingerprint([source.fingerprint, shards, asdict(replace(encoder, model="")), config.block_rows])
 
 
-def _prepare(out: Path, encoder: EncoderFingerprint, blocks: Sequence[Block]) -> None:
-    """Leave in ``out`` the whole blocks of this very plan and nothing else.
+def _prepare(output: StageOutput, encoder: EncoderFingerprint, blocks: Sequence[Block]) -> None:
+    """Leave in the folder the whole blocks of this very plan and nothing else.
 
     Raises:
         EncoderMismatchError: it holds vectors of another encoder.
     """
+    out = output.folder
     found = _encoder_in(out)
     if found:
         advice = "choose another --out, or delete that folder"
         found.require(encoder, here=str(out), there="this run", advice=advice)
     write_json(out / PLAN_NAME, {"encoder": asdict(encoder)})
     _drop_damaged(out)
-    unpublish(out)
+    output.withdraw()
     planned = {block.name for block in blocks}
     for path in (out / BLOCK_FOLDER).glob("*"):
         if path.name not in planned:  # of another plan, or half written by a process that was killed
@@ -178,43 +167,31 @@ def _drop_damaged(out: Path) -> None:
                 path.unlink()
 
 
-def _embed_missing(todo: Sequence[Block], out: Path, config: Config, address: str | None, start_ray: bool) -> float:
-    """Embed blocks; forget who died over what if it ends in an error that the user is to mend."""
-    total = sum(block.num_rows for block in todo)
+def _embed_missing(todo: Sequence[Block], output: StageOutput, config: EmbedConfig, executor: Executor) -> float:
+    """Embed blocks; return the seconds that a worker spent on them, on average.
+
+    The crash markers are forgotten if it ends in an error that the user is to mend.
+    """
     try:
-        if not (start_ray or config.embed.gpus_per_worker or has_cluster(address)):
-            with Progress("embed", total=total, unit="passages") as progress:
-                return embed_in_processes(
-                    todo, out.resolve(), config.embed, lambda block: progress.advance(block.num_rows)
-                )
-        with session(address), Progress("embed", total=total, unit="passages") as progress:
-            return _run(todo, out, config.embed, config.cluster.wait_s, progress)
+        return run_task(
+            executor,
+            EmbedBlocks,
+            todo,
+            output.folder,
+            config,
+            max(1, int(config.cpus_per_worker)),
+            stage="embed",
+            total=sum(block.num_rows for block in todo),
+            counted="passages",
+            resources=Resources(config.num_workers, config.cpus_per_worker, config.gpus_per_worker, SETTINGS),
+        )
     except (RagrayError, KeyboardInterrupt, SystemExit):
-        shutil.rmtree(out / ATTEMPT_FOLDER, ignore_errors=True)
+        shutil.rmtree(output.work, ignore_errors=True)
         raise
 
 
-def _run(todo: Sequence[Block], out: Path, config: EmbedConfig, wait_s: float, progress: Progress) -> float:
-    """Embed the blocks on an actor pool; return the seconds that actors spent on them, divided by the number of actors."""
-    num_actors = min(config.num_workers, len(todo))
-    seconds = 0.0
-    for count, took in run_units(
-        BlockEncoder,
-        todo,
-        out,
-        config,
-        max(1, int(config.cpus_per_worker)),
-        stage="embed",
-        want=Want("actor", num_actors, SETTINGS, config.cpus_per_worker, config.gpus_per_worker, together=1),
-        wait_s=wait_s,
-    ):
-        progress.advance(count)
-        seconds += took
-    return seconds / num_actors
-
-
 def _finish(
-    out: Path,
+    output: StageOutput,
     blocks: Sequence[Block],
     source: Corpus,
     encoder: EncoderFingerprint,
@@ -227,6 +204,7 @@ def _finish(
         ArtifactError: a passage is neither.
         ConfigError: all of them are in quarantine.
     """
+    out = output.folder
     if still := missing_blocks(out, blocks):
         raise ArtifactError(f"{out}: {len(still)} blocks were not written, the first is {still[0].name}; run again")
     embedded = refused = 0
@@ -256,7 +234,6 @@ def _finish(
         encoder=encoder,
         config=config,
     )
-    shutil.rmtree(out / ATTEMPT_FOLDER, ignore_errors=True)
     files = [out / QUARANTINE_NAME, *(out / BLOCK_FOLDER / block.name for block in blocks)]
-    publish(out, kind="embeddings", fingerprint=key, facts=facts, files=files)
+    output.publish(key, facts, files)
     return refused

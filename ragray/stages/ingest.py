@@ -1,10 +1,9 @@
-"""Runs `ingest` on Ray Data. In: source files. Out: a corpus folder; what a killed run had read is not read again."""
+"""The stage `ingest`. In: source files. Out: a corpus folder; what a killed run had read is not read again."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +13,8 @@ from time import monotonic
 from pydantic import JsonValue
 
 from ragray.artifact.digest import fingerprint
-from ragray.artifact.lock import exclusive
-from ragray.artifact.manifest import Manifest, is_current, publish, read_manifest, unpublish
-from ragray.cluster.actors import UnitActor, run_units
-from ragray.cluster.resources import Want
-from ragray.cluster.session import session
+from ragray.artifact.manifest import Manifest
+from ragray.artifact.output import StageOutput, fact_count, stage_output
 from ragray.config import Config, IngestConfig
 from ragray.corpus.clean import check_languages, is_damage
 from ragray.corpus.merge import merge_lots
@@ -28,7 +24,8 @@ from ragray.corpus.read.find import find_sources
 from ragray.corpus.staging import READER_VERSION, Lot, Stager, plan_lots, staged, staged_refusals
 from ragray.corpus.table import QUARANTINE_NAME, SCHEMA_VERSION
 from ragray.corpus.tokens import load_tokenizer
-from ragray.errors import InputError, RagrayError
+from ragray.errors import CorruptArtifactError, InputError, RagrayError
+from ragray.execute.port import Executor, Resources, Task, run_task
 from ragray.progress import Progress
 
 STAGING_FOLDER = ".staging"
@@ -51,8 +48,8 @@ class IngestReport:
     first_damaged: str
 
 
-class LotStager(UnitActor[Lot]):
-    """One actor: a `Stager`."""
+class StageLots(Task[Lot]):
+    """Reads, cleans and splits lots of files: a `Stager`."""
 
     def set_up(self, config: Config) -> None:
         """Load the tokenizer."""
@@ -70,7 +67,7 @@ class LotStager(UnitActor[Lot]):
         return ", ".join(labels[:3]) + (f" and {len(labels) - 3} more" if len(labels) > 3 else "")
 
 
-def ingest(sources: Sequence[str], out: Path, config: Config, *, address: str | None = None) -> IngestReport:
+def ingest(sources: Sequence[str], out: Path, config: Config, executor: Executor) -> IngestReport:
     """Turn sources (files, folders, globs, URIs) into a corpus; where nothing changed since the last time, nothing is done.
 
     Raises:
@@ -84,20 +81,17 @@ def ingest(sources: Sequence[str], out: Path, config: Config, *, address: str | 
     out = out.absolute()
     _check_packages(config.ingest)
     tokenizer = load_tokenizer(config.embed).identity
-    with exclusive(out, kind="corpus"):
+    with stage_output(out, kind="corpus", work=STAGING_FOLDER) as output:
         cut = [part for source in find_sources(sources, exclude=out) for part in cut_source(source)]
         found, checksums = [source for source, _ in cut], [checksum for _, checksum in cut]
         settings = config.ingest.model_dump(mode="json", exclude={"num_workers", "max_damaged"})
         content = [(source.name, checksum) for source, checksum in zip(found, checksums, strict=True)]
         key = fingerprint([content, settings, tokenizer, SCHEMA_VERSION, READER_VERSION])
-        staging = out / STAGING_FOLDER
-        if is_current(out, kind="corpus", fingerprint=key):
-            shutil.rmtree(staging, ignore_errors=True)
-            return _report(out, read_manifest(out, "corpus"), started, reused=True)
+        if manifest := output.finished(key):
+            return _report(out, manifest, started, reused=True)
         lots = plan_lots(found, checksums, config.ingest, tokenizer)
-        _stage(lots, staging, config, address)
-        manifest = _merge(lots, staging, out, key, config)
-        shutil.rmtree(staging)
+        _stage(lots, output.work, config, executor)
+        manifest = _merge(lots, output, key, config)
         return _report(out, manifest, started, reused=False)
 
 
@@ -109,9 +103,10 @@ def _check_packages(config: IngestConfig) -> None:
 
 
 def _report(out: Path, manifest: Manifest, started: float, *, reused: bool) -> IngestReport:
-    facts = manifest.facts
-    documents, passages, refused = facts["num_documents"], facts["num_passages"], facts["refused"]
-    assert isinstance(documents, int) and isinstance(passages, int) and isinstance(refused, dict)
+    documents, passages = (fact_count(manifest, name, out) for name in ("num_documents", "num_passages"))
+    refused = manifest.facts.get("refused")
+    if not isinstance(refused, dict):
+        raise CorruptArtifactError(f"{out}: its manifest says refused={refused!r}, expected counts; ingest again")
     counts = {reason: count for reason, count in refused.items() if isinstance(count, int)}
     damaged = sum(count for reason, count in counts.items() if is_damage(reason))
     first = _first_damaged(out / QUARANTINE_NAME) if damaged else ""
@@ -125,26 +120,28 @@ def _first_damaged(quarantine: Path) -> str:
     return f"{first['source']}:{first['line']}: {first['reason']}"
 
 
-def _stage(lots: Sequence[Lot], staging: Path, config: Config, address: str | None) -> None:
-    """Stage the lots that no earlier run finished, on an actor pool."""
+def _stage(lots: Sequence[Lot], staging: Path, config: Config, executor: Executor) -> None:
+    """Stage the lots that no earlier run finished."""
     todo = [lot for lot in lots if staged(staging, lot) is None]
-    if not todo:
-        return
-    num_files = sum(len(lot.sources) for lot in todo)
-    with session(address), Progress("ingest", total=num_files, unit="files") as progress:
-        want = Want("actor", min(config.ingest.num_workers, len(todo)), ("ingest.num_workers",), cpus=1, together=1)
-        for count, _ in run_units(
-            LotStager, todo, staging, config, stage="ingest", want=want, wait_s=config.cluster.wait_s
-        ):
-            progress.advance(count)
+    run_task(
+        executor,
+        StageLots,
+        todo,
+        staging,
+        config,
+        stage="ingest",
+        total=sum(len(lot.sources) for lot in todo),
+        counted="files",
+        resources=Resources(config.ingest.num_workers, settings=("ingest.num_workers",)),
+    )
 
 
-def _merge(lots: Sequence[Lot], staging: Path, out: Path, key: str, config: Config) -> Manifest:
+def _merge(lots: Sequence[Lot], output: StageOutput, key: str, config: Config) -> Manifest:
     """Write the corpus from its staged lots and publish it; what the folder held before ceases to exist."""
-    num_passages = _num_passages(lots, staging)
-    unpublish(out)
+    num_passages = _num_passages(lots, output.work)
+    output.withdraw()
     with Progress("ingest: merge", total=num_passages, unit="passages") as progress:
-        merged = merge_lots(staging, lots, out, config.ingest, advance=progress.advance)
+        merged = merge_lots(output.work, lots, output.folder, config.ingest, advance=progress.advance)
     refused: dict[str, JsonValue] = dict(merged.refused)
     facts: dict[str, JsonValue] = {
         "num_passages": merged.num_passages,
@@ -152,7 +149,7 @@ def _merge(lots: Sequence[Lot], staging: Path, out: Path, key: str, config: Conf
         "refused": refused,
         "schema_version": SCHEMA_VERSION,
     }
-    return publish(out, kind="corpus", fingerprint=key, facts=facts, files=merged.files)
+    return output.publish(key, facts, merged.files)
 
 
 def _num_passages(lots: Sequence[Lot], staging: Path) -> int:
@@ -161,7 +158,7 @@ def _num_passages(lots: Sequence[Lot], staging: Path) -> int:
     for lot in lots:
         done = staged(staging, lot)
         if done is None:
-            raise RagrayError(f"{staging / lot.key}: was not finished, though its actor said so; run again")
+            raise RagrayError(f"{staging / lot.key}: was not finished, though its worker said so; run again")
         num_passages += done.num_passages
         refused.update(done.refused)
     if not num_passages:

@@ -1,9 +1,9 @@
-"""Runs `index compact` on Ray. In: an index. Out: a snapshot of the live rows alone, in segments written and trained afresh, as tasks."""
+"""The stage `index compact`. In: an index. Out: a snapshot of the live rows alone, in segments written and trained afresh, in parallel."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from time import monotonic
@@ -12,18 +12,17 @@ import faiss
 import numpy as np
 
 from ragray.artifact.digest import fingerprint
-from ragray.artifact.lock import exclusive
-from ragray.cluster.segments import is_written, write_as_tasks
-from ragray.cluster.session import session
 from ragray.config import Config, IndexConfig
 from ragray.errors import ArtifactError
+from ragray.execute.port import Executor, Resources, Task, run_task
 from ragray.index.plan.choose import IndexPlan, plan_index
 from ragray.index.plan.tune import tuned_snapshot
 from ragray.index.store.live import live_blocks
+from ragray.index.store.output import changed_index
 from ragray.index.store.segment import write_segment
-from ragray.index.store.snapshot import SEGMENTS, SegmentRef, Snapshot, publish_snapshot, read_snapshot, successor
+from ragray.index.store.snapshot import SEGMENTS, SegmentRef, Snapshot, successor
 from ragray.index.write.build import train_empty_index
-from ragray.progress import Progress
+from ragray.index.write.segments import building_bytes, is_written, remove_half_written
 
 PLANNING = {"type", "exact_up_to_rows", "memory_gib", "p95_ms", "min_recall", "nlist"}
 """Keys of `IndexConfig` that decide the FAISS type."""
@@ -42,7 +41,7 @@ class CompactReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class LiveRows:
     """A segment to write: live rows ``start`` to ``stop`` of a snapshot."""
 
     name: str
@@ -55,7 +54,24 @@ class Part:
         return self.stop - self.start
 
 
-def compact_index(index: Path, config: Config, *, address: str | None = None) -> CompactReport:
+class CopyLiveRows(Task[LiveRows]):
+    """Writes live rows of a snapshot into segments, each from its own copy of the trained empty index."""
+
+    def set_up(self, base: Snapshot, empty: np.ndarray, lexical: str) -> None:
+        """Keep the empty index (``empty``: serialised, uint8)."""
+        self._base, self._empty, self._lexical = base, empty, lexical
+
+    def do(self, unit: LiveRows) -> int:
+        """Write a segment; it counts its rows."""
+        live = live_blocks(self.folder, self._base, unit.start, unit.stop)
+        blocks = ((block.passages, block.vectors) for block in live)
+        empty = faiss.deserialize_index(self._empty.copy())
+        target = self.folder / SEGMENTS / unit.name
+        write_segment(target, blocks, num_rows=unit.num_rows, empty_index=empty, lexical=self._lexical)
+        return unit.num_rows
+
+
+def compact_index(index: Path, config: Config, executor: Executor) -> CompactReport:
     """Merge the segments of an index into new ones of ``config.index.segment_rows`` without the deleted rows.
 
     They are planned, trained and tuned as a build over the same passages in the same order would; the analyzer of the BM25
@@ -70,9 +86,7 @@ def compact_index(index: Path, config: Config, *, address: str | None = None) ->
         IndexBudgetError: recall is below ``config.index.min_recall``; the old snapshot stays current.
     """
     started = monotonic()
-    read_snapshot(index)
-    with exclusive(index):
-        base = read_snapshot(index)
+    with changed_index(index) as (output, base):
         if not base.num_live:
             advice = "build a new index" if base.factory.startswith("HNSW") else "sync it with a corpus"
             raise ArtifactError(f"{index}: all passages of snapshot {base.name} are deleted; {advice}")
@@ -84,18 +98,7 @@ def compact_index(index: Path, config: Config, *, address: str | None = None) ->
         settings = config.index.model_dump(mode="json") | {"lexical": lexical}
         key = fingerprint([base.name, base.source, settings])
         parts = _parts(base.num_live, config.index.segment_rows, key)
-        todo = [part for part in parts if not is_written(index, part, base.dim)]
-        if todo:
-            empty = train_empty_index(plan, _sample(index, base, plan, config.index), config.index)
-            write = partial(_write, index.resolve(), base, lexical)
-            with (
-                session(address),
-                Progress("compact", total=sum(p.num_rows for p in todo), unit="passages") as progress,
-            ):
-                write_as_tasks(
-                    todo, write, index, faiss.serialize_index(empty), progress,
-                    stage="index compact", wait_s=config.cluster.wait_s,
-                )  # fmt: skip
+        _write_missing(index, base, parts, plan, config.index, lexical, executor)
         refs = [SegmentRef(name=part.name, num_rows=part.num_rows) for part in parts]
         changes = {
             "factory": plan.factory,
@@ -105,7 +108,7 @@ def compact_index(index: Path, config: Config, *, address: str | None = None) ->
         }
         snapshot = successor(index, base, key, refs).model_copy(update=changes)
         snapshot = tuned_snapshot(index, snapshot, config.index)
-        publish_snapshot(index, snapshot, expected=base.name)
+        output.publish(snapshot)
     return CompactReport(snapshot, forgotten, before, monotonic() - started, False, plan.reason)
 
 
@@ -124,11 +127,11 @@ def _is_compact(base: Snapshot, plan: IndexPlan, config: IndexConfig) -> bool:
     return not any(changes)
 
 
-def _parts(num_live: int, segment_rows: int, key: str) -> list[Part]:
+def _parts(num_live: int, segment_rows: int, key: str) -> list[LiveRows]:
     """Cut the live rows into segments of equal size, as a build cuts the rows of a corpus."""
     count = -(-num_live // segment_rows)
     bounds = [num_live * number // count for number in range(count + 1)]
-    return [Part(f"{key}-{number:05}", start, stop) for number, (start, stop) in enumerate(pairwise(bounds))]
+    return [LiveRows(f"{key}-{number:05}", start, stop) for number, (start, stop) in enumerate(pairwise(bounds))]
 
 
 def _sample(index: Path, base: Snapshot, plan: IndexPlan, config: IndexConfig) -> np.ndarray:
@@ -145,7 +148,31 @@ def _sample(index: Path, base: Snapshot, plan: IndexPlan, config: IndexConfig) -
     return sample
 
 
-def _write(index: Path, base: Snapshot, lexical: str, part: Part, empty_index: faiss.Index) -> None:
-    blocks = ((block.passages, block.vectors) for block in live_blocks(index, base, part.start, part.stop))
-    folder = index / SEGMENTS / part.name
-    write_segment(folder, blocks, num_rows=part.num_rows, empty_index=empty_index, lexical=lexical)
+def _write_missing(
+    index: Path,
+    base: Snapshot,
+    parts: Sequence[LiveRows],
+    plan: IndexPlan,
+    config: IndexConfig,
+    lexical: str,
+    executor: Executor,
+) -> None:
+    """Write the segments that no earlier run finished."""
+    todo = [part for part in parts if not is_written(index, part, base.dim)]
+    if not todo:
+        return
+    empty = train_empty_index(plan, _sample(index, base, plan, config), config)
+    remove_half_written(index)
+    run_task(
+        executor,
+        CopyLiveRows,
+        todo,
+        index,
+        base,
+        faiss.serialize_index(empty),
+        lexical,
+        stage="index compact",
+        total=sum(part.num_rows for part in todo),
+        counted="passages",
+        resources=Resources(len(todo), memory_bytes=tuple(building_bytes(part, base.dim) for part in todo)),
+    )
