@@ -69,7 +69,7 @@ class Collator:
     def __init__(self, model: RagModel, train: TrainConfig, generate: GenerateConfig) -> None:
         self._model = model
         self._config = train
-        self._prompts = model.generator.prompt_encoder(generate, max_answer_tokens=train.max_answer_tokens)
+        self._prompts = model.generator.prompt_template(generate, max_answer_tokens=train.max_answer_tokens)
 
     def micro_batches(self, examples: Sequence[Example], found: SearchResult) -> Iterator[TrainBatch]:
         """Yield micro-batches of ``batch_size`` examples; the first accepted answer is the target."""
