@@ -49,6 +49,14 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
+class RetrievalResult:
+    """The passages of one query, best first, and the name of the one snapshot that they were found in."""
+
+    snapshot: str
+    hits: tuple[Hit, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
     """A question with its accepted answers and the passages (or documents) that hold them.
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from ragray import models
 from ragray.errors import MissingPackageError, ModelError, ModelNotFoundError
-from ragray.generate.model import GeneratorModel
+from ragray.generate.engines.model import GeneratorModel
 from ragray.models import PACKAGED, PackagedModel, cache_dir, resolve_model, weights_fingerprint
 
 MINILM, SMOLLM = PACKAGED

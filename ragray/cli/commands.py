@@ -155,11 +155,11 @@ def search(
 
     require_text(text, "search: the text to look for")
     settings = load_config(config, [*(overrides or []), *retrieval(mode, where)], command="search")
-    [hits] = load_retriever(index, run, settings, device="cpu").search([text], k or settings.retrieve.k)
+    [found] = load_retriever(index, run, settings, device="cpu").search([text], k or settings.retrieve.k)
     if as_json:
-        say_json([asdict(hit) for hit in hits])
+        say_json([asdict(hit) for hit in found.hits])
         return
-    for number, hit in enumerate(hits, start=1):
+    for number, hit in enumerate(found.hits, start=1):
         say(f"{number:3}. {hit.score:.4f}  {hit.passage.id}  {excerpt(hit.passage.title, hit.passage.text)}")
 
 
@@ -175,7 +175,7 @@ def ask(
     config: ConfigFile = None,
 ) -> None:
     """Answer a question from an index and print the answer with its numbered sources."""
-    from ragray.generate.load import load_generator, load_prompts
+    from ragray.generate.load import load_generator, load_template
     from ragray.generate.pipeline import Pipeline
     from ragray.retrieve.load import load_retriever
     from ragray.run import Run
@@ -184,7 +184,7 @@ def ask(
     settings = load_config(config, [*(overrides or []), *retrieval(mode, where)], command="ask")
     if run:
         settings = Run.open(run).settings(settings)
-    if prompts := load_prompts(settings.generate, run):
+    if prompts := load_template(settings.generate, run):
         prompts.check(question)
     retriever = load_retriever(index, run, settings)
     pipeline = Pipeline(retriever, load_generator(settings.generate, run), k=settings.retrieve.k)

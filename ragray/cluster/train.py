@@ -28,7 +28,7 @@ from ragray.errors import RagrayError, TrainingError, first_line
 from ragray.examples import ExampleSource, read_examples
 from ragray.failures import storage_errno, told
 from ragray.generate.check import check_questions, warn_of_cut_answers
-from ragray.generate.load import load_prompts
+from ragray.generate.load import load_template
 from ragray.index.search.reader import IndexReader
 from ragray.index.store.snapshot import Snapshot
 from ragray.models import resolve_model, weights_fingerprint
@@ -95,7 +95,7 @@ def train_rag(
         names = ", ".join(f"retrieve.{name}" for name in unused)
         logger.warning("train: %s without effect: training searches all passages, by vectors", names)
     generator = resolve_model(config.generate.model)
-    if prompts := load_prompts(config.generate):
+    if prompts := load_template(config.generate):
         check_questions(questions, prompts)
         warn_of_cut_answers(questions, prompts, config.generate.max_new_tokens)
     schedule = Schedule(len(questions), config.train.num_workers, config.train)
@@ -202,7 +202,7 @@ def _train(setup: WorkerSetup, reached: Reached) -> float:
     import torch
 
     from ragray.embed.transformer import TransformerEncoder
-    from ragray.generate.model import GeneratorModel
+    from ragray.generate.engines.model import GeneratorModel
     from ragray.train.loop import StepMetrics, TrainLoop, Worker
     from ragray.train.model import RagModel
 

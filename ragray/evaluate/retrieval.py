@@ -122,8 +122,8 @@ def _rankings(retriever: LocalRetriever, texts: Mapping[str, str], relevant: Qre
         step = max(1, BATCH * DEPTH // depth)
         for start in range(0, len(asked), step):
             batch = asked[start : start + step]
-            hits = retriever.search([texts[name] for name in batch], depth)
-            found.update(zip(batch, map(_ids, hits), strict=True))
+            results = retriever.search([texts[name] for name in batch], depth)
+            found.update(zip(batch, (_ids(result.hits) for result in results), strict=True))
         column = 0 if _names_any(found, relevant, 0) or not _names_any(found, relevant, 1) else 1
         ranked = {name: list(dict.fromkeys(pair[column] for pair in ids)) for name, ids in found.items()}
         asked = [name for name in asked if len(ranked[name]) < DEPTH and len(found[name]) == depth < MAX_PASSAGES]

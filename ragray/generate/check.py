@@ -6,13 +6,13 @@ import logging
 from collections.abc import Sequence
 
 from ragray.errors import InputError
-from ragray.generate.prompt import PromptEncoder
+from ragray.generate.template import PromptTemplate
 from ragray.types import Example
 
 logger = logging.getLogger("ragray")
 
 
-def check_questions(examples: Sequence[Example], prompts: PromptEncoder) -> None:
+def check_questions(examples: Sequence[Example], prompts: PromptTemplate) -> None:
     """Raise `InputError` where a question is too long for the generator; it names the first, and their number."""
     refused = [(example, err) for example in examples if (err := _refusal(example.question, prompts))]
     if refused:
@@ -21,7 +21,7 @@ def check_questions(examples: Sequence[Example], prompts: PromptEncoder) -> None
         raise InputError(f"{_name(example)}: {err}{more}") from err
 
 
-def _refusal(question: str, prompts: PromptEncoder) -> InputError | None:
+def _refusal(question: str, prompts: PromptTemplate) -> InputError | None:
     try:
         prompts.check(question)
     except InputError as err:
@@ -33,7 +33,7 @@ def _name(example: Example) -> str:
     return example.place or f"example '{example.id}'"
 
 
-def warn_of_cut_answers(examples: Sequence[Example], prompts: PromptEncoder, max_new_tokens: int) -> int:
+def warn_of_cut_answers(examples: Sequence[Example], prompts: PromptTemplate, max_new_tokens: int) -> int:
     """Count the answers, the first accepted one of each example, that training would cut; say so in the log, once."""
     lengths = [prompts.answer_length(example.answers[0]) for example in examples]
     cut = [number for number, length in enumerate(lengths) if length > max_new_tokens]

@@ -1,13 +1,13 @@
-"""Opens a generator. In: the configuration and perhaps a run. Out: whichever `Generator` they name."""
+"""Opens a generator. In: the configuration and perhaps a run. Out: the `Generator` that they name."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from ragray.config import GenerateConfig
-from ragray.generate.fake import FirstSentenceGenerator
+from ragray.generate.engines.fake import FirstSentenceGenerator
 from ragray.generate.generator import Generator
-from ragray.generate.prompt import PromptEncoder, make_prompt_encoder
+from ragray.generate.template import PromptTemplate, make_template
 from ragray.models import load_model_config, load_tokenizer, resolve_model
 from ragray.run import Run
 
@@ -24,13 +24,13 @@ def load_generator(config: GenerateConfig, run: Path | None = None, *, device: s
     """
     if run is None and config.model == FAKE:
         return FirstSentenceGenerator()
-    from ragray.generate.transformer import TransformerGenerator
+    from ragray.generate.engines.transformer import TransformerGenerator
 
     settings, weights = effective(config, run)
     return TransformerGenerator.load(settings, weights=weights, device=device)
 
 
-def load_prompts(config: GenerateConfig, run: Path | None = None) -> PromptEncoder | None:
+def load_template(config: GenerateConfig, run: Path | None = None) -> PromptTemplate | None:
     """Load what makes the prompts of `load_generator`'s generator, without its weights; None for the fake generator.
 
     Raises as `load_generator` does.
@@ -39,7 +39,7 @@ def load_prompts(config: GenerateConfig, run: Path | None = None) -> PromptEncod
         return None
     settings, weights = effective(config, run)
     folder = weights or resolve_model(settings.model)
-    return make_prompt_encoder(load_tokenizer(folder), load_model_config(folder), settings)
+    return make_template(load_tokenizer(folder), load_model_config(folder), settings)
 
 
 def effective(config: GenerateConfig, run: Path | None) -> tuple[GenerateConfig, Path | None]:

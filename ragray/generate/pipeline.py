@@ -1,57 +1,85 @@
-"""Questions to answers. In: a retriever and a generator, whichever they are. Out: answers with their sources."""
+"""Questions to answers in this process. In: a retriever and a generator, whichever they are. Out: answers with their sources."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
-from ragray.generate.generator import Generation, Generator, Prompt
+from ragray.generate.engine import Generation, GenerationRequest, Piece
+from ragray.generate.generator import Generator
+from ragray.generate.orchestrator import Orchestrator, QuestionRequest
 from ragray.retrieve.retriever import Retriever
-from ragray.text import require_text
-from ragray.types import Answer, Citation
+from ragray.types import Answer, RetrievalResult
+
+T = TypeVar("T")
 
 
 class Pipeline:
-    """Retrieves, then generates. Without a retriever every question is answered closed-book."""
+    """The orchestrator without an event loop. Without a retriever every question is answered closed-book."""
 
     def __init__(self, retriever: Retriever | None, generator: Generator, *, k: int) -> None:
-        self._retriever = retriever
-        self._generator = generator
-        self._k = k
+        self._orchestrator = Orchestrator(_DirectFinder(retriever), _DirectWriter(generator), k=k)
+        self._closed_book = retriever is None
 
     def answer(self, questions: Sequence[str]) -> list[Answer]:
         """Answer several questions together.
 
         Raises:
-            InputError: a question is blank or cannot be written as UTF-8.
+            InputError: a question is blank, cannot be written as UTF-8, or is too long for the generator.
         """
-        prompts = self.prompts(questions)
-        generations = self._generator.generate(prompts)
-        return [to_answer(prompt, done, self._snapshot) for prompt, done in zip(prompts, generations, strict=True)]
+        requests = [QuestionRequest(question, closed_book=self._closed_book) for question in questions]
+        return [served.answer for served in _result(self._orchestrator.answer_all(requests))]
 
     def stream(self, question: str) -> Iterator[str | Answer]:
-        """Yield one answer piece by piece, then, last, the whole `Answer`."""
-        [prompt] = self.prompts([question])
-        for piece in self._generator.stream(prompt):
-            yield to_answer(prompt, piece, self._snapshot) if isinstance(piece, Generation) else piece
-
-    def prompts(self, questions: Sequence[str]) -> list[Prompt]:
-        """Retrieve for every question, after all are checked as `answer` says."""
-        for number, question in enumerate(questions):
-            require_text(question, f"question {number}")
-        if self._retriever is None:
-            return [Prompt(question) for question in questions]
-        found = self._retriever.search(questions, self._k)
-        return [Prompt(question, tuple(hits)) for question, hits in zip(questions, found, strict=True)]
-
-    @property
-    def _snapshot(self) -> str:
-        return self._retriever.snapshot if self._retriever else ""
+        """Yield one answer piece by piece, then, last, the whole `Answer`; raises as `answer` does."""
+        pieces = self._orchestrator.stream(QuestionRequest(question, closed_book=self._closed_book))
+        try:
+            while True:
+                piece = _result(_next(pieces))
+                if piece is None:
+                    return
+                yield piece if isinstance(piece, str) else piece.answer
+        finally:
+            _result(pieces.aclose())
 
 
-def to_answer(prompt: Prompt, generation: Generation, snapshot: str) -> Answer:
-    """Join a generation with the passages it was written from, best supported first."""
-    cited = [Citation(hit, weight) for hit, weight in zip(prompt.hits, generation.weights, strict=True)]
-    ranked = sorted(cited, key=lambda citation: -citation.weight)
-    return Answer(
-        prompt.question, generation.text, tuple(ranked), generation.log_prob, snapshot, generation.finish_reason
-    )
+@dataclass(frozen=True, slots=True)
+class _DirectFinder:
+    """A retriever that is called where it is."""
+
+    retriever: Retriever | None
+
+    async def find(self, queries: Sequence[str], k: int) -> list[RetrievalResult]:
+        return self.retriever.search(queries, k) if self.retriever else []
+
+
+@dataclass(frozen=True, slots=True)
+class _DirectWriter:
+    """A generator that is called where it is."""
+
+    generator: Generator
+
+    async def check(self, question: str) -> None:
+        self.generator.check(question)
+
+    async def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
+        return self.generator.generate(requests)
+
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[Piece, None]:
+        for piece in self.generator.stream(request):
+            yield piece
+
+
+async def _next(pieces: AsyncGenerator[T, None]) -> T | None:
+    return await anext(pieces, None)
+
+
+def _result(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that never waits. An event loop could not be started where one runs already, as in a notebook."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    raise AssertionError("a pipeline waits for nothing")

@@ -17,7 +17,7 @@ from ragray.index.store.snapshot import Snapshot
 from ragray.retrieve.fuse import fuse_ranks, fuse_scores
 from ragray.retrieve.rerank import Reranker
 from ragray.text import require_text
-from ragray.types import Hit
+from ragray.types import Hit, RetrievalResult
 
 Mode = Literal["dense", "lexical", "hybrid"]
 
@@ -27,10 +27,10 @@ class Retriever(Protocol):
 
     @property
     def snapshot(self) -> str:
-        """Name of the snapshot that is searched."""
+        """Name of the snapshot that the next search uses; a result names the one that it came from."""
 
-    def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
-        """Return for every query its k best passages, best first; fewer where the index holds fewer."""
+    def search(self, queries: Sequence[str], k: int) -> list[RetrievalResult]:
+        """Return for every query its k best passages, best first, fewer where the index holds fewer; all from one snapshot."""
 
 
 class Searcher(Protocol):
@@ -50,7 +50,7 @@ class Searcher(Protocol):
 
 
 class LocalRetriever:
-    """Encodes questions in this process, searches a snapshot by vectors, by BM25 or by both, and orders anew what was found."""
+    """Encodes questions in this process, searches one snapshot by vectors, by BM25 or by both, and re-ranks what was found."""
 
     def __init__(
         self,
@@ -86,18 +86,18 @@ class LocalRetriever:
 
     @property
     def snapshot(self) -> str:
-        """Name of the snapshot that is searched."""
+        """Name of the snapshot that every search uses."""
         return self._searcher.snapshot.name
 
     def search(
         self, queries: Sequence[str], k: int, *, where: str | None = None, mode: Mode | None = None
-    ) -> list[list[Hit]]:
-        """Return for every query its k best passages, best first; ``where`` and ``mode`` stand in for those of the settings.
+    ) -> list[RetrievalResult]:
+        """Return for every query its k best passages, best first; ``where`` and ``mode`` replace those of the settings.
 
         Raises:
-            InputError: the filter cannot be read, a query is blank or cannot be written as UTF-8, k is no possible number of
+            InputError: the filter cannot be read, a query is blank or cannot be written as UTF-8, k is not a possible number of
                 results, or the snapshot has no lexical part.
-            ConfigError: the mode is none, or needs the encoder that this retriever was made without.
+            ConfigError: the mode is unknown, or needs the encoder that this retriever was made without.
         """
         if not queries:
             return []
@@ -106,7 +106,8 @@ class LocalRetriever:
         where = self._settings.where if where is None else where
         depth = max(k, self._settings.candidates) if self._reranker else k
         hits = self._search(queries, depth, where, mode or self._settings.mode)
-        return self._reranker.rerank(queries, hits, k) if self._reranker else hits
+        ranked = self._reranker.rerank(queries, hits, k) if self._reranker else hits
+        return [RetrievalResult(self.snapshot, tuple(found)) for found in ranked]
 
     def _search(self, queries: Sequence[str], k: int, where: str, mode: Mode) -> list[list[Hit]]:
         if mode not in ("dense", "lexical", "hybrid"):

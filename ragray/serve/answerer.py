@@ -6,25 +6,8 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
-from ragray.types import Answer, Hit
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The passages of one query, best first, and the snapshot that was searched."""
-
-    snapshot: str
-    hits: tuple[Hit, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ServedAnswer:
-    """An answer, the run that wrote it ("" where the base model did), and the seconds that its two halves took."""
-
-    answer: Answer
-    run: str
-    retrieve_s: float
-    generate_s: float
+from ragray.generate.orchestrator import QuestionRequest, ServedAnswer
+from ragray.types import RetrievalResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +22,15 @@ class Health:
 
 
 class Answerer(Protocol):
-    """Whatever answers behind the HTTP interface; ``k=None`` means the configured k. All may raise `RagrayError`."""
+    """What answers behind the HTTP interface: an `Orchestrator` that also reports its health. All may raise `RagrayError`."""
 
-    async def search(self, query: str, *, k: int | None) -> Found:
-        """Return the k best passages of a query."""
+    async def search(self, query: str, *, k: int | None) -> RetrievalResult:
+        """Return the k best passages of a query; ``k=None`` means the configured k."""
 
-    async def answer(self, question: str, *, k: int | None, closed_book: bool) -> ServedAnswer:
-        """Answer a question from its k best passages, or from none (closed book)."""
+    async def answer(self, request: QuestionRequest) -> ServedAnswer:
+        """Answer a question."""
 
-    def stream(self, question: str, *, k: int | None, closed_book: bool) -> AsyncGenerator[str | ServedAnswer, None]:
+    def stream(self, request: QuestionRequest) -> AsyncGenerator[str | ServedAnswer, None]:
         """Yield an answer piece by piece, then, last, the whole; closing the generator stops the writing."""
 
     async def health(self) -> Health:

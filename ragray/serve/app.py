@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from ragray.config import ServeConfig
 from ragray.errors import RagrayError, ServingError
+from ragray.generate.orchestrator import QuestionRequest
 from ragray.serve.answerer import Answerer
 from ragray.serve.failure import Failure, failure_of
 from ragray.serve.guard import BodyLimit, Gate, Gated, Limits, with_cors
@@ -110,11 +111,11 @@ def _add_answer(app: APIRouter, answerer: Answerer, config: ServeConfig) -> None
         piece, then `event: answer` with the JSON that comes without `stream`, or `event: error` with an error body.
         """
         _require_short("question", body.question, config)
+        request = QuestionRequest(body.question, k=body.k, closed_book=body.closed_book)
         async with _refusing(config.request_timeout_s):
             if body.stream:
-                pieces = answerer.stream(body.question, k=body.k, closed_book=body.closed_book)
-                return await open_stream(pieces, timeout_s=config.request_timeout_s)
-            return AnswerResponse.of(await answerer.answer(body.question, k=body.k, closed_book=body.closed_book))
+                return await open_stream(answerer.stream(request), timeout_s=config.request_timeout_s)
+            return AnswerResponse.of(await answerer.answer(request))
 
 
 def _add_search(app: APIRouter, answerer: Answerer, config: ServeConfig) -> None:

@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
-from ragray.serve.answerer import Found, Health, ServedAnswer
+from ragray.generate.orchestrator import ServedAnswer
+from ragray.serve.answerer import Health
 from ragray.text import is_blank
-from ragray.types import Citation, Hit
+from ragray.types import Citation, Hit, RetrievalResult
 
 MAX_SEARCH_K = 1000
 MAX_ANSWER_K = 50
@@ -74,7 +75,7 @@ class SearchResponse(Wire):
     hits: tuple[SearchHit, ...] = Field(description="best first; fewer than k where the index holds fewer")
 
     @classmethod
-    def of(cls, found: Found) -> SearchResponse:
+    def of(cls, found: RetrievalResult) -> SearchResponse:
         """Write what was found as JSON has it."""
         return cls(snapshot=found.snapshot, hits=tuple(SearchHit.of(hit) for hit in found.hits))
 

@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
-from ragray.serve.answerer import ServedAnswer
+from ragray.generate.orchestrator import ServedAnswer
 from ragray.serve.failure import failure_of
 from ragray.serve.schema import AnswerResponse, Delta
 

@@ -21,8 +21,9 @@ from ragray.evaluate.ranking import RankingScores, gold_rank, ranking_scores
 from ragray.examples import ExampleSource, read_examples
 from ragray.execute.port import Executor, Resources, Task, run_task
 from ragray.generate.check import check_questions
-from ragray.generate.generator import Prompt
-from ragray.generate.load import FAKE, load_generator, load_prompts
+from ragray.generate.engine import GenerationRequest
+from ragray.generate.load import FAKE, load_generator, load_template
+from ragray.generate.orchestrator import NOTHING_FOUND
 from ragray.index.search.reader import IndexReader
 from ragray.index.store.live import missing_ids
 from ragray.index.store.snapshot import read_snapshot
@@ -105,8 +106,11 @@ class AnswerQuestions(Task[QuestionBatch]):
 
     def _answer(self, examples: Sequence[Example]) -> list[dict[str, Any]]:
         questions = [example.question for example in examples]
-        found = self._retriever.search(questions, self._depth) if self._retriever else [[] for _ in questions]
-        prompts = [Prompt(q, tuple(hits[: self._k])) for q, hits in zip(questions, found, strict=True)]
+        results = (
+            self._retriever.search(questions, self._depth) if self._retriever else [NOTHING_FOUND] * len(questions)
+        )
+        found = [result.hits for result in results]
+        prompts = [GenerationRequest(q, hits[: self._k]) for q, hits in zip(questions, found, strict=True)]
         return [
             {
                 "id": example.id,
@@ -149,7 +153,7 @@ def evaluate_rag(
         raise ConfigError("evaluate: give --index INDEX, or --closed-book to answer without passages")
     questions = spread(read_examples(examples, config.examples), config.evaluate.limit)
     system = _system(config, None if closed_book else index, run)
-    if prompts := load_prompts(system.config.generate, run):
+    if prompts := load_template(system.config.generate, run):
         check_questions(questions, prompts)
     key = _key(questions, system)
     with stage_output(out, kind="report", work=PARTS_FOLDER) as output:

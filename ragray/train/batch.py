@@ -69,7 +69,7 @@ class Collator:
     def __init__(self, model: RagModel, train: TrainConfig, generate: GenerateConfig) -> None:
         self._model = model
         self._config = train
-        self._prompts = model.generator.prompt_encoder(generate)
+        self._prompts = model.generator.prompt_template(generate)
         self._max_answer_tokens = generate.max_new_tokens
 
     def micro_batches(self, examples: Sequence[Example], found: SearchResult) -> Iterator[TrainBatch]:

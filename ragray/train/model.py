@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ragray.config import TrainConfig
 from ragray.embed.transformer import TransformerEncoder
 from ragray.errors import TrainingError
-from ragray.generate.model import GeneratorModel
+from ragray.generate.engines.model import GeneratorModel
 from ragray.run import ENCODER_FOLDER, GENERATOR_FOLDER
 from ragray.train.losses import doc_log_probs, rag_sequence_loss
 

@@ -32,7 +32,7 @@ from ragray.embed.passage_text import encoder_text
 from ragray.index.search.reader import IndexReader
 from ragray.retrieve.retriever import LocalRetriever, Mode
 from ragray.stages.sync import SyncReport
-from ragray.types import Hit
+from ragray.types import RetrievalResult
 
 RESULTS = Path(__file__).parent / "results" / "sync.json"
 GOAL = "goal: seconds of the sync at most 6% of those of embedding everything; nothing that is gone is found"
@@ -109,13 +109,14 @@ def texts_gone(work: Path) -> list[str]:
 
 def num_found(retriever: LocalRetriever, texts: Sequence[str], mode: Mode) -> int:
     """Count the texts that a search for their very words returns."""
-    hits = retriever.search(texts, 10, mode=mode)
-    shown = [{encoder_text(hit.passage.title, hit.passage.text) for hit in found} for found in hits]
+    results = retriever.search(texts, 10, mode=mode)
+    shown = [{encoder_text(hit.passage.title, hit.passage.text) for hit in result.hits} for result in results]
     return sum(text in texts_shown for text, texts_shown in zip(texts, shown, strict=True))
 
 
-def agreement(one: Sequence[Sequence[Hit]], other: Sequence[Sequence[Hit]]) -> Agreement:
+def agreement(found: Sequence[RetrievalResult], others: Sequence[RetrievalResult]) -> Agreement:
     """Compare the answers to the same questions."""
+    one, other = ([result.hits for result in results] for results in (found, others))
     same = [{hit.passage.id for hit in a} == {hit.passage.id for hit in b} for a, b in zip(one, other, strict=True)]
     differences = [
         abs(a.score - b.score) for left, right in zip(one, other, strict=True) for a, b in zip(left, right, strict=True)

@@ -6,11 +6,11 @@ import pytest
 
 from ragray.errors import InputError
 from ragray.generate.check import check_questions, warn_of_cut_answers
-from ragray.generate.prompt import PromptEncoder, PromptLimit
+from ragray.generate.template import PromptLimit, PromptTemplate
 from ragray.types import Example
 from tests import tiny
 
-PROMPTS = PromptEncoder(
+PROMPTS = PromptTemplate(
     tiny.byte_tokenizer(), instruction="Short.", limit=PromptLimit(100, "generate.max_prompt_tokens"), chat=True
 )
 

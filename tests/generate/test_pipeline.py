@@ -3,7 +3,7 @@
 import pytest
 
 from ragray.errors import InputError
-from ragray.generate.fake import FirstSentenceGenerator
+from ragray.generate.engines.fake import FirstSentenceGenerator
 from ragray.generate.pipeline import Pipeline
 
 

@@ -1,6 +1,7 @@
 """The local retriever: questions in, passages out, by vectors, words or both, and no encoder but the index's own."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from ragray.index.search.reader import IndexReader
 from ragray.retrieve.fuse import fuse_ranks, fuse_scores
 from ragray.retrieve.load import load_retriever
 from ragray.retrieve.retriever import LocalRetriever, Mode
-from ragray.types import Hit, Passage
+from ragray.types import Hit, Passage, RetrievalResult
 from tests.helpers import index_of, some_passages
 
 PASSAGES = [Passage("seine", "the river seine flows through paris"), Passage("cat", "cats sleep most of the day")]
@@ -30,20 +31,22 @@ def retriever(index: Path) -> LocalRetriever:
 
 
 def test_each_question_gets_its_best_passages_best_first(retriever: LocalRetriever) -> None:
-    river, cat = retriever.search(["which river flows through paris", "how long do cats sleep"], 3)
+    results = retriever.search(["which river flows through paris", "how long do cats sleep"], 3)
+    river, cat = (result.hits for result in results)
     assert (river[0].passage, cat[0].passage) == tuple(PASSAGES)
     assert [hit.score for hit in river] == sorted((hit.score for hit in river), reverse=True)
     assert len(river) == len(cat) == 3
 
 
 def test_the_score_is_the_inner_product_of_question_and_passage(retriever: LocalRetriever) -> None:
-    ((hit,),) = retriever.search([PASSAGES[0].text], 1)
+    [result] = retriever.search([PASSAGES[0].text], 1)
+    [hit] = result.hits
     assert hit.score == pytest.approx(1, abs=1e-3)
 
 
 def test_more_passages_than_there_are_cannot_be_had(retriever: LocalRetriever) -> None:
-    ((*hits,),) = retriever.search(["the river"], 1000)
-    assert len(hits) == 22
+    [result] = retriever.search(["the river"], 1000)
+    assert len(result.hits) == 22
 
 
 @pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
@@ -67,8 +70,9 @@ def test_no_questions_get_no_answers(retriever: LocalRetriever) -> None:
     assert retriever.search([], 3) == []
 
 
-def test_it_says_which_snapshot_it_searches(retriever: LocalRetriever) -> None:
+def test_retriever_and_results_name_the_snapshot(retriever: LocalRetriever) -> None:
     assert retriever.snapshot == "000001-test"
+    assert [result.snapshot for result in retriever.search(["the river", "cats"], 1)] == ["000001-test"] * 2
 
 
 def test_another_encoder_than_the_indexs_own_is_refused_before_any_search(index: Path) -> None:
@@ -102,13 +106,17 @@ def retriever_of(index: Path, **settings: str | int) -> LocalRetriever:
     return LocalRetriever(IndexReader.open(index), HashEncoder(64), RetrieveConfig.model_validate(settings))
 
 
+def hits_of(results: Sequence[RetrievalResult]) -> list[list[Hit]]:
+    return [list(result.hits) for result in results]
+
+
 def ranked(found: Sequence[Sequence[Hit]]) -> list[list[tuple[Passage, float]]]:
     """Passages and the scores that they were ranked by."""
     return [[(hit.passage, hit.score) for hit in hits] for hits in found]
 
 
 def test_lexical_search_finds_the_passages_that_share_words_and_no_others(index: Path) -> None:
-    found = retriever_of(index, mode="lexical").search(QUESTIONS[:2], 10)
+    found = hits_of(retriever_of(index, mode="lexical").search(QUESTIONS[:2], 10))
     assert ranked(found) == ranked(IndexReader.open(index).search_text(QUESTIONS[:2], 10).hits)
     assert [[hit.passage for hit in hits] for hits in found] == [[PASSAGES[0]], [PASSAGES[1]]]
 
@@ -119,16 +127,16 @@ def test_hybrid_search_is_the_fusion_of_the_candidates_of_both(index: Path) -> N
     for candidates, k, depth in ((5, 3, 5), (3, 7, 7)):
         parts = [reader.search(vectors, depth), reader.search_text(QUESTIONS, depth)]
         by_ranks = retriever_of(index, mode="hybrid", candidates=candidates, fusion="rrf", rrf_k=9)
-        assert ranked(by_ranks.search(QUESTIONS, k)) == ranked(fuse_ranks(parts, k, rrf_k=9).hits)
+        assert ranked(hits_of(by_ranks.search(QUESTIONS, k))) == ranked(fuse_ranks(parts, k, rrf_k=9).hits)
         by_scores = retriever_of(index, mode="hybrid", candidates=candidates, dense_weight=0.25)
-        found = by_scores.search(QUESTIONS, k)
+        found = hits_of(by_scores.search(QUESTIONS, k))
         assert ranked(found) == ranked(fuse_scores(parts, [0.25, 0.75], k).hits)
     assert ranked(found)[0][0] == (PASSAGES[0], 1.0)
 
 
 def test_a_question_without_known_words_is_answered_by_its_vector_alone(index: Path) -> None:
     hybrid, dense = retriever_of(index, mode="hybrid"), retriever_of(index)
-    [by_both], [by_vector] = (each.search(["qqq"], 4) for each in (hybrid, dense))
+    [by_both], [by_vector] = (hits_of(each.search(["qqq"], 4)) for each in (hybrid, dense))
     assert [hit.passage for hit in by_both] == [hit.passage for hit in by_vector]
 
 
@@ -136,7 +144,7 @@ def test_a_question_without_known_words_is_answered_by_its_vector_alone(index: P
 def test_a_call_may_ask_for_another_mode_and_filter_than_the_settings(index: Path, mode: Mode) -> None:
     asked = retriever_of(index).search(QUESTIONS, 5, mode=mode, where="n in (1, 3)")
     assert asked == retriever_of(index, mode=mode, where="n in (1, 3)").search(QUESTIONS, 5)
-    assert {hit.passage.id for hits in asked for hit in hits} <= {"p1", "p3"}
+    assert {hit.passage.id for result in asked for hit in result.hits} <= {"p1", "p3"}
     back = retriever_of(index, mode=mode, where="n in (1, 3)").search(QUESTIONS, 5, mode="dense", where="")
     assert back == retriever_of(index).search(QUESTIONS, 5)
 
@@ -157,15 +165,18 @@ def test_a_reranker_gets_the_candidates_and_gives_the_result(index: Path, mode: 
     settings, reranker = RetrieveConfig(mode=mode, candidates=8), Backwards()
     reranked = LocalRetriever(IndexReader.open(index), HashEncoder(64), settings, reranker)
     plain = retriever_of(index, mode=mode, candidates=8)
-    assert reranked.search(QUESTIONS, 3) == [hits[::-1][:3] for hits in plain.search(QUESTIONS, 8)]
-    assert reranked.search(QUESTIONS, 11) == [hits[::-1] for hits in plain.search(QUESTIONS, 11)]
+    assert hits_of(reranked.search(QUESTIONS, 3)) == [hits[::-1][:3] for hits in hits_of(plain.search(QUESTIONS, 8))]
+    assert hits_of(reranked.search(QUESTIONS, 11)) == [hits[::-1] for hits in hits_of(plain.search(QUESTIONS, 11))]
     assert reranker.seen == [8, 8, 8, 11, 11, 11]
 
 
 def test_lexical_mode_needs_no_encoder_and_loads_none(index: Path, tmp_path: Path) -> None:
     config = load_config(None, ["retrieve.mode=lexical", "embed.model=there-is-no-such-model"])
     loaded = load_retriever(index, None, config)
-    assert ranked(loaded.search(QUESTIONS, 3)) == ranked(retriever_of(index, mode="lexical").search(QUESTIONS, 3))
+    assert hits_of(loaded.search(QUESTIONS, 3)) == [
+        [replace(hit, dense=None) for hit in hits]
+        for hits in hits_of(retriever_of(index, mode="lexical").search(QUESTIONS, 3))
+    ]
     with pytest.raises(ConfigError, match=r"without a question encoder; only retrieve\.mode=lexical works"):
         loaded.search(QUESTIONS, 3, mode="hybrid")
 
@@ -192,7 +203,7 @@ def test_a_mode_that_there_is_not_is_refused(index: Path) -> None:
 def test_every_mode_gives_the_inner_product_beside_its_own_score(retriever: LocalRetriever, mode: Mode) -> None:
     question = "which river flows through paris"
     encoder = HashEncoder(64)
-    [hits] = retriever.search([question], 3, mode=mode)
+    [hits] = hits_of(retriever.search([question], 3, mode=mode))
     for hit in hits:
         passage = encoder.encode([hit.passage.text])[0].astype("float16").astype("float32")
         if not hit.passage.title:
@@ -203,5 +214,5 @@ def test_every_mode_gives_the_inner_product_beside_its_own_score(retriever: Loca
 
 def test_without_an_encoder_there_is_no_inner_product(index: Path) -> None:
     words = LocalRetriever(IndexReader.open(index), None, RetrieveConfig(mode="lexical"))
-    [hits] = words.search(["which river flows through paris"], 3)
+    [hits] = hits_of(words.search(["which river flows through paris"], 3))
     assert {hit.dense for hit in hits} == {None}

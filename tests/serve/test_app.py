@@ -10,12 +10,13 @@ from fastapi.testclient import TestClient
 
 from ragray.config import ServeConfig
 from ragray.errors import EncoderMismatchError, OverloadedError, ServingError
-from ragray.generate.fake import FirstSentenceBatch, FirstSentenceGenerator
-from ragray.generate.generator import Generation
-from ragray.serve.answerer import Found, Health, ServedAnswer
+from ragray.generate.engine import Piece
+from ragray.generate.engines.fake import FirstSentenceGenerator, FirstSentenceRunner
+from ragray.generate.orchestrator import QuestionRequest, ServedAnswer
+from ragray.serve.answerer import Health
 from ragray.serve.app import create_app
 from ragray.serve.local import LocalAnswerer
-from ragray.types import Answer, Hit, Passage
+from ragray.types import Answer, Hit, Passage, RetrievalResult
 
 HITS = (
     Hit(Passage("paris#0", "The Seine flows through Paris. It is long.", "Paris", "paris"), 0.75),
@@ -28,8 +29,8 @@ class FixedRetriever:
 
     snapshot = "s1"
 
-    def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
-        return [list(HITS[:k]) for _ in queries]
+    def search(self, queries: Sequence[str], k: int) -> list[RetrievalResult]:
+        return [RetrievalResult("s1", HITS[:k]) for _ in queries]
 
 
 class Failing:
@@ -39,15 +40,13 @@ class Failing:
         self._err = err
         self._after = after
 
-    async def search(self, query: str, *, k: int | None) -> Found:
+    async def search(self, query: str, *, k: int | None) -> RetrievalResult:
         raise self._err
 
-    async def answer(self, question: str, *, k: int | None, closed_book: bool) -> ServedAnswer:
+    async def answer(self, request: QuestionRequest) -> ServedAnswer:
         raise self._err
 
-    async def stream(
-        self, question: str, *, k: int | None, closed_book: bool
-    ) -> AsyncGenerator[str | ServedAnswer, None]:
+    async def stream(self, request: QuestionRequest) -> AsyncGenerator[str | ServedAnswer, None]:
         for _ in range(self._after):
             yield "piece"
         raise self._err
@@ -62,13 +61,11 @@ class Sleeping(Failing):
     def __init__(self) -> None:
         super().__init__(AssertionError("not reached"))
 
-    async def answer(self, question: str, *, k: int | None, closed_book: bool) -> ServedAnswer:
+    async def answer(self, request: QuestionRequest) -> ServedAnswer:
         await asyncio.sleep(60)
         raise AssertionError
 
-    async def stream(
-        self, question: str, *, k: int | None, closed_book: bool
-    ) -> AsyncGenerator[str | ServedAnswer, None]:
+    async def stream(self, request: QuestionRequest) -> AsyncGenerator[str | ServedAnswer, None]:
         yield "piece"
         await asyncio.sleep(60)
 
@@ -79,16 +76,16 @@ class Endless(FirstSentenceGenerator):
     def __init__(self) -> None:
         self.stopped = threading.Event()
 
-    def open_batch(self) -> FirstSentenceBatch:
-        return EndlessBatch(self.stopped)
+    def open_runner(self) -> FirstSentenceRunner:
+        return EndlessRunner(self.stopped)
 
 
-class EndlessBatch(FirstSentenceBatch):
+class EndlessRunner(FirstSentenceRunner):
     def __init__(self, stopped: threading.Event) -> None:
         super().__init__()
         self._stopped = stopped
 
-    def step(self) -> list[tuple[int, str | Generation]]:
+    def step(self) -> list[tuple[int, Piece]]:
         return [(key, "word ") for key in self._rest]
 
     def remove(self, key: int) -> None:
@@ -258,12 +255,12 @@ def test_openapi_lists_the_routes_and_one_error_body(client: TestClient) -> None
 def test_the_local_answerer_refuses_more_than_it_may_hold() -> None:
     answerer = LocalAnswerer(FixedRetriever(), FirstSentenceGenerator(), k=2, max_waiting=2)
 
-    async def ask(times: int) -> list[Found | BaseException]:
+    async def ask(times: int) -> list[RetrievalResult | BaseException]:
         return await asyncio.gather(*(answerer.search("who?", k=None) for _ in range(times)), return_exceptions=True)
 
     results = asyncio.run(ask(5))
     answerer.close()
-    assert [type(result) for result in results] == [Found, Found, OverloadedError, OverloadedError, OverloadedError]
+    assert [type(result) for result in results] == [RetrievalResult] * 2 + [OverloadedError] * 3
 
 
 def test_a_client_that_goes_away_stops_the_writing() -> None:
@@ -308,7 +305,7 @@ def test_answers_of_the_local_answerer_are_those_of_the_pipeline() -> None:
     from ragray.generate.pipeline import Pipeline
 
     answerer = LocalAnswerer(FixedRetriever(), FirstSentenceGenerator(), k=2)
-    served = asyncio.run(answerer.answer("Which river?", k=None, closed_book=False))
+    served = asyncio.run(answerer.answer(QuestionRequest("Which river?")))
     answerer.close()
     [expected] = Pipeline(FixedRetriever(), FirstSentenceGenerator(), k=2).answer(["Which river?"])
     assert isinstance(served.answer, Answer)

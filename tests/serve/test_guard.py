@@ -10,7 +10,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from ragray.config import ServeConfig, load_config
 from ragray.errors import ConfigError, ServingError
-from ragray.serve.answerer import ServedAnswer
+from ragray.generate.orchestrator import QuestionRequest, ServedAnswer
 from ragray.serve.app import create_app
 from ragray.serve.guard import BodyLimit, Gate
 from tests.serve.test_app import Failing, client_of, events
@@ -27,14 +27,12 @@ class Waiting(Failing):
         self.asked = asyncio.Event()
         self.go = asyncio.Event()
 
-    async def answer(self, question: str, *, k: int | None, closed_book: bool) -> ServedAnswer:
+    async def answer(self, request: QuestionRequest) -> ServedAnswer:
         self.asked.set()
         await self.go.wait()
         raise self._err
 
-    async def stream(
-        self, question: str, *, k: int | None, closed_book: bool
-    ) -> AsyncGenerator[str | ServedAnswer, None]:
+    async def stream(self, request: QuestionRequest) -> AsyncGenerator[str | ServedAnswer, None]:
         self.asked.set()
         yield "piece"
         await self.go.wait()
@@ -249,9 +247,7 @@ def once(body: bytes) -> Receive:
 
 def test_events_hold_no_character_that_clients_take_for_the_end_of_a_line() -> None:
     class Lines(Failing):
-        async def stream(
-            self, question: str, *, k: int | None, closed_book: bool
-        ) -> AsyncGenerator[str | ServedAnswer, None]:
+        async def stream(self, request: QuestionRequest) -> AsyncGenerator[str | ServedAnswer, None]:
             yield "".join(chr(code) for code in range(1, 0x20)) + "\x7f\x85\u2028\u2029."
             raise self._err
 

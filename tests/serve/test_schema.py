@@ -3,10 +3,11 @@
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from ragray.generate.orchestrator import ServedAnswer
 from ragray.serve import schema
-from ragray.serve.answerer import Found, Health, ServedAnswer
+from ragray.serve.answerer import Health
 from ragray.serve.schema import AnswerRequest, AnswerResponse, HealthResponse, SearchRequest, SearchResponse
-from ragray.types import Answer, Citation, Hit, Passage
+from ragray.types import Answer, Citation, Hit, Passage, RetrievalResult
 
 PARIS = Hit(Passage("paris#0", "The Seine flows through Paris.", "Paris", "paris"), 0.75)
 ROME = Hit(Passage("rome#0", "The Tiber flows through Rome.", "Rome", "rome"), 0.5)
@@ -62,7 +63,7 @@ def test_citations_are_numbered_from_one_in_their_order() -> None:
 
 
 def test_hits_keep_their_order() -> None:
-    assert SearchResponse.of(Found("s1", (PARIS, ROME))).model_dump()["hits"][0] == {
+    assert SearchResponse.of(RetrievalResult("s1", (PARIS, ROME))).model_dump()["hits"][0] == {
         "id": "paris#0",
         "document_id": "paris",
         "title": "Paris",

@@ -8,7 +8,7 @@ from starlette.types import Message
 
 from ragray.config import ServeConfig
 from ragray.errors import ServingError
-from ragray.serve.answerer import ServedAnswer
+from ragray.generate.orchestrator import QuestionRequest, ServedAnswer
 from ragray.serve.app import create_app
 from ragray.serve.guard import Gate
 from ragray.serve.stream import SEND_GRACE_S, EventStream
@@ -26,9 +26,7 @@ class Endless(Failing):
         super().__init__(ServingError("not reached"))
         self.num_open = 0
 
-    async def stream(
-        self, question: str, *, k: int | None, closed_book: bool
-    ) -> AsyncGenerator[str | ServedAnswer, None]:
+    async def stream(self, request: QuestionRequest) -> AsyncGenerator[str | ServedAnswer, None]:
         self.num_open += 1
         try:
             while True:
@@ -71,7 +69,7 @@ def test_streams_that_are_abandoned_leave_nothing_behind() -> None:
 def test_a_reader_that_never_reads_is_given_up_after_the_deadline_and_the_writing_is_stopped() -> None:
     async def scenario() -> None:
         answerer = Endless()
-        pieces = answerer.stream("who?", k=None, closed_book=False)
+        pieces = answerer.stream(QuestionRequest("who?"))
         first = await anext(pieces)
         sent: list[Message] = []
 

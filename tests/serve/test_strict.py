@@ -6,7 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from ragray.config import ServeConfig
-from ragray.generate.fake import FirstSentenceGenerator
+from ragray.generate.engines.fake import FirstSentenceGenerator
 from ragray.serve.app import create_app
 from ragray.serve.local import LocalAnswerer
 from ragray.serve.strict import read_json

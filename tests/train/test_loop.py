@@ -12,7 +12,7 @@ from ragray.config import EncoderConfig, GenerateConfig, TrainConfig
 from ragray.embed.encoder import Vectors, encoder_fingerprint
 from ragray.embed.transformer import TransformerEncoder
 from ragray.errors import CorruptArtifactError, TrainingError
-from ragray.generate.model import GeneratorModel
+from ragray.generate.engines.model import GeneratorModel
 from ragray.index.search.reader import IndexReader
 from ragray.index.search.result import SearchResult
 from ragray.train.loop import Done, LocalSearcher, Pending, Searcher, StepMetrics, TrainLoop
@@ -175,7 +175,7 @@ def test_a_saved_model_answers_as_the_trained_one(rig: Rig, tmp_path: Path, tune
     loop = rig.loop(tune=tune, max_steps=2)
     run(loop)
     generator = loop.model.generator.eval()
-    prompts = generator.prompt_encoder(GenerateConfig(instruction="x", max_prompt_tokens=50))
+    prompts = generator.prompt_template(GenerateConfig(instruction="x", max_prompt_tokens=50))
     batch = generator.answer_batch([prompts.ids("who?", None)], [prompts.answer_ids("red", 8)])
     with torch.no_grad():
         expected = generator(batch)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ragray.config import GenerateConfig
-from ragray.generate.model import GeneratorModel
+from ragray.generate.engines.model import GeneratorModel
 from ragray.train.losses import doc_log_probs, rag_sequence_loss
 
 
@@ -50,7 +50,7 @@ def test_token_log_probabilities_equal_unpadded_single_passes(
     kind: str, tiny_decoder: Path, tiny_encoder_decoder: Path
 ) -> None:
     model = GeneratorModel.load(tiny_decoder if kind == "decoder" else tiny_encoder_decoder, device="cpu")
-    encoder = model.prompt_encoder(GenerateConfig(max_prompt_tokens=320))
+    encoder = model.prompt_template(GenerateConfig(max_prompt_tokens=320))
     prompts = [encoder.ids("who was it?", None), encoder.ids("x?", None)]
     answers = [encoder.answer_ids("rome", 8), encoder.answer_ids("the nile", 12)]
     with torch.no_grad():

@@ -1,7 +1,7 @@
 """The handle of a retriever pool. In: vectors or words. Out: what one local index finds, from segments spread over actors.
 
 Shards divide the segments, replicas copy a shard. Every actor memory-maps its segments, so that the actors of one node share one
-copy (of exact indexes too; only FAISS's fast-scan PQ codes are held once an actor). A search names its snapshot: all shards answer
+copy (of exact indexes too; only FAISS's fast-scan PQ codes are held once per actor). A search names its snapshot: all shards answer
 from that one. After a swap the actors' replies name the new one, which is how handles in other processes learn of it.
 """
 
@@ -18,30 +18,31 @@ from time import monotonic, sleep
 from typing import Any
 
 from ragray.cluster.failures import cause
-from ragray.cluster.retrieval.shard import Query, Reply, Served
+from ragray.cluster.retrieval.shard import Query, Reply
 from ragray.embed.encoder import EncoderFingerprint, Vectors
 from ragray.errors import ArtifactError, RagrayError
 from ragray.failures import told
 from ragray.index.search.result import SearchResult, merge
 from ragray.index.store.snapshot import Snapshot, read_snapshot
+from ragray.retrieve.holder import Served, SnapshotHolder
 
 NOTICE_S = 10.0
-"""Waiting for actors is silent for so long."""
+"""After so long without an answer from every actor, the log says what is waited for."""
 
 START_TIMEOUT_S = 600.0
-"""Actors that have not opened a snapshot by then will not: the cluster has no room for them, or storage hangs."""
+"""Actors that take longer to open a snapshot are given up: the cluster has no room for them, or storage hangs."""
 
 HEDGE_S, HEDGE_FACTOR = 1.0, 5.0
-"""A replica that takes longer than both, the latter times the mean latency, gets company: another one is asked the same."""
+"""Hedging: a second replica is queried after max(HEDGE_S, HEDGE_FACTOR x mean latency) without an answer from the first."""
 
 RETRY_PAUSE_S = 0.2
 """Between two rounds over replicas that are all being started again."""
 
 DEATHS = 2
-"""Times that Ray says of an actor that it has ended for good before it is believed."""
+"""How often Ray must report an actor as ended for good before it is believed: it says so while it restarts actors, too."""
 
 GIVE_UP_S = 300.0
-"""A search that nobody answered by then is given up."""
+"""A search that no replica answered by then is given up."""
 
 OPENING = "opening"
 """Ray concurrency group: snapshots are opened beside the searches."""
@@ -60,26 +61,29 @@ class Attempt:
 class RetrieverPool:
     """Handles of the actors, ``replicas[r][s]`` for replica r of shard s; may be sent to other processes.
 
-    A `Searcher` like `IndexReader`. Each process counts its own searches under way and asks the replica that has the fewest.
+    A `Searcher` like `IndexReader`. Each process counts its own searches in flight and queries the replica that has the fewest.
+    ``hedge_s`` is the shortest time before a second replica is queried.
     """
 
     def __init__(
         self,
         index: Path,
-        served: Served,
+        served: Served[Snapshot],
         encoder: EncoderFingerprint,
         replicas: tuple[tuple[Any, ...], ...],
         *,
         owner: bool = False,
+        hedge_s: float = HEDGE_S,
     ) -> None:
         self.index = index
         self.encoder = encoder
         self.replicas = replicas
-        self.served = served
+        self.hedge_s = hedge_s
+        self._holder = SnapshotHolder(served)
         self._owner = owner
         self._lock = threading.Lock()
         self._swapping = threading.Lock()
-        self._under_way = [[0] * len(shards) for shards in replicas]
+        self._in_flight = [[0] * len(shards) for shards in replicas]
         self._sent = [[random() for _ in shards] for shards in replicas]  # so that processes do not take turns in step
         self._latency_s = 0.0
 
@@ -88,13 +92,20 @@ class RetrieverPool:
         return RetrieverPool, (self.index, self.served, self.encoder, self.replicas)
 
     @property
+    def served(self) -> Served[Snapshot]:
+        """The newest snapshot that this handle knows of, with its number."""
+        current = self._holder.current
+        assert current is not None  # the holder began with one
+        return current
+
+    @property
     def snapshot(self) -> Snapshot:
         """The snapshot that the next search will search."""
         return self.served.snapshot
 
     @property
     def num_shards(self) -> int:
-        """Parts that the segments are spread over."""
+        """Number of parts that the segments are spread over."""
         return len(self.replicas[0])
 
     @property
@@ -103,9 +114,9 @@ class RetrieverPool:
         return [shard for replica in self.replicas for shard in replica]
 
     @property
-    def patience_s(self) -> float:
-        """How long an answer may take before another replica is asked too."""
-        return max(HEDGE_S, HEDGE_FACTOR * self._latency_s)
+    def hedge_delay_s(self) -> float:
+        """How long an answer may take before another replica is queried too."""
+        return max(self.hedge_s, HEDGE_FACTOR * self._latency_s)
 
     def submit(self, vectors_ND: Vectors, k: int, *, where: str = "", with_vectors: bool = True) -> PoolSearch:
         """Begin a search by vectors and return at once; the passages' vectors come along unless the caller does without."""
@@ -122,9 +133,9 @@ class RetrieverPool:
         return PoolSearch(self, Query(tuple(queries), vectors_ND, k, where), self.served).result()
 
     def swap(self, snapshot: str) -> None:
-        """Search another snapshot from now on: all actors open it, then it is switched to; no search waits or is lost.
+        """Search another snapshot from now on: all actors open it, then all searches switch to it; no search waits or is lost.
 
-        Searches under way end on the old snapshot, which every actor releases after those that were sent to it before.
+        Searches in flight end on the old snapshot. Every actor releases it after the searches that were sent there before.
 
         Raises:
             EncoderMismatchError: the snapshot was made with another encoder.
@@ -134,50 +145,61 @@ class RetrieverPool:
         if not self._owner:
             raise RagrayError("swap: this pool was started by another process; swap where retriever_pool was called")
         with self._swapping:
-            new = Served(self.served.number + 1, read_snapshot(self.index, snapshot))
-            self.encoder.require(
-                new.snapshot.encoder, here="the retriever pool", there=f"index snapshot {new.snapshot.name}"
-            )
-            self.serve(new)
+            number = self._holder.reserve()
+            self._holder.swap(number, lambda: self._open_checked(number, snapshot))
+            self.announce()
 
-    def serve(self, served: Served) -> None:
-        """Let all actors open a snapshot beside what they search; when all have, search it. Raises as `swap` does."""
+    def _open_checked(self, number: int, name: str) -> Snapshot:
+        snapshot = read_snapshot(self.index, name)
+        self.encoder.require(snapshot.encoder, here="the retriever pool", there=f"index snapshot {name}")
+        self.open_everywhere(Served(number, snapshot))
+        return snapshot
+
+    def open_everywhere(self, served: Served[Snapshot]) -> None:
+        """Let all actors open a snapshot beside the one that they search, and wait; where one cannot, none keeps it open.
+
+        Raises:
+            ArtifactError: an actor cannot open it.
+            RagrayError: not all actors have started in time.
+        """
         name = served.snapshot.name
-        opened = [actor.prepare.options(concurrency_group=OPENING).remote(name) for actor in self.actors]
+        opened = [actor.prepare.options(concurrency_group=OPENING).remote(served.number, name) for actor in self.actors]
         try:
             _await_open(opened, f"{self.index}: snapshot {name}")
         except RagrayError:
-            for actor in self.actors:
-                actor.release.options(concurrency_group=OPENING).remote(name)  # after what is being opened there
+            for actor in self.actors:  # the group has one thread, so that this runs after what is being opened there
+                actor.release.options(concurrency_group=OPENING).remote(served.number)
             raise
-        self.learn([served])
-        for actor in self.actors:
-            actor.serve.remote(served.number, name)
 
-    def learn(self, served: Iterable[Served | None]) -> None:
+    def announce(self) -> None:
+        """Tell all actors which snapshot is served, so that they release the one before."""
+        for actor in self.actors:
+            actor.serve.remote(self.served.number, self.snapshot.name)
+
+    def learn(self, served: Iterable[Served[Snapshot] | None]) -> None:
         """Search the newest of some snapshots from now on, if it is newer than what this handle knows."""
-        with self._lock:
-            self.served = max([self.served, *filter(None, served)], key=lambda known: known.number)
+        for known in filter(None, served):
+            self._holder.switch(known)
 
     def refresh(self) -> None:
-        """Ask the actors which snapshot is served; those that do not answer at once are passed over."""
+        """Ask the actors which snapshot is served; actors that do not answer within `HEDGE_S` are left out."""
         futures = [actor.newest.remote().future() for actor in self.actors]
         answered, _ = wait(futures, timeout=HEDGE_S)
         self.learn(future.result() for future in answered if future.exception() is None)
 
     def send(
-        self, shard: int, served: Served, query: Query, asked: Sequence[int] = (), but: Collection[int] = ()
+        self, shard: int, served: Served[Snapshot], query: Query, asked: Sequence[int] = (), but: Collection[int] = ()
     ) -> Attempt:
-        """Send a search to the replica, ``but`` some, that was ``asked`` least, and among those has the fewest under way."""
+        """Send a search to the replica, other than those in ``but``, that was ``asked`` least often; of several, to the least busy."""
         with self._lock:
             order = [
-                (asked.count(number), self._under_way[number][shard], self._sent[number][shard], number)
+                (asked.count(number), self._in_flight[number][shard], self._sent[number][shard], number)
                 for number in range(len(self.replicas))
                 if number not in but
             ]
             replica = min(order)[-1]
             self._sent[replica][shard] += 1
-            self._under_way[replica][shard] += 1
+            self._in_flight[replica][shard] += 1
         started = monotonic()
         served_as = served.number, served.snapshot.name
         future: Future[Reply] = self.replicas[replica][shard].search.remote(*served_as, query).future()
@@ -186,15 +208,15 @@ class RetrieverPool:
 
     def _done(self, replica: int, shard: int, future: Future[Reply], seconds: float) -> None:
         with self._lock:
-            self._under_way[replica][shard] -= 1
+            self._in_flight[replica][shard] -= 1
             if future.exception() is None:
                 self._latency_s = 0.9 * self._latency_s + 0.1 * seconds if self._latency_s else seconds
 
 
 class PoolSearch:
-    """A search under way on the pool."""
+    """A search in flight on the pool."""
 
-    def __init__(self, pool: RetrieverPool, query: Query, served: Served) -> None:
+    def __init__(self, pool: RetrieverPool, query: Query, served: Served[Snapshot]) -> None:
         self._pool = pool
         self._query = query
         self._begin(served)
@@ -205,13 +227,13 @@ class PoolSearch:
         return self._served.snapshot
 
     def result(self) -> SearchResult:
-        """Wait for all shards and merge what they found.
+        """Wait for all shards and merge their results.
 
-        A shard whose actor died, or that takes long, is searched by another replica. Where the snapshot was released meanwhile,
-        all shards search the new one.
+        Where an actor died or takes long, another replica of its shard is queried. Where the snapshot was released meanwhile, all
+        shards search the new one.
 
         Raises:
-            RagrayError: nobody answered for five minutes; or what the search itself raised.
+            RagrayError: no replica of a shard answered for five minutes; or what the search itself raised.
         """
         while True:
             try:
@@ -227,19 +249,19 @@ class PoolSearch:
                     return merge(found, self._query.k)
             self._begin(self._pool.served)
 
-    def _begin(self, served: Served) -> None:
+    def _begin(self, served: Served[Snapshot]) -> None:
         self._served = served
         self._sent = [self._pool.send(shard, served, self._query) for shard in range(self._pool.num_shards)]
 
     def _wait(self, shard: int) -> Reply:
-        """Return the first answer; ask one replica after another while actors are dead or slow."""
+        """Return the first answer; query one replica after another while actors are dead or slow."""
         from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
         waiting, asked, ended = [self._sent[shard]], [self._sent[shard].replica], set[int]()
         number = len(self._pool.replicas)
         until = monotonic() + GIVE_UP_S
         while monotonic() < until and len(ended) < number:
-            wait([attempt.future for attempt in waiting], self._pool.patience_s, FIRST_COMPLETED)
+            wait([attempt.future for attempt in waiting], self._pool.hedge_delay_s, FIRST_COMPLETED)
             for attempt in [attempt for attempt in waiting if attempt.future.done()]:
                 error = attempt.future.exception()
                 if error is None:
@@ -262,7 +284,7 @@ class PoolSearch:
 
 
 def _await_open(opened: list[Any], what: str) -> None:
-    """Wait until all actors have opened a snapshot; say so where that takes long."""
+    """Wait until all actors have opened a snapshot; log what is missing where that takes longer than `NOTICE_S`."""
     import ray
     from ray.exceptions import ActorUnavailableError, RayError
 

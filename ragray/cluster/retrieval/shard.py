@@ -1,4 +1,4 @@
-"""The work of a retriever actor. In: a search and the snapshot that it names. Out: what this shard of the snapshot holds.
+"""The work of a retriever actor. In: a search, the snapshot that it names. Out: the best rows of that snapshot's segments held here.
 
 N queries, D dim.
 """
@@ -12,14 +12,7 @@ from ragray.embed.encoder import Vectors
 from ragray.index.search.reader import IndexReader
 from ragray.index.search.result import SearchResult
 from ragray.index.store.snapshot import Snapshot
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """A snapshot that a pool serves; every swap counts ``number`` up."""
-
-    number: int
-    snapshot: Snapshot
+from ragray.retrieve.holder import Served, SnapshotHolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,56 +28,58 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a shard found, None where it has released the snapshot that was named; and a newer snapshot, if it knows of one."""
+    """The result of a shard, None where it has released the snapshot that was named; and a newer snapshot, if it knows of one."""
 
     found: SearchResult | None
-    newer: Served | None
+    newer: Served[Snapshot] | None
 
 
 class ShardSearcher:
-    """Searches every ``num_shards``-th segment; a fresh actor opens the snapshot that the first search names."""
+    """Searches every ``num_shards``-th segment. Snapshots go by the number of the swap that brought them, and by name.
+
+    Ray calls `search`, `serve` and `newest` in one thread, in the order they were sent: a search that was sent before a `serve`
+    is answered before the old snapshot is released. `prepare` and `release` run beside them in a thread of their own.
+    """
 
     def __init__(self, index: str, shard: int, num_shards: int, threads: int) -> None:
         self._index = Path(index)
         self._shard, self._num_shards, self._threads = shard, num_shards, threads
-        self._readers: dict[str, IndexReader] = {}
-        self._served: Served | None = None
+        self._holder = SnapshotHolder[IndexReader]()
 
-    def open(self, name: str) -> IndexReader:
-        """Open a snapshot beside those that are open; raises as `IndexReader.open` does."""
-        if name not in self._readers:
-            self._readers[name] = IndexReader.open(
-                self._index, snapshot=name, shard=self._shard, num_shards=self._num_shards, threads=self._threads
-            )
-        return self._readers[name]
-
-    def prepare(self, name: str) -> None:
-        """Open a snapshot before it is searched."""
-        self.open(name)
+    def prepare(self, number: int, name: str) -> None:
+        """Open a snapshot before it is searched; raises as `IndexReader.open` does."""
+        self._holder.prepare(number, lambda: self._open(name))
 
     def serve(self, number: int, name: str) -> None:
-        """Tell callers from now on of a snapshot, the ``number``-th that the pool serves, and release the one before."""
-        if self._served is not None and number <= self._served.number:
-            return
-        before, self._served = self._served, Served(number, self.open(name).snapshot)
-        if before is not None:
-            self.release(before.snapshot.name)
+        """Serve a snapshot from now on unless a newer one is served; a restarted actor opens the first that it is told of."""
+        current = self._holder.current
+        if current is None or number > current.number:
+            self._holder.switch(Served(number, self._holder.prepare(number, lambda: self._open(name))))
 
-    def release(self, name: str) -> None:
-        """Close a snapshot, unless it is the one that is served."""
-        if self._served is None or name != self._served.snapshot.name:
-            self._readers.pop(name, None)
+    def release(self, number: int) -> None:
+        """Close a snapshot that was prepared and is not to be served."""
+        self._holder.release(number)
 
-    def newest(self) -> Served | None:
+    def newest(self) -> Served[Snapshot] | None:
         """Return the newest snapshot that this actor knows of."""
-        return self._served
+        current = self._holder.current
+        return Served(current.number, current.snapshot.snapshot) if current else None
 
     def search(self, number: int, name: str, query: Query) -> Reply:
-        """Search a snapshot, the ``number``-th that the pool serves."""
+        """Search a snapshot."""
         self.serve(number, name)
-        assert self._served is not None
-        reader = self._readers.get(name)
-        return Reply(_search(reader, query) if reader else None, self._served if self._served.number > number else None)
+        reader, newest = self._holder.find(number), self.newest()
+        newer = newest if newest and newest.number > number else None
+        return Reply(_search(reader, query) if reader else None, newer)
+
+    def open_snapshots(self) -> list[str]:
+        """Return the names of the snapshots that are open here."""
+        return sorted(reader.snapshot.name for reader in self._holder.opened())
+
+    def _open(self, name: str) -> IndexReader:
+        return IndexReader.open(
+            self._index, snapshot=name, shard=self._shard, num_shards=self._num_shards, threads=self._threads
+        )
 
 
 def _search(reader: IndexReader, query: Query) -> SearchResult:

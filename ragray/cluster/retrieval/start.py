@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ragray.cluster.resources import Want, require
-from ragray.cluster.retrieval.pool import OPENING, PoolSearch
+from ragray.cluster.retrieval.pool import HEDGE_S, OPENING, PoolSearch
 from ragray.cluster.retrieval.pool import RetrieverPool as RetrieverPool
-from ragray.cluster.retrieval.shard import Query, Served, ShardSearcher
+from ragray.cluster.retrieval.shard import Query, ShardSearcher
 from ragray.config import RetrieveConfig
 from ragray.embed.encoder import Encoder, Vectors
 from ragray.index.search.result import SearchResult
 from ragray.index.store.snapshot import Snapshot, read_snapshot
+from ragray.retrieve.holder import Served
 from ragray.retrieve.rerank import Reranker
 from ragray.retrieve.retriever import LocalRetriever, Mode
-from ragray.types import Hit
+from ragray.types import RetrievalResult
 
 
 def pool_want(snapshot: Snapshot, config: RetrieveConfig) -> Want:
@@ -33,11 +34,11 @@ def _num_shards(snapshot: Snapshot, config: RetrieveConfig) -> int:
 
 @contextmanager
 def retriever_pool(
-    index: Path, config: RetrieveConfig, *, snapshot: str | None = None, wait_s: float = 0
+    index: Path, config: RetrieveConfig, *, snapshot: str | None = None, wait_s: float = 0, hedge_s: float = HEDGE_S
 ) -> Iterator[RetrieverPool]:
     """Start the actors on a snapshot (the current one by default), wait until all have opened it, end them with the block.
 
-    ``wait_s``: the longest wait for CPUs that other jobs hold.
+    ``wait_s``: the longest wait for CPUs that other jobs hold. ``hedge_s``: the shortest time before a second replica is queried.
 
     Raises:
         ArtifactError: the index cannot be opened; the actors' own error is shown.
@@ -59,9 +60,10 @@ def retriever_pool(
         tuple(actor.remote(str(index.resolve()), shard, num_shards, config.threads) for shard in range(num_shards))
         for _ in range(config.num_replicas)
     )
-    pool = RetrieverPool(index.resolve(), Served(0, opened), opened.encoder, replicas, owner=True)
+    pool = RetrieverPool(index.resolve(), Served(0, opened), opened.encoder, replicas, owner=True, hedge_s=hedge_s)
     try:
-        pool.serve(pool.served)
+        pool.open_everywhere(pool.served)
+        pool.announce()
         yield pool
     finally:
         for handle in pool.actors:
@@ -70,10 +72,10 @@ def retriever_pool(
 
 @dataclass(frozen=True, slots=True)
 class PinnedSearcher:
-    """Searches one snapshot of a pool, whatever is swapped meanwhile; raises `_ReleasedError` once the actors have released it."""
+    """Searches one snapshot of a pool through a swap; raises `_ReleasedError` once the actors have released it."""
 
     pool: RetrieverPool
-    served: Served
+    served: Served[Snapshot]
 
     @property
     def snapshot(self) -> Snapshot:
@@ -103,7 +105,7 @@ class _ReleasedError(Exception):
 
 
 class PoolRetriever:
-    """The port `Retriever` over a pool: a `LocalRetriever` whose every answer comes from the one snapshot that is served then."""
+    """The port `Retriever` over a pool: every search is a `LocalRetriever`'s over the one snapshot that is served when it begins."""
 
     def __init__(
         self,
@@ -122,12 +124,12 @@ class PoolRetriever:
 
     @property
     def snapshot(self) -> str:
-        """Name of the snapshot that the next question is searched in."""
+        """Name of the snapshot that the next search uses."""
         return self._pool.snapshot.name
 
     def search(
         self, queries: Sequence[str], k: int, *, where: str | None = None, mode: Mode | None = None
-    ) -> list[list[Hit]]:
+    ) -> list[RetrievalResult]:
         """Return for every query its k best passages, best first; raises as `LocalRetriever.search` does."""
         while True:
             try:

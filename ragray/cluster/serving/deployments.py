@@ -2,7 +2,7 @@
 
 ::
 
-    Gateway (HTTP, one coroutine a request) -> Retriever (batched search) -> Generator (answers written side by side)
+    Gateway (HTTP, one coroutine per request) -> Retriever (batched search) -> Generator (answers written side by side)
 
 Plain classes here; `application` wraps them. The folder of the index is in the Retriever's ``user_config``, which Serve
 hands to running replicas: a new index is loaded beside the old one and switched without restarting anything.
@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -22,12 +23,14 @@ from pydantic import JsonValue
 
 from ragray.config import Config, GenerateConfig
 from ragray.errors import ConfigError, ServingError
-from ragray.generate.generator import Generation, Prompt
+from ragray.generate.engine import Generation, GenerationRequest, Piece
 from ragray.index.store.snapshot import read_snapshot
+from ragray.retrieve.holder import SnapshotHolder
 from ragray.retrieve.retriever import Retriever
 from ragray.run import Run
-from ragray.serve.answerer import Found, Health
-from ragray.serve.batcher import Batcher
+from ragray.serve.answerer import Health
+from ragray.serve.model_thread import ModelThread
+from ragray.types import RetrievalResult
 
 if TYPE_CHECKING:
     from ray.serve import Application
@@ -36,13 +39,13 @@ logger = logging.getLogger("ragray.serve")
 
 RETRIEVE_BATCH = 64
 RETRIEVE_WAIT_S = 0.002
-"""How long the first request of a batch waits for others; while a batch is computed, the next one fills anyway."""
+"""How long the first request of a batch waits for others. Short: while a batch is computed, the next one fills anyway."""
 
 GATEWAY_REQUESTS = 1000
-"""Requests that a Gateway holds; it only waits, so that the deployments behind it are what refuses more."""
+"""Requests that a Gateway holds. It only waits for the deployments behind it, and those refuse what is too much."""
 
 HEALTH_CHECK_PERIOD_S = 2.0
-"""How long a replica may be dead unnoticed."""
+"""Seconds between two health checks of a replica: so long its death may go unnoticed."""
 
 
 class LoadRetriever(Protocol):
@@ -106,87 +109,101 @@ class IndexSource:
         return retriever
 
 
+@dataclass(frozen=True, slots=True)
+class OpenIndex:
+    """An index that is loaded, and what asked for it."""
+
+    source: IndexSource
+    retriever: Retriever
+
+
 class RetrieverReplica:
-    """Searches one index. The first load decides whether the replica starts; a later one that fails changes nothing."""
+    """Searches one index. The replica starts if the first load succeeds; a later load that fails changes nothing."""
 
     def __init__(self, config: Config, load: LoadRetriever = load_retriever) -> None:
         from ray import serve
 
         self._config = config
         self._load = load
-        self._served: tuple[IndexSource, Retriever] | None = None
-        self._wanted: Mapping[str, JsonValue] = {}
+        self._holder = SnapshotHolder[OpenIndex]()
+        self._loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="index")
+        self._loading: set[asyncio.Task[None]] = set()
         self._last_error = ""
-        self._loading = asyncio.Lock()
-        self._switch: asyncio.Task[None] | None = None
         batched = serve.batch(max_batch_size=RETRIEVE_BATCH, batch_wait_timeout_s=RETRIEVE_WAIT_S)
-        self._search: Callable[[str, int], Awaitable[Found | Exception]] = batched(self.search_many)
+        self._search: Callable[[str, int], Awaitable[RetrievalResult | Exception]] = batched(self.search_many)
 
     async def reconfigure(self, user_config: Mapping[str, JsonValue]) -> None:
         """Serve the index that ``user_config`` names; returns at once and never raises where one is served already.
 
         While this runs, Serve sends the replica no requests, and if it raised, Serve would kill the replica.
         """
-        self._wanted = user_config
-        if self._served is None:
-            source = IndexSource.parse(user_config)
-            self._served = source, await asyncio.to_thread(source.load, self._load, self._config)
+        number = self._holder.reserve()
+        if self._holder.current is None:
+            await self._swap(number, user_config)
         else:
-            self._switch = asyncio.create_task(self._switch_to(user_config))
+            task = asyncio.create_task(self._try_to_swap(number, user_config))
+            self._loading.add(task)
+            task.add_done_callback(self._loading.discard)
 
     async def health(self) -> Health:
         """Describe what is served."""
-        source, retriever = self._require()
+        index = self._require()
         return Health(
-            retriever.snapshot, index=source.index, loading=self._loading.locked(), last_error=self._last_error
+            index.retriever.snapshot,
+            index=index.source.index,
+            loading=bool(self._loading),
+            last_error=self._last_error,
         )
 
-    async def _switch_to(self, user_config: Mapping[str, JsonValue]) -> None:
-        """Load an index beside the served one, then switch; of several requests the latest wins."""
-        async with self._loading:
-            if self._wanted is not user_config:
-                return
-            try:
-                source = IndexSource.parse(user_config)
-                retriever = await asyncio.to_thread(source.load, self._load, self._config)
-            except Exception as err:
-                self._last_error = f"{type(err).__name__}: {err}"
-                logger.exception("the index of %s is refused, the older one is served on", dict(user_config))
-                return
-            if self._wanted is user_config:
-                self._served, self._last_error = (source, retriever), ""
+    async def _try_to_swap(self, number: int, user_config: Mapping[str, JsonValue]) -> None:
+        try:
+            if await self._swap(number, user_config):
+                self._last_error = ""
+        except Exception as err:
+            self._last_error = f"{type(err).__name__}: {err}"
+            logger.exception("the index of %s is refused, the older one is served on", dict(user_config))
 
-    async def search(self, query: str, k: int) -> Found:
+    async def _swap(self, number: int, user_config: Mapping[str, JsonValue]) -> bool:
+        """Load an index beside the served one and switch to it, both in the one thread that loads; the latest request wins."""
+
+        def open_index() -> OpenIndex:
+            source = IndexSource.parse(user_config)
+            return OpenIndex(source, source.load(self._load, self._config))
+
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._loader, self._holder.swap, number, open_index)
+
+    async def search(self, query: str, k: int) -> RetrievalResult:
         """Search for one query, as one of a batch; raises what searching for it alone raises."""
         found = await self._search(query, k)
         if isinstance(found, Exception):
             raise found
         return found
 
-    async def search_many(self, queries: list[str], ks: list[int]) -> list[Found | Exception]:
-        """Search a batch, all of it in one snapshot; an error is only that of the query that it is about."""
-        _, retriever = self._require()
-        return await asyncio.to_thread(search_batch, retriever, queries, ks)
+    async def search_many(self, queries: list[str], ks: list[int]) -> list[RetrievalResult | Exception]:
+        """Search a batch, all of it in one snapshot, also during a swap; an error is only that of the query that it is about."""
+        return await asyncio.to_thread(search_batch, self._require().retriever, queries, ks)
 
-    def _require(self) -> tuple[IndexSource, Retriever]:
-        if self._served is None:
+    def _require(self) -> OpenIndex:
+        current = self._holder.current
+        if current is None:
             raise ServingError("no index is loaded: the Retriever deployment has no user_config, set its 'index'")
-        return self._served
+        return current.snapshot
 
 
-def search_batch(retriever: Retriever, queries: Sequence[str], ks: Sequence[int]) -> list[Found | Exception]:
+def search_batch(retriever: Retriever, queries: Sequence[str], ks: Sequence[int]) -> list[RetrievalResult | Exception]:
     """Search queries that want different numbers of passages; each gets what it would get alone, an error included."""
-    found: dict[int, Found | Exception] = {}
+    found: dict[int, RetrievalResult | Exception] = {}
     for k in sorted(set(ks)):
         rows = [row for row, wanted in enumerate(ks) if wanted == k]
         found.update(zip(rows, _search_rows(retriever, [queries[row] for row in rows], k), strict=True))
     return [found[row] for row in range(len(queries))]
 
 
-def _search_rows(retriever: Retriever, queries: list[str], k: int) -> list[Found | Exception]:
-    """Search queries together; if that fails, each by itself, so that the others do not share in the failure."""
+def _search_rows(retriever: Retriever, queries: list[str], k: int) -> list[RetrievalResult | Exception]:
+    """Search queries together; if that fails, each by itself, so that only the one at fault fails."""
     try:
-        return [Found(retriever.snapshot, tuple(hits)) for hits in retriever.search(queries, k)]
+        return list(retriever.search(queries, k))
     except Exception as err:
         if len(queries) == 1:
             return [err]
@@ -199,15 +216,15 @@ class GeneratorReplica:
     def __init__(self, config: GenerateConfig, run: str) -> None:
         from ragray.generate.load import load_generator
 
-        self._batcher = Batcher(load_generator(config, Path(run) if run else None))
+        self._thread = ModelThread(load_generator(config, Path(run) if run else None))
 
-    async def generate(self, prompt: Prompt) -> Generation:
-        """Answer a prompt."""
-        return await self._batcher.generate(prompt)
+    async def generate(self, request: GenerationRequest) -> Generation:
+        """Answer a request."""
+        return await self._thread.generate(request)
 
-    async def stream(self, prompt: Prompt) -> AsyncGenerator[str | Generation, None]:
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[Piece, None]:
         """Yield an answer piece by piece, then, last, the whole."""
-        async with contextlib.aclosing(self._batcher.stream(prompt)) as pieces:
+        async with contextlib.aclosing(self._thread.stream(request)) as pieces:
             async for piece in pieces:
                 yield piece
 

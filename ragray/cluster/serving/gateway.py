@@ -1,34 +1,32 @@
-"""The HTTP door on Ray Serve. In: handles of Retriever and Generator. Out: an `Answerer` behind HTTP."""
+"""The ingress on Ray Serve. In: handles of Retriever and Generator. Out: an `Answerer` over them, behind HTTP."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
 from ragray.cluster.serving.service import loading
 from ragray.config import Config
 from ragray.errors import OverloadedError, RagrayError, ServingError
-from ragray.generate.generator import Generation, Prompt
-from ragray.generate.load import load_prompts
-from ragray.generate.pipeline import to_answer
-from ragray.generate.prompt import PromptEncoder
-from ragray.serve.answerer import Found, Health, ServedAnswer
+from ragray.generate.engine import Generation, GenerationRequest, Piece
+from ragray.generate.load import load_template
+from ragray.generate.orchestrator import Orchestrator
+from ragray.generate.template import PromptTemplate
+from ragray.serve.answerer import Health
 from ragray.serve.app import create_app
 from ragray.serve.guard import Gate
+from ragray.types import RetrievalResult
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
     from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 T = TypeVar("T")
-
-NOTHING_FOUND = Found("", ())
 
 
 class Gateway:
@@ -37,8 +35,8 @@ class Gateway:
     def __init__(
         self, retriever: DeploymentHandle, generator: DeploymentHandle, config: Config, run: str, folder: str
     ) -> None:
-        check = QuestionCheck(lambda: load_prompts(config.generate, Path(folder) if folder else None))
-        self._answerer = RayAnswerer(retriever, generator, k=config.retrieve.k, run=run, check=check)
+        check = QuestionCheck(lambda: load_template(config.generate, Path(folder) if folder else None))
+        self._answerer = RayAnswerer(retriever, generator, check, k=config.retrieve.k, run=run)
         self._config = config
         self._gate = Gate()
 
@@ -54,9 +52,9 @@ class Gateway:
 
 
 class QuestionCheck:
-    """Holds questions against the generator's limits at the door; what that needs, the tokenizer, is loaded meanwhile."""
+    """Checks questions against the generator's limits in the Gateway; the tokenizer that this needs is loaded in a thread."""
 
-    def __init__(self, load: Callable[[], PromptEncoder | None]) -> None:
+    def __init__(self, load: Callable[[], PromptTemplate | None]) -> None:
         pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenizer")
         self._prompts = pool.submit(load)
         pool.shutdown(wait=False)
@@ -65,83 +63,72 @@ class QuestionCheck:
         """Raise `InputError`, which names the limit, where a question is too long."""
         try:
             prompts = await asyncio.shield(asyncio.wrap_future(self._prompts))
-        except RagrayError:  # the Generator cannot start either, and says why
+        except RagrayError:  # the Generator fails to start for the same reason, and reports it
             return
         if prompts:
             prompts.check(question)
 
 
-class RayAnswerer:
+class RayAnswerer(Orchestrator):
     """Answers through the Retriever and Generator deployments."""
 
     def __init__(
-        self,
-        retriever: DeploymentHandle,
-        generator: DeploymentHandle,
-        *,
-        k: int,
-        run: str,
-        check: Callable[[str], Awaitable[None]],
+        self, retriever: DeploymentHandle, generator: DeploymentHandle, check: QuestionCheck, *, k: int, run: str
     ) -> None:
+        super().__init__(DeployedFinder(retriever), DeployedWriter(generator, check), k=k, run=run)
         self._retriever = retriever
-        self._generator = generator
-        self._k = k
-        self._run = run
-        self._check = check
-
-    async def search(self, query: str, *, k: int | None) -> Found:
-        """Return the k best passages of a query."""
-        with plain_errors():
-            return await _result(self._retriever.search.remote(query, k or self._k))
-
-    async def answer(self, question: str, *, k: int | None, closed_book: bool) -> ServedAnswer:
-        """Answer a question."""
-        prompt, snapshot, retrieve_s = await self._prompt(question, k, closed_book)
-        started = monotonic()
-        with plain_errors():
-            generation: Generation = await _result(self._generator.generate.remote(prompt))
-        return self._served(prompt, generation, snapshot, retrieve_s, started)
-
-    async def stream(
-        self, question: str, *, k: int | None, closed_book: bool
-    ) -> AsyncGenerator[str | ServedAnswer, None]:
-        """Yield an answer piece by piece, then, last, the whole."""
-        prompt, snapshot, retrieve_s = await self._prompt(question, k, closed_book)
-        started = monotonic()
-        pieces = self._generator.options(stream=True).stream.remote(prompt)
-        try:
-            with plain_errors():
-                async for piece in pieces:
-                    if isinstance(piece, Generation):
-                        yield self._served(prompt, piece, snapshot, retrieve_s, started)
-                    else:
-                        yield piece
-        except (asyncio.CancelledError, GeneratorExit):
-            pieces.cancel()
-            raise
 
     async def health(self) -> Health:
         """Describe what is served; raises `ServingError` while a deployment has no replica that runs."""
         if reasons := await asyncio.to_thread(_not_running):
             raise ServingError("; ".join(reasons))
-        with plain_errors():
+        with translate_ray_errors():
             state: Health = await _result(self._retriever.health.remote())
         return replace(state, run=self._run)
 
-    async def _prompt(self, question: str, k: int | None, closed_book: bool) -> tuple[Prompt, str, float]:
-        started = monotonic()
-        await self._check(question)
-        found = NOTHING_FOUND if closed_book else await self.search(question, k=k)
-        return Prompt(question, found.hits), found.snapshot, monotonic() - started
 
-    def _served(
-        self, prompt: Prompt, generation: Generation, snapshot: str, retrieve_s: float, started: float
-    ) -> ServedAnswer:
-        return ServedAnswer(to_answer(prompt, generation, snapshot), self._run, retrieve_s, monotonic() - started)
+@dataclass(frozen=True, slots=True)
+class DeployedFinder:
+    """The port `PassageFinder` over the Retriever deployment, which batches the queries that it gets."""
+
+    retriever: DeploymentHandle
+
+    async def find(self, queries: Sequence[str], k: int) -> list[RetrievalResult]:
+        """Return for every query its k best passages."""
+        with translate_ray_errors():
+            return list(await asyncio.gather(*(_result(self.retriever.search.remote(query, k)) for query in queries)))
+
+
+@dataclass(frozen=True, slots=True)
+class DeployedWriter:
+    """The port `AnswerWriter` over the Generator deployment; questions are checked here, before they travel."""
+
+    generator: DeploymentHandle
+    check_question: QuestionCheck
+
+    async def check(self, question: str) -> None:
+        """Raise `InputError` where a question is too long."""
+        await self.check_question(question)
+
+    async def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
+        """Answer several requests."""
+        with translate_ray_errors():
+            return list(await asyncio.gather(*(_result(self.generator.generate.remote(one)) for one in requests)))
+
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[Piece, None]:
+        """Yield an answer piece by piece, then, last, the whole."""
+        pieces = self.generator.options(stream=True).stream.remote(request)
+        try:
+            with translate_ray_errors():
+                async for piece in pieces:
+                    yield piece
+        except (asyncio.CancelledError, GeneratorExit):
+            pieces.cancel()
+            raise
 
 
 async def _result(response: DeploymentResponse[T]) -> T:
-    """Wait for a deployment's answer; who stops waiting also takes the request back."""
+    """Wait for a deployment's answer; cancelling this cancels the request."""
     try:
         result: T = await response
         return result
@@ -151,8 +138,8 @@ async def _result(response: DeploymentResponse[T]) -> T:
 
 
 @contextlib.contextmanager
-def plain_errors() -> Iterator[None]:
-    """Turn what Ray and Serve raise into errors of ragray; what a replica raised comes out as it was raised there."""
+def translate_ray_errors() -> Iterator[None]:
+    """Turn errors of Ray and Serve into errors of ragray; an error that a replica raised comes out as it was raised there."""
     from ray.exceptions import RayError, RayTaskError
     from ray.serve.exceptions import (
         BackPressureError,
@@ -172,7 +159,7 @@ def plain_errors() -> Iterator[None]:
 
 
 def _not_running() -> list[str]:
-    """Ask Serve which deployments of this application have no replica that runs, and why."""
+    """Return which deployments of this application have no replica that runs, and why."""
     from ray import serve
 
     name = serve.get_replica_context().app_name

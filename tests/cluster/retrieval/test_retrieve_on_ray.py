@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import ray
 
-from ragray.cluster.retrieval import pool as pool_module
 from ragray.cluster.retrieval.pool import RetrieverPool
 from ragray.cluster.retrieval.start import PoolRetriever, retriever_pool
 from ragray.config import IndexConfig, RetrieveConfig
@@ -95,14 +94,14 @@ def pid_of(actor: Any) -> int:
 
 
 def open_snapshots(pool: RetrieverPool) -> list[list[str]]:
-    return [inside(actor, lambda self: sorted(self._readers)) for actor in pool.actors]
+    return [inside(actor, lambda self: self.open_snapshots()) for actor in pool.actors]
 
 
 def test_every_replica_finds_what_the_local_index_finds(pool: RetrieverPool, local: SearchResult) -> None:
     assert [len(replica) for replica in pool.replicas] == [2, 2]
     assert len({pid_of(actor) for actor in pool.actors}) == 4
-    under_way = [pool.submit(VECTORS, 5) for _ in range(6)]
-    for search in reversed(under_way):
+    in_flight = [pool.submit(VECTORS, 5) for _ in range(6)]
+    for search in reversed(in_flight):
         assert_same(search.result(), local)
         assert search.snapshot.name == FIRST
 
@@ -148,33 +147,34 @@ def test_a_pool_can_be_searched_but_not_swapped_from_inside_a_task(pool: Retriev
 
 def test_killed_actors_are_started_again_and_no_search_is_lost(pool: RetrieverPool, local: SearchResult) -> None:
     before = [pid_of(pool.replicas[0][1]), pid_of(pool.replicas[1][0])]
-    under_way = [pool.submit(VECTORS, 5) for _ in range(20)]
+    in_flight = [pool.submit(VECTORS, 5) for _ in range(20)]
     for pid in before:
         os.kill(pid, signal.SIGKILL)
-    under_way += [pool.submit(VECTORS, 5) for _ in range(20)]
-    for search in under_way:
+    in_flight += [pool.submit(VECTORS, 5) for _ in range(20)]
+    for search in in_flight:
         assert_same(search.result(), local)
     assert not {pid_of(actor) for actor in pool.actors} & set(before)
-    assert eventually(lambda: pool._under_way == [[0, 0], [0, 0]]), pool._under_way
+    assert eventually(lambda: pool._in_flight == [[0, 0], [0, 0]]), pool._in_flight
 
 
-def test_searches_go_to_the_replica_that_has_fewer_under_way_and_a_hanging_one_gets_company(
-    pool: RetrieverPool, local: SearchResult, monkeypatch: pytest.MonkeyPatch
+def test_searches_go_to_the_replica_that_has_fewer_in_flight_and_where_one_hangs_a_second_is_queried(
+    pool: RetrieverPool, local: SearchResult
 ) -> None:
-    hanging = pid_of(pool.replicas[0][0])
+    hanging, hedge_s = pid_of(pool.replicas[0][0]), pool.hedge_s
     os.kill(hanging, signal.SIGSTOP)
     try:
-        while not pool._under_way[0][0]:  # one of the first searches meets the replica that hangs
+        while not pool._in_flight[0][0]:  # one of the first searches meets the replica that hangs
             assert_same(pool.search(VECTORS, 5), local)
         sent = pool._sent[0][0]
-        monkeypatch.setattr(pool_module, "HEDGE_S", 60.0)  # on a busy machine the other one may be slow, too
+        pool.hedge_s = 60.0  # on a busy machine the other one may be slow, too
         for _ in range(10):
             assert_same(pool.search(VECTORS, 5), local)
         assert pool._sent[0][0] == sent
-        assert eventually(lambda: pool._under_way == [[1, 0], [0, 0]]), pool._under_way
+        assert eventually(lambda: pool._in_flight == [[1, 0], [0, 0]]), pool._in_flight
     finally:
         os.kill(hanging, signal.SIGCONT)
-    assert eventually(lambda: pool._under_way == [[0, 0], [0, 0]]), pool._under_way
+        pool.hedge_s = hedge_s
+    assert eventually(lambda: pool._in_flight == [[0, 0], [0, 0]]), pool._in_flight
 
 
 def test_a_swap_under_load_loses_no_search_and_every_answer_is_of_one_snapshot(
@@ -185,8 +185,8 @@ def test_a_swap_under_load_loses_no_search_and_every_answer_is_of_one_snapshot(
 
     def search(handle: RetrieverPool, answered_from: list[str]) -> None:
         while not stop.is_set():
-            under_way = [handle.submit(VECTORS, 5) for _ in range(3)]
-            for one in under_way:
+            in_flight = [handle.submit(VECTORS, 5) for _ in range(3)]
+            for one in in_flight:
                 assert_same(one.result(), expected[one.snapshot.name])
                 answered_from[0] = one.snapshot.name
 

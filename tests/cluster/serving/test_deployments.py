@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ragray.cluster.serving.deployments import IndexSource, RetrieverReplica, search_batch
-from ragray.cluster.serving.gateway import plain_errors
+from ragray.cluster.serving.gateway import translate_ray_errors
 from ragray.cluster.serving.service import underlying_error
 from ragray.config import Config
 from ragray.errors import (
@@ -19,22 +19,30 @@ from ragray.errors import (
     OverloadedError,
     ServingError,
 )
-from ragray.serve.answerer import Found
-from ragray.types import Hit, Passage
+from ragray.types import Hit, Passage, RetrievalResult
 
 
 class Named:
-    """A retriever that finds its own name, k times."""
+    """A retriever that finds its own name, k times, as long as it may answer."""
 
     def __init__(self, name: str) -> None:
         self.snapshot = name
         self.calls: list[int] = []
+        self.searched, self.may_answer = threading.Event(), threading.Event()
+        self.may_answer.set()
 
-    def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
+    def search(self, queries: Sequence[str], k: int) -> list[RetrievalResult]:
         self.calls.append(len(queries))
+        self.searched.set()
+        assert self.may_answer.wait(10)
         if "bad" in queries:
             raise InputError(f"query 'bad' beside {len(queries) - 1} others")
-        return [[Hit(Passage(f"{query}-{rank}", self.snapshot), 1.0) for rank in range(k)] for query in queries]
+        return [
+            RetrievalResult(
+                self.snapshot, tuple(Hit(Passage(f"{query}-{rank}", self.snapshot), 1.0) for rank in range(k))
+            )
+            for query in queries
+        ]
 
 
 class Loader:
@@ -43,26 +51,26 @@ class Loader:
     def __init__(self) -> None:
         self.gate = threading.Event()
         self.gate.set()
-        self.loaded: list[str] = []
+        self.opened: dict[str, Named] = {}
 
     def __call__(self, index: Path, run: Path | None, config: Config) -> Named:
         self.gate.wait(5)
         if index.name == "bad":
             raise NotAnArtifactError(f"{index}: not an index")
-        self.loaded.append(index.name)
-        return Named(index.name)
+        self.opened[index.name] = found = Named(index.name)
+        return found
 
 
 async def settled(replica: RetrieverReplica) -> None:
     """Wait until no index is being loaded."""
-    while replica._switch is not None and not replica._switch.done():
+    while (await replica.health()).loading:
         await asyncio.sleep(0.01)
 
 
 async def searched(replica: RetrieverReplica) -> str:
     """Search once; return the snapshot that was searched."""
     [found] = await replica.search_many(["q"], [1])
-    assert isinstance(found, Found)
+    assert isinstance(found, RetrievalResult)
     return found.snapshot
 
 
@@ -85,6 +93,26 @@ def test_the_old_index_is_served_while_the_new_one_loads() -> None:
         await settled(replica)
         assert await searched(replica) == "two"
         assert not (await replica.health()).loading
+
+    asyncio.run(scenario())
+
+
+def test_a_search_that_a_swap_overtakes_is_of_the_old_snapshot_and_says_so() -> None:
+    async def scenario() -> None:
+        loader = Loader()
+        replica = RetrieverReplica(Config(), loader)
+        await replica.reconfigure({"index": "one"})
+        one = loader.opened["one"]
+        one.may_answer.clear()
+        searching = asyncio.create_task(replica.search_many(["a", "b"], [1, 2]))
+        await asyncio.to_thread(one.searched.wait, 10)
+        await replica.reconfigure({"index": "two"})
+        await settled(replica)
+        assert await searched(replica) == "two"
+        one.may_answer.set()
+        for found in await searching:
+            assert isinstance(found, RetrievalResult)
+            assert {found.snapshot} == {hit.passage.text for hit in found.hits} == {"one"}
 
     asyncio.run(scenario())
 
@@ -127,7 +155,7 @@ def test_of_several_new_indexes_the_latest_is_served_and_those_between_are_never
         loader.gate.set()
         await settled(replica)
         assert (await replica.health()).snapshot == "four"
-        assert loader.loaded == ["one", "two", "four"]
+        assert list(loader.opened) == ["one", "two", "four"]
 
     asyncio.run(scenario())
 
@@ -162,7 +190,7 @@ def test_errors_of_serve_and_of_replicas_come_out_as_errors_of_ragray() -> None:
         (RayActorError(), ServingError),
         (RayTaskError("search", "a traceback", cause).as_instanceof_cause(), EncoderMismatchError),
     ]:
-        with pytest.raises(expected) as caught, plain_errors():
+        with pytest.raises(expected) as caught, translate_ray_errors():
             raise raised
         assert "traceback" not in str(caught.value)
 

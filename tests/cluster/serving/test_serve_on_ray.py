@@ -24,7 +24,7 @@ from ragray.config import Config, load_config
 from ragray.corpus.table import passages_to_table
 from ragray.embed.encoder import HashEncoder
 from ragray.errors import ArtifactError, ConfigError, ServingError
-from ragray.generate.fake import FirstSentenceGenerator
+from ragray.generate.engines.fake import FirstSentenceGenerator
 from ragray.generate.pipeline import Pipeline
 from ragray.index.store.segment import write_segment
 from ragray.index.store.snapshot import SEGMENTS, SegmentRef, Snapshot, find_current, publish_snapshot

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ragray.config import GenerateConfig
 from ragray.device import pick_device
 from ragray.errors import ModelError
-from ragray.generate.prompt import PromptEncoder, left_pad, make_prompt_encoder
+from ragray.generate.template import PromptTemplate, left_pad, make_template
 from ragray.models import load_model_config, load_tokenizer, load_weights
 
 IGNORE = -100
@@ -64,9 +64,9 @@ class GeneratorModel(nn.Module):
         ids = found if isinstance(found, list) else [found]
         return {int(token) for token in [*ids, self.tokenizer.eos_token_id] if token is not None}
 
-    def prompt_encoder(self, config: GenerateConfig) -> PromptEncoder:
-        """Make the prompt encoder for this model (see `make_prompt_encoder`)."""
-        return make_prompt_encoder(self.tokenizer, self.model.config, config)
+    def prompt_template(self, config: GenerateConfig) -> PromptTemplate:
+        """Make the prompt encoder for this model (see `make_template`)."""
+        return make_template(self.tokenizer, self.model.config, config)
 
     def explain_not_finite(self, found: str) -> str:
         """Return a message on an output that is not finite, with the first weight that is none either, if there is one."""

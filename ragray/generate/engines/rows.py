@@ -1,6 +1,6 @@
-"""The rows that a generator decodes. In: prompts, then a token a row at a time. Out: log-probabilities of the next token of each row.
+"""The rows that a generator decodes. In: prompts, then one token per row at a time. Out: log-probabilities of each row's next token.
 
-Rows stand right-aligned in one key-value cache; a mask says where each begins. So rows of other lengths can be put beside them.
+Rows are right-aligned in one key-value cache, and a mask says where each begins, so that rows of other lengths can join them.
 
 R rows, T tokens, V vocabulary.
 """
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ragray.generate.model import GeneratorModel, positions
-from ragray.generate.prompt import left_pad
+from ragray.generate.engines.model import GeneratorModel, positions
+from ragray.generate.template import left_pad
 
 
 class Rows:
@@ -30,7 +30,7 @@ class Rows:
 
     @classmethod
     def read(cls, model: GeneratorModel, prompts: Sequence[Sequence[int]]) -> Rows:
-        """Let the model read prompts, a row each."""
+        """Let the model read prompts, one row per prompt."""
         ids, mask = (torch.tensor(part, device=model.device) for part in left_pad(prompts, model.pad_id))
         if not model.is_encoder_decoder:
             rows = cls(model, mask, None)

@@ -7,10 +7,11 @@ import torch
 
 from ragray.config import GenerateConfig
 from ragray.errors import InputError, ModelError
-from ragray.generate.decode import Decoding, DecodingBatch, DecodingRequest
-from ragray.generate.generator import Generation, Prompt
-from ragray.generate.model import GeneratorModel
-from ragray.generate.transformer import TransformerGenerator
+from ragray.generate.engine import Generation, GenerationRequest, Submission
+from ragray.generate.engines.mixture import MixtureBatch, MixtureRequest, SequenceState
+from ragray.generate.engines.model import GeneratorModel
+from ragray.generate.engines.transformer import TransformerGenerator
+from ragray.generate.strategy import WeightedPrompts
 from ragray.types import Hit, Passage
 
 PASSAGES = ["rome is the capital of italy.", "the nile is a river.", "paris"]
@@ -24,16 +25,17 @@ def model(request: pytest.FixtureRequest, tiny_decoder: Path, tiny_encoder_decod
 
 
 def rows(model: GeneratorModel, question: str) -> list[list[int]]:
-    encoder = model.prompt_encoder(GenerateConfig(instruction="Answer.", max_prompt_tokens=200))
+    encoder = model.prompt_template(GenerateConfig(instruction="Answer.", max_prompt_tokens=200))
     return [encoder.ids(question, Passage(text, text)) for text in PASSAGES]
 
 
 def decode(
     model: GeneratorModel, prompts: list[list[list[int]]], prior_BK: torch.Tensor, steps: int, sequence: bool = True
-) -> list[Decoding]:
-    batch = DecodingBatch(model, max_new_tokens=steps, update_posterior=sequence)
-    batch.add({n: DecodingRequest(rows, prior) for n, (rows, prior) in enumerate(zip(prompts, prior_BK, strict=True))})
-    done: dict[int, Decoding] = {}
+) -> list[SequenceState]:
+    batch = MixtureBatch(model, update_posterior=sequence)
+    weighted = [WeightedPrompts(rows, prior) for rows, prior in zip(prompts, prior_BK.tolist(), strict=True)]
+    batch.add({number: MixtureRequest(each, steps) for number, each in enumerate(weighted)})
+    done: dict[int, SequenceState] = {}
     while len(batch):
         done.update(batch.step())
     return [done[number] for number in range(len(prompts))]
@@ -52,10 +54,10 @@ def next_log_probs(model: GeneratorModel, prompt: list[int], written: list[int])
 
 def slow_decode(
     model: GeneratorModel, prompts: list[list[int]], prior: torch.Tensor, steps: int, sequence: bool
-) -> Decoding:
+) -> SequenceState:
     """Write the mixture from its formula: weights p(z | x), times the probability of what z has written so far."""
     joint = prior.clone()
-    answer = Decoding()
+    answer = SequenceState()
     for _ in range(steps):
         each_KV = torch.stack([next_log_probs(model, prompt, answer.token_ids) for prompt in prompts])
         weights_K = joint.log_softmax(-1) if sequence else prior
@@ -98,8 +100,11 @@ def test_the_log_probability_is_that_of_the_whole_answer_under_the_sequence_mixt
 
 def test_a_question_is_answered_alike_alone_and_in_a_batch(model: GeneratorModel) -> None:
     generator = TransformerGenerator(model, GenerateConfig(max_new_tokens=8, batch_size=4))
-    prompts = [Prompt(q, tuple(Hit(Passage(t, t), 1.0 / (n + 1)) for n, t in enumerate(PASSAGES))) for q in QUESTIONS]
-    prompts.append(Prompt(QUESTIONS[0]))
+    prompts = [
+        GenerationRequest(q, tuple(Hit(Passage(t, t), 1.0 / (n + 1)) for n, t in enumerate(PASSAGES)))
+        for q in QUESTIONS
+    ]
+    prompts.append(GenerationRequest(QUESTIONS[0]))
     together = generator.generate(prompts)
     for prompt, answer in zip(prompts, together, strict=True):
         [alone] = generator.generate([prompt])
@@ -109,7 +114,7 @@ def test_a_question_is_answered_alike_alone_and_in_a_batch(model: GeneratorModel
 
 def test_a_stream_writes_the_answer_that_generate_returns(model: GeneratorModel) -> None:
     generator = TransformerGenerator(model, GenerateConfig(max_new_tokens=12))
-    prompt = Prompt(QUESTIONS[0], tuple(Hit(Passage(t, t), 0.5) for t in PASSAGES))
+    prompt = GenerationRequest(QUESTIONS[0], tuple(Hit(Passage(t, t), 0.5) for t in PASSAGES))
     *pieces, last = generator.stream(prompt)
     assert isinstance(last, Generation)
     assert last == generator.generate([prompt])[0]
@@ -117,7 +122,7 @@ def test_a_stream_writes_the_answer_that_generate_returns(model: GeneratorModel)
 
 
 def test_closed_book_answers_have_no_weights(model: GeneratorModel) -> None:
-    [answer] = TransformerGenerator(model, GenerateConfig(max_new_tokens=3)).generate([Prompt("who?")])
+    [answer] = TransformerGenerator(model, GenerateConfig(max_new_tokens=3)).generate([GenerationRequest("who?")])
     assert answer.weights == ()
 
 
@@ -128,18 +133,18 @@ def hits(*texts: str) -> tuple[Hit, ...]:
 def test_questions_that_join_and_leave_between_two_tokens_are_answered_as_alone(tiny_decoder: Path) -> None:
     generator = TransformerGenerator(GeneratorModel.load(tiny_decoder, device="cpu"), GenerateConfig(max_new_tokens=12))
     prompts = {
-        0: Prompt("what is the capital?", hits(*PASSAGES)),
-        1: Prompt("who?", hits("x " * 40)),
-        2: Prompt("where is the river that is so long?", hits("the nile is a river.", "rome")),
-        3: Prompt("why?"),
+        0: GenerationRequest("what is the capital?", hits(*PASSAGES)),
+        1: GenerationRequest("who?", hits("x " * 40)),
+        2: GenerationRequest("where is the river that is so long?", hits("the nile is a river.", "rome")),
+        3: GenerationRequest("why?"),
     }
     alone = {key: generator.generate([prompt])[0] for key, prompt in prompts.items()}
-    batch = generator.open_batch()
+    batch = generator.open_runner()
     done: dict[int, Generation] = {}
     joins = {0: 0, 2: 1, 3: 2, 5: 3}  # at which step which question joins; question 1 leaves at step 4
     for step in range(30):
         if step in joins:
-            batch.add({joins[step]: prompts[joins[step]]})
+            batch.add({joins[step]: Submission(prompts[joins[step]])})
         if step == 4:
             batch.remove(1)
         done.update({key: piece for key, piece in batch.step() if isinstance(piece, Generation)})
@@ -153,32 +158,34 @@ def test_questions_that_join_and_leave_between_two_tokens_are_answered_as_alone(
 
 def test_a_batch_of_an_encoder_decoder_takes_no_further_questions_while_it_runs(tiny_encoder_decoder: Path) -> None:
     generator = TransformerGenerator(GeneratorModel.load(tiny_encoder_decoder, device="cpu"), GenerateConfig())
-    batch = generator.open_batch()
-    assert batch.room == 8
-    batch.add({0: Prompt("who?")})
-    assert batch.room == 0
+    batch = generator.open_runner()
+    assert (batch.max_running, batch.joinable) == (8, True)
+    batch.add({0: Submission(GenerationRequest("who?"))})
+    assert not batch.joinable
     batch.remove(0)
-    assert batch.room == 8
+    assert batch.joinable
 
 
 def test_a_question_that_is_too_long_does_not_join_and_leaves_the_batch_as_it_was(tiny_decoder: Path) -> None:
     generator = TransformerGenerator(GeneratorModel.load(tiny_decoder, device="cpu"), GenerateConfig(max_new_tokens=5))
-    batch = generator.open_batch()
-    batch.add({0: Prompt("who?")})
+    batch = generator.open_runner()
+    batch.add({0: Submission(GenerationRequest("who?"))})
+    refused = batch.add({1: Submission(GenerationRequest("y" * 600))})
+    assert list(refused) == [1]
     with pytest.raises(InputError, match=r"512 .*generate\.max_new_tokens=5|generate\.max_prompt_tokens"):
-        batch.add({1: Prompt("y" * 600)})
+        raise refused[1]
     assert len(batch) == 1
     pieces = [piece for _ in range(5) for key, piece in batch.step() if key == 0]
-    assert pieces[-1] == generator.generate([Prompt("who?")])[0]
+    assert pieces[-1] == generator.generate([GenerationRequest("who?")])[0]
 
 
 def test_an_answer_says_whether_it_ended_or_was_cut(tiny_decoder: Path) -> None:
     model = GeneratorModel.load(tiny_decoder, device="cpu")
     generator = TransformerGenerator(model, GenerateConfig(max_new_tokens=4))
-    [cut] = generator.generate([Prompt("who?")])
-    [written] = decode(model, [[generator.prompts.ids("who?", None)]], torch.zeros(1, 1), 4)
+    [cut] = generator.generate([GenerationRequest("who?")])
+    [written] = decode(model, [[generator.template.ids("who?", None)]], torch.zeros(1, 1), 4)
     model.model.generation_config.eos_token_id = written.token_ids[2]
-    [ended] = generator.generate([Prompt("who?")])
+    [ended] = generator.generate([GenerationRequest("who?")])
     assert (cut.finish_reason, ended.finish_reason) == ("length", "stop")
     assert cut.text.startswith(ended.text)
 
@@ -188,4 +195,4 @@ def test_a_model_whose_output_is_not_finite_says_which_weight_is_damaged(tiny_de
     with torch.no_grad():
         model.model.model.layers[1].mlp.down_proj.weight[0, 0] = float("nan")
     with pytest.raises(ModelError, match=r"layers\.1\.mlp\.down_proj\.weight"):
-        TransformerGenerator(model, GenerateConfig()).generate([Prompt("who?")])
+        TransformerGenerator(model, GenerateConfig()).generate([GenerationRequest("who?")])

@@ -1,6 +1,6 @@
 """The one prompt of training, evaluation and serving. In: a question and a passage. Out: token ids for the generator.
 
-A generator reads one passage at a time; what it makes of several is marginalised (`ragray.generate.decode`).
+A generator reads one passage at a time; what it makes of several is marginalised (`ragray.generate.engines.mixture`).
 """
 
 from __future__ import annotations
@@ -55,18 +55,18 @@ def prompt_limit(model: Any, config: GenerateConfig) -> PromptLimit:
     return PromptLimit(room, f"the model's window of {window} tokens, less generate.max_new_tokens={answer}")
 
 
-def make_prompt_encoder(tokenizer: Any, model: Any, config: GenerateConfig) -> PromptEncoder:
+def make_template(tokenizer: Any, model: Any, config: GenerateConfig) -> PromptTemplate:
     """Make the prompt encoder for a tokenizer and a model's configuration; chat templates are for decoder-only models.
 
     Raises:
         ConfigError: as `prompt_limit` does.
-        ModelError: as `PromptEncoder` does.
+        ModelError: as `PromptTemplate` does.
     """
     limit = prompt_limit(model, config)
-    return PromptEncoder(tokenizer, instruction=config.instruction, limit=limit, chat=not model.is_encoder_decoder)
+    return PromptTemplate(tokenizer, instruction=config.instruction, limit=limit, chat=not model.is_encoder_decoder)
 
 
-class PromptEncoder:
+class PromptTemplate:
     """Renders prompts with the tokenizer's chat template where it has one, else as plain text."""
 
     def __init__(self, tokenizer: Any, *, instruction: str, limit: PromptLimit, chat: bool) -> None:

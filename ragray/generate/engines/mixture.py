@@ -1,14 +1,12 @@
-"""Marginal decoding. In: questions, each with K passages. Out: one answer each, token by token, and p(passage | question, answer).
+"""Decoding of mixtures. In: questions, each with K weighted prompts. Out: an answer to each, token by token, and the prompts' posterior.
 
-All K rows of a question are decoded together and write the same token, chosen from the mixture
+All K rows of a question are decoded together. They write the same token, chosen from the mixture
 
     p(y_i | x, y_<i) = sum_z w_z p(y_i | x, z, y_<i)
 
 With RAG-Sequence (Lewis et al. 2020, section 2.1) p(y | x) = sum_z p(z | x) prod_i p(y_i | x, z, y_<i); by the chain rule the
-weight of passage z at token i is its posterior w_z = p(z | x, y_<i), which each token updates: greedy decoding of the exact
-mixture, one token at a time, so it can be streamed. With RAG-Token the weights stay p(z | x) throughout.
-
-Questions join and leave the batch between two tokens (iteration-level scheduling: Yu et al. 2022, Orca, OSDI, section 3.1).
+weight of passage z at token i is its posterior w_z = p(z | x, y_<i), which each token updates. This is greedy decoding of the
+exact mixture, one token at a time, so that it can be streamed. With RAG-Token the weights stay p(z | x) throughout.
 
 B questions, K passages (each question may have another number), R rows (all K of all B), T tokens, V vocabulary.
 """
@@ -23,22 +21,23 @@ import torch
 from torch import Tensor
 
 from ragray.errors import ModelError
-from ragray.generate.model import GeneratorModel
-from ragray.generate.rows import Rows
+from ragray.generate.engines.model import GeneratorModel
+from ragray.generate.engines.rows import Rows
+from ragray.generate.strategy import WeightedPrompts
 from ragray.types import FinishReason
 
 
 @dataclass(frozen=True, slots=True)
-class DecodingRequest:
-    """A question to be decoded: the token ids of its K prompts, and log p(z | x) of the K passages."""
+class MixtureRequest:
+    """A question to be answered: its prompts, and the most tokens that its answer may have."""
 
-    prompts: Sequence[Sequence[int]]
-    log_prior_K: Tensor
+    weighted: WeightedPrompts
+    max_new_tokens: int
 
 
 @dataclass(slots=True)
-class Decoding:
-    """An answer while it is written; ``token_ids`` never hold the end token."""
+class SequenceState:
+    """An answer while it is written. ``token_ids`` never hold the end token; ``weights`` is p(prompt | question, token_ids), (K,)."""
 
     token_ids: list[int] = field(default_factory=list)
     log_prob: float = 0.0
@@ -47,24 +46,25 @@ class Decoding:
 
 
 @dataclass(slots=True)
-class _Question:
-    """A question in the batch: log weights of its passages, (K,), and the token that its rows go on with."""
+class _RowGroup:
+    """The K rows of a question in the batch: log weights, (K,), the answer, and the token that the rows go on with."""
 
     mixing_K: Tensor
     posterior_K: Tensor
-    answer: Decoding
+    max_new_tokens: int
+    answer: SequenceState = field(default_factory=SequenceState)
     next_token: int = -1
 
 
-class DecodingBatch:
+class MixtureBatch:
     """Decodes questions side by side, each exactly as it would be alone."""
 
-    def __init__(self, model: GeneratorModel, *, max_new_tokens: int, update_posterior: bool) -> None:
+    def __init__(self, model: GeneratorModel, *, update_posterior: bool) -> None:
+        """Take whether the weights follow the answer (RAG-Sequence) or stay the prior (RAG-Token)."""
         self._model = model
-        self._max_new_tokens = max_new_tokens
         self._update_posterior = update_posterior
         self._stop = model.stop_ids()
-        self._questions: dict[int, _Question] = {}
+        self._questions: dict[int, _RowGroup] = {}
         self._rows: Rows | None = None
         self._behind = False
 
@@ -73,23 +73,23 @@ class DecodingBatch:
 
     @property
     def joinable(self) -> bool:
-        """Whether questions may join now: any time, unless the model's cache cannot be joined with another."""
+        """Whether questions may join now: at any time, unless the cache of the rows in the batch cannot be joined with another."""
         return self._rows is None or self._rows.joinable
 
     @torch.inference_mode()
-    def add(self, requests: Mapping[int, DecodingRequest]) -> None:
-        """Read the prompts of some questions, each under a key of the caller's; they take part from the next step on."""
+    def add(self, requests: Mapping[int, MixtureRequest]) -> None:
+        """Read the prompts of some questions, each under a key of the caller's; their answers begin with the next step."""
         if not requests:
             return
         self._catch_up()
-        rows = Rows.read(self._model, [row for request in requests.values() for row in request.prompts])
+        rows = Rows.read(self._model, [row for request in requests.values() for row in request.weighted.prompts])
         if self._rows is None:
             self._rows = rows
         else:
             self._rows.join(rows)
         for key, request in requests.items():
-            prior = request.log_prior_K.to(self._model.device)
-            self._questions[key] = _Question(prior, prior, Decoding())
+            prior = torch.tensor(request.weighted.log_prior_K, device=self._model.device)
+            self._questions[key] = _RowGroup(prior, prior, request.max_new_tokens)
 
     @torch.inference_mode()
     def remove(self, key: int) -> None:
@@ -97,7 +97,7 @@ class DecodingBatch:
         self._keep([other for other in self._questions if other != key])
 
     @torch.inference_mode()
-    def step(self) -> dict[int, Decoding]:
+    def step(self) -> dict[int, SequenceState]:
         """Write a token of every answer and return all of them; those that are finished leave the batch.
 
         Raises:
@@ -114,7 +114,7 @@ class DecodingBatch:
         self._keep([key for key, answer in answers.items() if answer.finish_reason is None])
         return answers
 
-    def _write(self, question: _Question, logp_KV: Tensor) -> None:
+    def _write(self, question: _RowGroup, logp_KV: Tensor) -> None:
         """Choose the next token of a question from the mixture of its rows."""
         mixture_V = (question.mixing_K[:, None] + logp_KV).logsumexp(0)
         token = int(mixture_V.argmax())
@@ -132,11 +132,11 @@ class DecodingBatch:
             answer.finish_reason = "stop"
             return
         answer.token_ids.append(token)
-        if len(answer.token_ids) == self._max_new_tokens:
+        if len(answer.token_ids) == question.max_new_tokens:
             answer.finish_reason = "length"
 
     def _catch_up(self) -> None:
-        """Let all rows read the tokens that were chosen last, if they have not yet."""
+        """Let all rows read the tokens that were chosen last, if they have not yet; rows that left need not read theirs."""
         if self._behind and self._rows is not None:
             tokens = [q.next_token for q in self._questions.values() for _ in range(len(q.mixing_K))]
             self._rows.append(torch.tensor(tokens, device=self._model.device))

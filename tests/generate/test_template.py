@@ -7,7 +7,7 @@ from transformers import AutoTokenizer, GPT2Config, LlamaConfig, T5Config
 
 from ragray.config import GenerateConfig
 from ragray.errors import ConfigError, InputError, ModelError
-from ragray.generate.prompt import PASSAGE_ROOM, PromptEncoder, PromptLimit, left_pad, prompt_limit
+from ragray.generate.template import PASSAGE_ROOM, PromptLimit, PromptTemplate, left_pad, prompt_limit
 from ragray.types import Passage
 from tests import tiny
 
@@ -26,36 +26,36 @@ SYSTEM_LEFT_OUT = (
 )
 
 
-def chat(template: str, *, num_tokens: int = 400) -> PromptEncoder:
+def chat(template: str, *, num_tokens: int = 400) -> PromptTemplate:
     limit = PromptLimit(num_tokens, "generate.max_prompt_tokens")
-    return PromptEncoder(tiny.byte_tokenizer(chat_template=template), instruction="Short.", limit=limit, chat=True)
+    return PromptTemplate(tiny.byte_tokenizer(chat_template=template), instruction="Short.", limit=limit, chat=True)
 
 
 @pytest.fixture(scope="module")
-def plain(tiny_decoder: Path) -> PromptEncoder:
+def plain(tiny_decoder: Path) -> PromptTemplate:
     tokenizer = AutoTokenizer.from_pretrained(tiny_decoder)
-    return PromptEncoder(tokenizer, instruction="Answer.", limit=LIMIT, chat=False)
+    return PromptTemplate(tokenizer, instruction="Answer.", limit=LIMIT, chat=False)
 
 
-def text_of(encoder: PromptEncoder, ids: list[int]) -> str:
+def text_of(encoder: PromptTemplate, ids: list[int]) -> str:
     text: str = encoder.tokenizer.decode(ids)
     return text
 
 
-def test_a_prompt_holds_instruction_title_passage_and_question_in_this_order(plain: PromptEncoder) -> None:
+def test_a_prompt_holds_instruction_title_passage_and_question_in_this_order(plain: PromptTemplate) -> None:
     text = text_of(plain, plain.ids("who?", Passage("1", "a poet.", title="homer")))
     assert [text.index(part) for part in ("Answer.", "homer:", "a poet.", "who?")] == sorted(
         text.index(part) for part in ("Answer.", "homer:", "a poet.", "who?")
     )
 
 
-def test_a_long_passage_loses_its_end_and_the_question_stays_whole(plain: PromptEncoder) -> None:
+def test_a_long_passage_loses_its_end_and_the_question_stays_whole(plain: PromptTemplate) -> None:
     ids = plain.ids("where is it?", Passage("1", "x" * 500))
     assert len(ids) <= 80
     assert "where is it?" in text_of(plain, ids)
 
 
-def test_a_question_that_leaves_no_room_for_a_passage_is_refused_with_the_limit(plain: PromptEncoder) -> None:
+def test_a_question_that_leaves_no_room_for_a_passage_is_refused_with_the_limit(plain: PromptTemplate) -> None:
     fixed = len(plain.ids("", None))
     longest = "y" * (80 - PASSAGE_ROOM - fixed)
     assert len(plain.ids(longest, Passage("1", "x" * 500))) == 80
@@ -67,7 +67,7 @@ def test_a_question_that_leaves_no_room_for_a_passage_is_refused_with_the_limit(
         plain.check(longest + "?")
 
 
-def test_an_answer_ends_with_the_end_token_unless_it_is_cut(plain: PromptEncoder) -> None:
+def test_an_answer_ends_with_the_end_token_unless_it_is_cut(plain: PromptTemplate) -> None:
     end = plain.tokenizer.eos_token_id
     assert plain.answer_ids("z" * 6, 8)[-1] == end
     assert plain.answer_length("z" * 6) == 8

@@ -1,0 +1,115 @@
+"""Generator on torch. In: questions with their passages. Out: answers of a `transformers` model, marginalised over the passages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ragray.config import GenerateConfig
+from ragray.errors import InputError
+from ragray.generate.engine import Generation, Piece, Submission, Usage
+from ragray.generate.engines.mixture import MixtureBatch, MixtureRequest, SequenceState
+from ragray.generate.engines.model import GeneratorModel
+from ragray.generate.generator import Generator
+from ragray.generate.strategy import AnswerStrategy, Marginal
+from ragray.generate.template import PromptTemplate
+from ragray.models import resolve_model
+
+
+class TransformerGenerator(Generator):
+    """Writes answers with a pretrained or fine-tuned model."""
+
+    def __init__(self, model: GeneratorModel, config: GenerateConfig) -> None:
+        """Prepare the prompts; raises as `GeneratorModel.prompt_template` does."""
+        self.model = model
+        self.config = config
+        self.template = model.prompt_template(config)
+        self.strategy = Marginal(self.template, temperature=config.passage_temperature)
+
+    @classmethod
+    def load(cls, config: GenerateConfig, *, weights: Path | None = None, device: str = "auto") -> TransformerGenerator:
+        """Load the configured model, or fine-tuned ``weights`` of it.
+
+        Raises:
+            ModelNotFoundError: the model's name resolves to nothing.
+            ModelError, ConfigError: its prompts cannot be made.
+        """
+        return cls(GeneratorModel.load(weights or resolve_model(config.model), device=device), config)
+
+    def check(self, question: str) -> None:
+        """Raise `InputError`, which names the limit, where a question is too long for the model."""
+        self.template.check(question)
+
+    def open_runner(self) -> TransformerRunner:
+        """Begin an empty batch."""
+        return TransformerRunner(self.model, self.template, self.strategy, self.config)
+
+
+class TransformerRunner:
+    """The batch of answers that a model is writing: prompts to rows, tokens to text."""
+
+    gives_logits = True
+
+    def __init__(
+        self, model: GeneratorModel, template: PromptTemplate, strategy: AnswerStrategy, config: GenerateConfig
+    ) -> None:
+        self.max_running = config.batch_size
+        self._codec = template.codec
+        self._strategy = strategy
+        self._max_new_tokens = config.max_new_tokens
+        self._batch = MixtureBatch(model, update_posterior=config.marginalize == "sequence")
+        self._requests: dict[int, Submission] = {}
+        self._num_prompt_tokens: dict[int, int] = {}
+        self._written: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        """Return the number of answers that are being written."""
+        return len(self._batch)
+
+    @property
+    def joinable(self) -> bool:
+        """Whether requests can join those that are being answered (see `MixtureBatch.joinable`)."""
+        return self._batch.joinable
+
+    def add(self, requests: Mapping[int, Submission]) -> Mapping[int, InputError]:
+        """Let requests join, all in one forward pass; return why those were refused whose question is too long."""
+        joining: dict[int, MixtureRequest] = {}
+        refused: dict[int, InputError] = {}
+        for key, submission in requests.items():
+            try:
+                joining[key] = self._prepare(submission)
+            except InputError as err:
+                refused[key] = err
+        self._batch.add(joining)
+        for key, request in joining.items():
+            self._requests[key], self._written[key] = requests[key], ""
+            self._num_prompt_tokens[key] = sum(map(len, request.weighted.prompts))
+        return refused
+
+    def remove(self, key: int) -> None:
+        """Let a request leave before its answer is finished."""
+        self._batch.remove(key)
+        for known in (self._requests, self._num_prompt_tokens, self._written):
+            known.pop(key, None)
+
+    def step(self) -> list[tuple[int, Piece]]:
+        """Write a token of every answer."""
+        return [(key, piece) for key, state in self._batch.step().items() for piece in self._pieces(key, state)]
+
+    def _prepare(self, submission: Submission) -> MixtureRequest:
+        wanted = submission.sampling.max_new_tokens or self._max_new_tokens
+        return MixtureRequest(self._strategy.prompts(submission.request), min(wanted, self._max_new_tokens))
+
+    def _pieces(self, key: int, state: SequenceState) -> Iterator[Piece]:
+        """Yield what is new of an answer's text, then, where it is finished, the whole."""
+        text, written, finished = self._codec.decode(state.token_ids).lstrip(), self._written[key], state.finish_reason
+        if finished is not None:
+            text = text.strip()
+        if len(text) > len(written) and (text.startswith(written) or finished is not None):
+            yield text[len(written) :]
+            self._written[key] = text
+        if finished is not None:
+            weights = tuple(state.weights) if self._requests[key].request.hits else ()
+            usage = Usage(self._num_prompt_tokens[key], len(state.token_ids))
+            self.remove(key)
+            yield Generation(text, weights, state.log_prob, finished, usage)
