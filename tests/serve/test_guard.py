@@ -176,7 +176,7 @@ def test_a_browser_that_asks_first_is_told_what_it_may_send() -> None:
 
 @pytest.mark.parametrize("origin", ["app.example", "https://app.example/", "https://app.example/page", ""])
 def test_an_origin_that_no_browser_sends_is_an_error_of_the_configuration(origin: str) -> None:
-    with pytest.raises(ConfigError, match="no origin, expected scheme://host"):
+    with pytest.raises(ConfigError, match="not an origin, expected scheme://host"):
         load_config(None, [f"serve.cors_origins=['{origin}']"])
 
 
