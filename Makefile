@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help quickstart test lint types serve clean
+.PHONY: help quickstart test lint types docs serve clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -30,6 +30,9 @@ lint: $(READY)  ## check style and formatting
 
 types: $(READY)  ## check types
 	$(BIN)/mypy
+
+docs: $(READY)  ## write docs/configuration.md from the settings and their descriptions
+	$(BIN)/python -m ragray.config.table > docs/configuration.md
 
 serve: quickstart  ## serve the quickstart's run over HTTP until Ctrl-C
 	$(BIN)/ragray serve --index work/quickstart/index --run work/quickstart/run

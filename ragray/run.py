@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, field_validator
 
 from ragray.artifact.manifest import open_artifact
 from ragray.config import Config, GenerateConfig, RetrieveConfig, with_present_names
+from ragray.config.usage import FIXED_BY_RUN, FROM_RUN
 from ragray.embed.encoder import EncoderFingerprint
 from ragray.errors import CorruptArtifactError, first_line
 
@@ -21,14 +23,7 @@ ENCODER_FOLDER = "question_encoder"
 
 logger = logging.getLogger("ragray")
 
-FIXED = ("model", "instruction", "marginalize", "max_prompt_tokens")
-"""Keys of `GenerateConfig` that are those of the run, whatever is given: the weights were trained with them."""
-
-UNLESS_GIVEN = "passage_temperature"
-"""Key of `GenerateConfig` that is the run's unless it is given."""
-
-RETRIEVAL = ("k", "mode", "where", "rerank_model")
-"""Keys of `RetrieveConfig` that are the run's unless they are given."""
+S = TypeVar("S", GenerateConfig, RetrieveConfig)
 
 
 class RunFacts(BaseModel):
@@ -97,42 +92,33 @@ class Run:
         Prompt and marginalisation are the run's. Passage temperature, number of passages, retrieval mode, filter and reranker are
         the run's unless they were given. Everything else is that of ``config``.
         """
-        for key in FIXED:
-            given, trained = getattr(config.generate, key), getattr(self.facts.generate, key)
-            if key in config.generate.model_fields_set and given != trained:
-                logger.warning(
-                    "generate.%s=%s has no effect: run %s answers with %s, as it was trained",
-                    *(key, given, self.name, trained),
-                )
-        self._compare(UNLESS_GIVEN, config.generate, self.facts.generate)
-        for key in RETRIEVAL:
-            self._compare(key, config.retrieve, self.facts)
-        return config.model_copy(
-            update={
-                "generate": self.generate_settings(config.generate),
-                "retrieve": self.retrieve_settings(config.retrieve),
-            }
-        )
+        for dotted in (*FIXED_BY_RUN, *FROM_RUN):
+            section, _, key = dotted.partition(".")
+            given, trained = getattr(getattr(config, section), key), self._trained(section, key)
+            if given == trained or key not in getattr(config, section).model_fields_set:
+                continue
+            if dotted in FIXED_BY_RUN:
+                message = "%s=%s has no effect: run %s answers with %s, as it was trained"
+                logger.warning(message, dotted, given, self.name, trained)
+            else:
+                message = "%s=%s is used, though run %s was trained with %s=%s"
+                logger.warning(message, dotted, given, self.name, key, trained)
+        generate, retrieve = self.generate_settings(config.generate), self._in_force("retrieve", config.retrieve)
+        return config.model_copy(update={"generate": generate, "retrieve": retrieve})
 
     def generate_settings(self, config: GenerateConfig) -> GenerateConfig:
-        """Return the section `generate` that is in force with this run."""
-        keys = (*FIXED, *_not_given((UNLESS_GIVEN,), config))
-        return config.model_copy(update={key: getattr(self.facts.generate, key) for key in keys})
+        """Return the section `generate` that is in force with this run, as `settings` does."""
+        return self._in_force("generate", config)
 
-    def retrieve_settings(self, config: RetrieveConfig) -> RetrieveConfig:
-        """Return the section `retrieve` that is in force with this run."""
-        return config.model_copy(update={key: getattr(self.facts, key) for key in _not_given(RETRIEVAL, config)})
+    def _in_force(self, section: str, config: S) -> S:
+        """Return a section with the run's values of the keys that the run decides."""
+        keys = _keys_of(section, FIXED_BY_RUN)
+        keys += [key for key in _keys_of(section, FROM_RUN) if key not in config.model_fields_set]
+        return config.model_copy(update={key: self._trained(section, key) for key in keys})
 
-    def _compare(self, key: str, config: GenerateConfig | RetrieveConfig, facts: GenerateConfig | RunFacts) -> None:
-        """Log a setting that was given and differs from the run's."""
-        given, trained = getattr(config, key), getattr(facts, key)
-        if key in config.model_fields_set and given != trained:
-            section = "generate" if isinstance(config, GenerateConfig) else "retrieve"
-            logger.warning(
-                "%s.%s=%s is used, though run %s was trained with %s=%s",
-                *(section, key, given, self.name, key, trained),
-            )
+    def _trained(self, section: str, key: str) -> Any:
+        return getattr(self.facts.generate if section == "generate" else self.facts, key)
 
 
-def _not_given(keys: tuple[str, ...], config: GenerateConfig | RetrieveConfig) -> tuple[str, ...]:
-    return tuple(key for key in keys if key not in config.model_fields_set)
+def _keys_of(section: str, dotted: Sequence[str]) -> list[str]:
+    return [key.removeprefix(f"{section}.") for key in dotted if key.startswith(f"{section}.")]

@@ -39,11 +39,7 @@ USED: Mapping[str, tuple[str, ...]] = {
     "search": SEARCH,
     "evaluate retrieval": tuple(key for key in SEARCH if key != "retrieve.k"),
     "ask": (*SEARCH, *GENERATE),
-    # Training itself warns of a retrieve.mode, where and rerank_model that it does not use, also where a file sets them.
-    "train": (
-        *("retrieve.k", "retrieve.mode", "retrieve.where", "retrieve.rerank_model", *POOL),
-        *("train.*", *GENERATE, "examples.*", "cluster.*"),
-    ),
+    "train": ("retrieve.k", *POOL, *GENERATE, "train.*", "examples.*", "cluster.*"),
     "evaluate": (*SEARCH, "generate.*", "evaluate.*", "examples.*", "cluster.*"),
     "score": ("examples.*",),
     "serve": (*SEARCH, "retrieve.num_replicas", "generate.*", "serve.*", "cluster.*"),
@@ -51,6 +47,30 @@ USED: Mapping[str, tuple[str, ...]] = {
     "config show": ("*",),
 }
 """Patterns of the keys that a command uses; a command that is not named takes no settings, or is a job of several commands."""
+
+WITHOUT_SETTINGS = (
+    *("index plan", "index delete", "index snapshots", "index promote", "index rollback", "index gc"),
+    *("index verify", "index inspect", "index export", "config schema"),
+)
+"""Commands that take options alone."""
+
+WARNED_BY_STAGE = {"train": ("retrieve.mode", "retrieve.where", "retrieve.rerank_model")}
+"""Keys without effect of which the stage itself warns, also where a file sets them."""
+
+FIXED_BY_RUN = ("generate.model", "generate.instruction", "generate.marginalize", "generate.max_prompt_tokens")
+"""Keys that are those of the run wherever one answers, whatever is given: its weights were trained with them."""
+
+FROM_RUN = (
+    "generate.passage_temperature",
+    "retrieve.k",
+    "retrieve.mode",
+    "retrieve.where",
+    "retrieve.rerank_model",
+)
+"""Keys that are those of the run wherever one answers, unless they are given."""
+
+WITH_RUN = ("ask", "evaluate", "serve")
+"""Commands that answer with a run."""
 
 
 def used(command: str, key: str) -> bool:
@@ -90,7 +110,7 @@ CONDITIONS = (
 OF_THE_INDEX = Condition(
     tuple(key for key in ENCODER if key != "embed.model"),
     lambda c: "model" in c.embed.model_fields_set,
-    "with embed.model; the index names its own encoder",
+    "with embed.model: the index names its own encoder",
 )
 
 
@@ -103,7 +123,7 @@ def without_effect(command: str, config: Config, given: Iterable[str]) -> list[s
     """Return a sentence for each ``section.key`` of ``given`` that changes nothing in a command."""
     found = []
     for key in dict.fromkeys(given):
-        if not used(command, key):
+        if not used(command, key) and key not in WARNED_BY_STAGE.get(command, ()):
             found.append(f"{key} has no effect in `ragray {command}`")
         unmet = [one for one in conditions(command) if key in one.keys and not one.holds(config)]
         found += [f"{key} has an effect only {one.wanted}" for one in unmet]
