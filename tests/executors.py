@@ -28,10 +28,11 @@ UNUSED = Unused()
 
 @dataclass(frozen=True)
 class Interfering:
-    """Runs ``task`` in place of the stage's own, ends after ``stop_after`` units as Ctrl-C does, calls ``then`` when all are done."""
+    """Calls ``first``, runs ``task`` in place of the stage's own, ends after ``stop_after`` units as Ctrl-C does, calls ``then``."""
 
     executor: Executor = INLINE
     task: type[Task[Any]] | None = None
+    first: Callable[[], None] = lambda: None
     stop_after: int | None = None
     then: Callable[[Path], None] = lambda folder: None
 
@@ -39,6 +40,7 @@ class Interfering:
     def map(
         self, task: type[Task[Any]], units: Sequence[Any], folder: Path, *args: Any, stage: str, resources: Resources
     ) -> Iterator[Iterator[Finished]]:
+        self.first()
         with self.executor.map(self.task or task, units, folder, *args, stage=stage, resources=resources) as finished:
             yield self._until_stopped(finished)
         self.then(folder)

@@ -101,7 +101,7 @@ class Worker(Generic[U]):
         if deaths >= MAX_DEATHS:
             raise RagrayError(
                 f"{self._job.folder}: {deaths} processes died one after the other over this: {what}; look for a crash or for too "
-                "little memory in Ray's logs, leave it out or give it more memory, then run again"
+                "little memory (a cluster keeps its workers' logs), leave it out or give it more memory, then run again"
             )
         with self._markers.begin(name):
             yield

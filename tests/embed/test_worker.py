@@ -14,8 +14,8 @@ from ragray.corpus.table import Corpus
 from ragray.embed.blocks import BLOCK_FOLDER, Block, is_whole, load_block, plan_blocks, read_layout
 from ragray.embed.encoder import HashEncoder
 from ragray.embed.passage_text import passage_text
-from ragray.embed.worker import DEADLY_ROWS, REFUSABLE_ROWS, SPOILT_EXIT_CODE, BlockWorker
-from ragray.errors import ConfigError
+from ragray.embed.worker import DEADLY_ROWS, REFUSABLE_ROWS, SPOILT_EXIT_CODE, UNEXPLAINED_DEATHS, BlockWorker
+from ragray.errors import ConfigError, RagrayError
 from ragray.execute.crash_markers import ATTEMPT_FOLDER, CrashMarkers
 from ragray.types import Passage
 from tests.embed.poisonous import BREAKS, ENDLESS, KILLS, RAISES, PoisonousEncoder
@@ -129,6 +129,15 @@ def test_a_single_death_in_hand_blames_no_passage(tmp_path: Path) -> None:
     (tmp_path / ATTEMPT_FOLDER / f"{block.name}.1").write_text("")
     worker(tmp_path, max_crashes=1).embed(block)
     assert_all_but([], passages, tmp_path, block)
+
+
+def test_a_block_over_which_processes_die_before_a_passage_is_tried_is_given_up(tmp_path: Path) -> None:
+    block = only_block(write_corpus(tmp_path / "corpus", poisoned({})))
+    (tmp_path / ATTEMPT_FOLDER).mkdir()
+    for number in range(2 + UNEXPLAINED_DEATHS):
+        (tmp_path / ATTEMPT_FOLDER / f"{block.name}.{number}").touch()
+    with pytest.raises(RagrayError, match=r"6 processes died .* before any of its passages was tried"):
+        worker(tmp_path, max_crashes=2).embed(block)
 
 
 def test_a_marker_stays_only_where_the_process_died(tmp_path: Path) -> None:

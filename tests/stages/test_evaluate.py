@@ -4,7 +4,6 @@ import json
 import shutil
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas
 import pytest
@@ -123,19 +122,14 @@ def test_what_goes_wrong_in_a_worker_arrives_in_one_line(hash_index: Path, examp
     assert not (tmp_path / "manifest.json").exists()
 
 
-def test_a_snapshot_published_meanwhile_answers_nothing(
-    examples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_snapshot_published_meanwhile_answers_nothing(examples: Path, tmp_path: Path) -> None:
     index = index_of(tmp_path, some_passages(40))
-    open_system = evaluate._system
 
-    def publish_after(*args: Any) -> Any:
-        system = open_system(*args)
+    def publish() -> None:
         write_index(index, tmp_path / "embeddings", tmp_path / "corpus", name="000002-empty", deleted=range(20))
-        return system
 
-    monkeypatch.setattr(evaluate, "_system", publish_after)
-    found = evaluate_rag(examples, tmp_path / "report", CONFIG, index=index).ranking
+    executor = Interfering(first=publish)
+    found = evaluate_rag(examples, tmp_path / "report", CONFIG, index=index, executor=executor).ranking
     assert found and found.recall[1] == 100
     assert current_name(index) == "000002-empty"
 
