@@ -1,7 +1,9 @@
 """A run brings settings along; those that were given and differ from the run's are named in the log."""
 
 import logging
+import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,10 @@ from ragray.artifact.manifest import publish
 from ragray.config import Config, GenerateConfig, load_config
 from ragray.embed.encoder import EncoderFingerprint
 from ragray.errors import CorruptArtifactError
-from ragray.generate.load import effective
+from ragray.generate.load import effective, load_generator
+from ragray.generate.pipeline import Pipeline
+from ragray.index.search.reader import IndexReader
+from ragray.retrieve.load import load_retriever
 from ragray.run import Run, RunFacts
 
 FACTS = RunFacts(
@@ -115,6 +120,27 @@ def test_a_run_of_the_version_before_opens_and_answers_as_it_was_trained(tmp_pat
     assert (found.generate.passage_temperature, found.retrieve.k) == (0.1, 2)
     assert (found.retrieve.mode, found.retrieve.where, found.retrieve.rerank_model) == ("dense", "", "")
     assert effective(GenerateConfig(), folder)[0].passage_temperature == 0.1
+
+
+def test_a_run_of_the_version_before_answers_as_one_of_this_version(
+    tmp_path: Path, tiny_decoder: Path, tiny_encoder_index: Path
+) -> None:
+    generate = GenerateConfig(model=str(tiny_decoder), instruction="Short.", max_new_tokens=4, passage_temperature=0.5)
+    recorded = generate.model_dump(mode="json")
+    earlier = {key: value for key, value in recorded.items() if key != "passage_temperature"} | {"temperature": 0.5}
+    encoder = asdict(IndexReader.open(tiny_encoder_index).snapshot.encoder)
+    present = {"encoder": encoder, "generate": recorded, "mode": "dense", "where": "", "rerank_model": ""}
+    answers = []
+    for name, without, section in (("now", (), recorded), ("before", ("mode", "where", "rerank_model"), earlier)):
+        shutil.copytree(tiny_decoder, tmp_path / name / "model" / "generator")
+        run = written(tmp_path / name, without=without, **(present | {"generate": section}))
+        settings = Run.open(run).settings(load_config(None, ["generate.max_new_tokens=4"]))
+        retriever = load_retriever(tiny_encoder_index, run, settings, device="cpu")
+        generator = load_generator(settings.generate, run, device="cpu")
+        [answer] = Pipeline(retriever, generator, k=settings.retrieve.k).answer(["what is the colour of number 3?"])
+        answers.append(answer)
+    assert answers[0] == answers[1]
+    assert len(answers[0].citations) == 2
 
 
 def test_a_setting_that_no_version_recorded_is_refused(tmp_path: Path) -> None:
