@@ -187,6 +187,13 @@ def test_no_module_imports_ray_when_it_is_itself_imported() -> None:
     assert [at(module, found.line) for module, found in users if found.at_import] == []
 
 
+def test_torch_is_imported_in_the_engines_alone_of_all_generation() -> None:
+    users = [module for module, found in every_import() if found.module.split(".")[0] in ("torch", "transformers")]
+    names = {module.name for module in users if module.part == "generate"}
+    assert names
+    assert [name for name in sorted(names) if not name.startswith("ragray.generate.engines.")] == []
+
+
 def test_there_are_no_import_cycles() -> None:
     assert cycles(edges(MODULES)) == []
 

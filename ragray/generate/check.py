@@ -1,4 +1,4 @@
-"""Examples held against a generator, before anything starts. In: examples, the prompt encoder. Out: an error, or a count of what is cut."""
+"""Checks of examples before anything starts. In: examples, the prompt template. Out: an error, or a count of what is cut."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _name(example: Example) -> str:
 
 
 def warn_of_cut_answers(examples: Sequence[Example], prompts: PromptTemplate, max_new_tokens: int) -> int:
-    """Count the answers, the first accepted one of each example, that training would cut; say so in the log, once."""
+    """Count the answers (the first accepted one of each example) that training would cut, and warn of them once."""
     lengths = [prompts.answer_length(example.answers[0]) for example in examples]
     cut = [number for number, length in enumerate(lengths) if length > max_new_tokens]
     if cut:

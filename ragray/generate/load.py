@@ -31,7 +31,7 @@ def load_generator(config: GenerateConfig, run: Path | None = None, *, device: s
 
 
 def load_template(config: GenerateConfig, run: Path | None = None) -> PromptTemplate | None:
-    """Load what makes the prompts of `load_generator`'s generator, without its weights; None for the fake generator.
+    """Load the prompt template of the generator that `load_generator` loads, without its weights; None for the fake generator.
 
     Raises as `load_generator` does.
     """

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from ragray.generate.engine import Generation, GenerationRequest, Piece
 from ragray.generate.generator import Generator
-from ragray.generate.orchestrator import Orchestrator, QuestionRequest
+from ragray.generate.orchestrator import NOTHING_FOUND, Orchestrator, QuestionRequest
 from ragray.retrieve.retriever import Retriever
 from ragray.types import Answer, RetrievalResult
 
@@ -19,8 +19,7 @@ class Pipeline:
     """The orchestrator without an event loop. Without a retriever every question is answered closed-book."""
 
     def __init__(self, retriever: Retriever | None, generator: Generator, *, k: int) -> None:
-        self._orchestrator = Orchestrator(_DirectFinder(retriever), _DirectWriter(generator), k=k)
-        self._closed_book = retriever is None
+        self._orchestrator = Orchestrator(DirectFinder(retriever), DirectWriter(generator), k=k)
 
     def answer(self, questions: Sequence[str]) -> list[Answer]:
         """Answer several questions together.
@@ -28,12 +27,12 @@ class Pipeline:
         Raises:
             InputError: a question is blank, cannot be written as UTF-8, or is too long for the generator.
         """
-        requests = [QuestionRequest(question, closed_book=self._closed_book) for question in questions]
+        requests = [QuestionRequest(question) for question in questions]
         return [served.answer for served in _result(self._orchestrator.answer_all(requests))]
 
     def stream(self, question: str) -> Iterator[str | Answer]:
         """Yield one answer piece by piece, then, last, the whole `Answer`; raises as `answer` does."""
-        pieces = self._orchestrator.stream(QuestionRequest(question, closed_book=self._closed_book))
+        pieces = self._orchestrator.stream(QuestionRequest(question))
         try:
             while True:
                 piece = _result(_next(pieces))
@@ -45,28 +44,32 @@ class Pipeline:
 
 
 @dataclass(frozen=True, slots=True)
-class _DirectFinder:
+class DirectFinder:
     """A retriever that is called where it is."""
 
     retriever: Retriever | None
 
     async def find(self, queries: Sequence[str], k: int) -> list[RetrievalResult]:
-        return self.retriever.search(queries, k) if self.retriever else []
+        """Return for every query its k best passages; none without a retriever."""
+        return self.retriever.search(queries, k) if self.retriever else [NOTHING_FOUND] * len(queries)
 
 
 @dataclass(frozen=True, slots=True)
-class _DirectWriter:
+class DirectWriter:
     """A generator that is called where it is."""
 
     generator: Generator
 
     async def check(self, question: str) -> None:
+        """Raise `InputError` where a question is too long."""
         self.generator.check(question)
 
     async def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
+        """Answer several requests."""
         return self.generator.generate(requests)
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[Piece, None]:
+        """Yield an answer piece by piece, then, last, the whole."""
         for piece in self.generator.stream(request):
             yield piece
 

@@ -1,4 +1,4 @@
-"""p(passage | question) before anything is written. In: the passages of a question. Out: the logarithm of each one's share. Pure."""
+"""The prior p(passage | question). In: the passages of a question. Out: the logarithm of each one's share. Pure."""
 
 from __future__ import annotations
 

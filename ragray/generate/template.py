@@ -1,6 +1,6 @@
 """The one prompt of training, evaluation and serving. In: a question and a passage. Out: token ids for the generator.
 
-A generator reads one passage at a time; what it makes of several is marginalised (`ragray.generate.engines.mixture`).
+How an answer is made from several passages is up to the strategy (`ragray.generate.strategy`).
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from ragray.generate.textcodec import Piece, TextCodec
 from ragray.types import Passage
 
 PASSAGE_ROOM = 16
-"""Tokens of a prompt that a question leaves to the passage: with fewer, an answer would name sources that nobody read."""
+"""Tokens of a prompt that a question must leave to the passage; otherwise an answer would cite passages that were cut away."""
 
 INSTRUCTION, ASKED = "\ue001ragray-instruction\ue001", "\ue001ragray-question\ue001"
-"""Stand in a chat template for what is put there: characters for private use, which no template changes."""
+"""Placeholders in a rendered chat template, made of private-use characters, which no template changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def prompt_limit(model: Any, config: GenerateConfig) -> PromptLimit:
 
 
 def make_template(tokenizer: Any, model: Any, config: GenerateConfig) -> PromptTemplate:
-    """Make the prompt encoder for a tokenizer and a model's configuration; chat templates are for decoder-only models.
+    """Make the prompt template for a tokenizer and a model's configuration; chat templates are for decoder-only models.
 
     Raises:
         ConfigError: as `prompt_limit` does.
@@ -109,15 +109,15 @@ class PromptTemplate:
         return ids
 
     def answer_ids(self, answer: str, max_tokens: int) -> list[int]:
-        """Return the ids that training wants the generator to write: the answer, then the end token.
+        """Return the target ids of training: the answer, then the end token.
 
-        Of a longer answer they are its first tokens, without the end token: the generator is not to learn to end there.
+        Of a longer answer they are its first tokens without the end token, so that the generator does not learn to end there.
         """
         ids = [*self.codec.encode(answer if self._chat else f" {answer}"), self.tokenizer.eos_token_id]
         return ids if len(ids) <= max_tokens else self.codec.whole(ids[:max_tokens])
 
     def answer_length(self, answer: str) -> int:
-        """Return the tokens of an answer, its end token included."""
+        """Return the number of tokens of an answer, its end token included."""
         return len(self.codec.encode(answer if self._chat else f" {answer}")) + 1
 
     def _require_room(self, num_tokens: int) -> None:

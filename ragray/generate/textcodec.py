@@ -1,8 +1,8 @@
-"""Text and tokens of a generator. In: text that anyone wrote. Out: its tokens, never control tokens; and text back, never half a character.
+"""Text and tokens of a generator. In: untrusted text. Out: its tokens, no control token among them; and tokens as whole characters.
 
 A tokenizer takes the spelling of a control token (``<|im_end|>``, ``</s>``, ``[INST]``) for the token itself. In text that was
 not written by the prompt's template that is an injection: a document could end the user's turn. Here such a spelling is
-encoded as the characters that it consists of.
+encoded as its single characters.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 MARKUP = re.compile(r"<\S.*>|\[/?[A-Z_ ]+\]")
-"""What a control token looks like; added tokens of other looks are words that a fine-tuning added to the vocabulary."""
+"""The look of a control token. Added tokens of another look are words that a fine-tuning added to the vocabulary."""
 
 REPLACEMENT = "\ufffd"
 """What a tokenizer decodes incomplete UTF-8 to."""
@@ -129,7 +129,7 @@ class TextCodec:
         return sorted({found.start() + 1 for found in self._spelled.finditer(text)}) if self._spelled else []
 
     def _harmless(self, text: str) -> Iterable[str]:
-        """Return a text whole if its encoding holds no control token, else its characters that are none by themselves."""
+        """Return a text whole if its encoding holds no control token, else those of its characters that are not control tokens."""
         if not self._num_controls(self._ids(text)):
             return [text]
         return [character for character in text if not self._num_controls(self._ids(character))]

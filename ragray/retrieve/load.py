@@ -1,4 +1,4 @@
-"""Opens a retriever. In: an index, perhaps a run, the configuration. Out: the snapshot with the models that its search needs."""
+"""Opens a retriever. In: an index, perhaps a run, the configuration. Out: a retriever over a snapshot, its models loaded."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def load_retriever(
     """
     settings = config.retrieve
     reader = IndexReader.open(index, snapshot=snapshot, threads=settings.threads)
-    LocalRetriever(reader, None, settings)  # what is wrong with the settings is said before a model is loaded
+    LocalRetriever(reader, None, settings)  # raises what is wrong with the settings before a model is loaded
     encoder = None if settings.mode == "lexical" else question_encoder(reader, run, config, device=device)
     if run is not None and encoder is None:
         reader.require_encoder(Run.open(run).facts.encoder, f"run {run}")

@@ -1,4 +1,4 @@
-"""Re-ranking. In: questions with candidates. Out: the candidates in the order of a model that reads question and passage together."""
+"""Re-ranking. In: questions with candidates. Out: the candidates, ordered by a model that reads question and passage together."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ragray.types import Hit
 
 
 class Reranker(Protocol):
-    """Orders the candidates of questions anew."""
+    """Re-ranks the candidates of questions."""
 
     def rerank(self, queries: Sequence[str], hits: Sequence[Sequence[Hit]], k: int) -> list[list[Hit]]:
         """Return for every query the k best of its candidates, best first, with the reranker's own scores."""

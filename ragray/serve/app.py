@@ -78,7 +78,7 @@ ANSWER_RESPONSES = {
 def create_app(answerer: Answerer, config: ServeConfig, gate: Gate | None = None) -> FastAPI:
     """Make the application. A request that is invalid, too late or too much is answered with one error body.
 
-    Once ``gate`` is closed, requests are refused with 503 and those that are open are answered still.
+    Once ``gate`` is closed, new requests are refused with 503; those that are open are still answered.
     """
     app = FastAPI(title="ragray", version="1", description=DESCRIPTION)
     for kind in (Refused, RequestValidationError, HTTPException):
@@ -163,7 +163,7 @@ def _require_short(field: str, text: str, config: ServeConfig) -> None:
 
 @contextlib.asynccontextmanager
 async def _refusing(timeout_s: float) -> AsyncIterator[None]:
-    """Turn whatever is raised within, or a block that takes too long, into a response: the server sees no exception."""
+    """Turn an exception of the block, or a block that takes too long, into a response, so that the server sees no exception."""
     try:
         async with asyncio.timeout(timeout_s):
             yield

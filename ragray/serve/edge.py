@@ -1,7 +1,7 @@
-"""What stands before Ray Serve's own HTTP proxy. In: what the proxy answers. Out: the same, Ray's plain errors as JSON.
+"""Middleware of Ray Serve's HTTP proxy. In: what the proxy answers. Out: the same, with the proxy's own errors as JSON.
 
 Ray Serve builds it into the proxy where ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`` names `middlewares` when Ray starts.
-It refuses bodies that are too large before the proxy holds them in memory, and answers for a Gateway that is not there.
+It refuses bodies that are too large before the proxy holds them in memory, and answers while no Gateway runs.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from ragray.serve.schema import AliveResponse
 from ragray.serve.stream import event
 
 PROXY_PATHS = "/-/"
-"""Below this path Ray's proxy answers for itself."""
+"""Paths of Ray's proxy itself begin so; they are passed through."""
 
 LINGER_S = 30.0
-"""How long the rest of a body that is refused is read, and dropped."""
+"""Seconds for which the rest of a refused body is read and dropped."""
 
 LOST = Failure(
     503, "unavailable", "the process that worked on this request ended; try again in a second", RETRY_AFTER_S
@@ -37,7 +37,7 @@ def middlewares() -> list[Middleware]:
 
 
 class Edge:
-    """Before the proxy; the limits are those that the Gateway named with its last response, none before the first."""
+    """Middleware in front of the proxy. Limits are those that the Gateway's last response named; before the first there are none."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -83,11 +83,11 @@ class _Exchange:
             await self._send(message)
 
     def failure(self) -> Failure | None:
-        """Return what to answer where the application did not."""
+        """Return what to answer where the application did not answer; None where it did."""
         return self._failure
 
     def cut_off(self) -> bool:
-        """Say whether events were sent, and not to their end."""
+        """Return whether a stream of events began and did not come to its end."""
         return self._is_stream and not self._ended
 
     def _begin(self, message: Message) -> None:

@@ -23,7 +23,7 @@ RETRY_AFTER_S = 1
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A status, a type for programs, a message for people, when to try again, whether the connection ends."""
+    """An error response: status, type for programs, message for people, seconds until a retry, whether the connection closes."""
 
     status: int
     type: str
@@ -74,7 +74,7 @@ def failure_of(err: Exception) -> Failure:
 
 
 def describe_invalid(errors: Iterable[Mapping[str, object]]) -> str:
-    """Write what was wrong with a request in one line, each field by its name."""
+    """Return in one line what is wrong with a request, field by field."""
     return "; ".join(_describe_one(error) for error in errors)
 
 

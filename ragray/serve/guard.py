@@ -26,7 +26,7 @@ STOPPING = Failure(503, "unavailable", "the service is stopping; try again in a 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What stands before the routes, as the process in front of them must know it; ``max_body_bytes`` 0: no limit."""
+    """Limits of the service that the proxy in front of it must know too; ``max_body_bytes`` 0: no limit."""
 
     max_body_bytes: int = 0
     cors_origins: tuple[str, ...] = ()
@@ -100,7 +100,7 @@ class BodyLimit:
 
 
 class _Counted:
-    """One exchange whose body is counted; past the limit the application hears that its client left, and is not heard."""
+    """One exchange whose body is counted. Past the limit the application is told that its client left; what it sends is dropped."""
 
     def __init__(self, max_bytes: int, receive: Receive, send: Send) -> None:
         self._left = max_bytes
@@ -137,7 +137,7 @@ def too_large(max_bytes: int) -> Failure:
 
 
 class Gate:
-    """Knows the requests that are being answered; once it is closed, no new ones are let in."""
+    """Counts the requests that are being answered; once it is closed, new ones are refused."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
@@ -173,7 +173,7 @@ class Gate:
 
 
 class Gated:
-    """Passes requests through a gate, says the limits with every response, and turns what is raised into a response."""
+    """Passes requests through a gate, puts the limits into every response's headers, and turns what is raised into a response."""
 
     def __init__(self, app: ASGIApp, gate: Gate, limits: Limits) -> None:
         self._app = app

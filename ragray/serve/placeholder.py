@@ -1,4 +1,4 @@
-"""Who answers on the port while the service cannot. In: connections. Out: JSON, or an answer once the service is there.
+"""Answers on the port while the service cannot. In: connections. Out: JSON, or the service's answer once it has loaded.
 
 It answers `/healthz` and `/readyz` itself. While the service loads, other requests are held and handed on when it has
 loaded; while it stops, they are refused.
@@ -27,7 +27,7 @@ from ragray.serve.schema import AliveResponse
 HEAD_BYTES = 1 << 16
 HEAD_TIMEOUT_S = 10.0
 HELD_BYTES = 1 << 18
-"""So much of a held request's body is read ahead; the rest waits in the network."""
+"""Bytes of a held request's body that are read ahead; the rest stays with the client."""
 
 LINGER_S = 2.0
 RELEASE_S = 3.0
@@ -51,7 +51,9 @@ class Placeholder:
         self._loaded = asyncio.Event()
         self._ended = asyncio.Event()
         self._handing_on = 0
-        self._own: set[object] = set()  # where connections come from that this made itself, with no proxy to take them
+        self._own: set[object] = (
+            set()
+        )  # addresses of this placeholder's own connections: where no proxy listens, they come back to it
         self.num_held = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="placeholder", daemon=True)
@@ -78,13 +80,13 @@ class Placeholder:
         self._reason = reason
 
     def hand_over(self) -> None:
-        """Let the service, which listens on the port as well, have new connections and those that are held."""
+        """Direct new connections to the service, which listens on the port too, and hand on the requests that are held."""
         self._reason = "the HTTP proxy is being started again"
         self._direct(PROXY)
         self._release()
 
     def refuse(self, failure: Failure = STOPPING) -> None:
-        """Take new connections back, and refuse their requests; what is held or was handed on is answered still."""
+        """Take new connections again and refuse their requests; requests that are held or were handed on are still answered."""
         self._refusal, self._reason = failure, failure.message
         self._direct(OURS)
 
@@ -98,7 +100,7 @@ class Placeholder:
         self._listening.close()
 
     def _release(self) -> None:
-        """Hold nothing any more, and wait until nothing is held."""
+        """Let all held requests go on, and wait until none is held."""
         self._loop.call_soon_threadsafe(self._loaded.set)
         deadline = time.monotonic() + RELEASE_S
         while self.num_held and time.monotonic() < deadline:
@@ -149,7 +151,7 @@ class Placeholder:
             if not loaded or self._given_up:
                 return await self._reply(writer, reader, scope, self._failure().response())
             service = await asyncio.open_connection(*self._listening.getsockname()[:2])
-            self._handing_on += 1  # while it is held still: whoever asks for both numbers sees it
+            self._handing_on += 1  # before it counts as no longer held: `num_open` adds both numbers
         own = service[1].get_extra_info("sockname")
         self._own.add(own)
         try:
@@ -236,7 +238,7 @@ async def _held(reader: asyncio.StreamReader, loaded: asyncio.Event, timeout_s: 
 
 
 async def _hand_on(begun: bytes, client: Ends, service: Ends) -> None:
-    """Be the wire between a client and the service until one of them ends it."""
+    """Copy bytes between a client and the service in both directions until one of them closes."""
     async with _closing(service[1]):
         service[1].write(begun)
         there = asyncio.ensure_future(_copy(client[0], service[1]))

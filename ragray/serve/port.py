@@ -1,4 +1,4 @@
-"""The port of a service. In: host and port. Out: a socket that listens there beside Ray's proxy, or who is in the way.
+"""The port of a service. In: host and port. Out: a socket that listens there beside Ray's proxy, or an error.
 
 Ray Serve's proxy binds its port with SO_REUSEPORT, so that another socket of the same user may listen on it too. A
 program in the kernel (classic BPF, Linux) then says which of the two gets a new connection.
@@ -22,7 +22,7 @@ from ragray.errors import ServingError
 logger = logging.getLogger("ragray.serve")
 
 WAIT_S = 15.0
-"""How long a port is waited for that processes of a killed service still hold; Ray needs some seconds to end them."""
+"""Seconds to wait for a port that processes of a killed service still hold; Ray needs some seconds to end them."""
 
 STRANGER_S = 1.0
 POLL_S = 0.2
@@ -40,7 +40,7 @@ def require_free_port(config: ServeConfig, *, wait_s: float = WAIT_S) -> None:
 
 
 def claim_port(config: ServeConfig, *, wait_s: float = WAIT_S) -> socket.socket:
-    """Return a socket bound to the port, which no other socket is; raises `ServingError` if another one stays."""
+    """Return a socket that alone is bound to the port; raises `ServingError` where another one holds it for too long."""
     started = time.monotonic()
     strange_since: float | None = None
     said = False
@@ -72,7 +72,9 @@ def share(bound: socket.socket) -> Callable[[int], None] | None:
     (`PROXY`; while there is none, this one). None, and the socket closed, where the system cannot do that.
     """
     try:
+        # Set after `bind`, which without it fails where any other socket listens on the port. From here on the proxy may join.
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        # Before `listen`: without the program the kernel spreads connections over the sockets by a hash of their addresses.
         _direct(bound, OURS)
         bound.listen(BACKLOG)
     except (OSError, AttributeError):
@@ -82,13 +84,13 @@ def share(bound: socket.socket) -> Callable[[int], None] | None:
 
 
 def left_by_ray(port: int) -> bool:
-    """Say whether all that listens on a port are processes of a Ray whose raylet is gone."""
+    """Return whether all processes that listen on a port are workers of a Ray whose raylet has ended."""
     parents = [_parent_of_ray(process) for process in _listeners(port)]
     return bool(parents) and all(parent is not None and "raylet" not in parent for parent in parents)
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    """Bind as Ray's proxy does, but alone: until it is shared, no other socket may join."""
+    """Bind as Ray's proxy does, but exclusively: until `share`, no other socket may bind the port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:

@@ -23,14 +23,14 @@ EVENT_EXAMPLE = (
 
 
 LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
-"""Characters that JSON leaves as they are and at which clients end a line all the same (`str.splitlines` does)."""
+"""Characters that JSON does not escape and at which some clients end a line (`str.splitlines` does)."""
 
 SEND_GRACE_S = 5.0
-"""So long after its deadline a stream is given up whose reader does not take what was written, the error included."""
+"""Seconds after its deadline when a stream is given up whose reader takes nothing, not even the error."""
 
 
 class EventStream(StreamingResponse):
-    """A response of events; however it ends, also by the client's going away, the writing behind it is stopped."""
+    """A response of events. However it ends, also where the client leaves, the writing behind it is stopped."""
 
     def __init__(self, first: str | ServedAnswer, rest: Pieces, *, deadline: float) -> None:
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -49,7 +49,7 @@ class EventStream(StreamingResponse):
 
 
 async def open_stream(pieces: Pieces, *, timeout_s: float) -> EventStream:
-    """Wait for the first piece, so that an error before it still decides the status; then answer with the events."""
+    """Wait for the first piece, so that an error before it still decides the status; return the response of all events."""
     deadline = asyncio.get_running_loop().time() + timeout_s
     try:
         first = await _next(pieces, deadline)
@@ -60,7 +60,7 @@ async def open_stream(pieces: Pieces, *, timeout_s: float) -> EventStream:
 
 
 async def _events(first: str | ServedAnswer, rest: Pieces, deadline: float) -> AsyncGenerator[str, None]:
-    """Yield a `data:` line a piece, then `event: answer` with the whole, or `event: error`."""
+    """Yield one `data:` line per piece, then `event: answer` with the whole, or `event: error`."""
     try:
         piece = first
         while isinstance(piece, str):
@@ -77,5 +77,5 @@ async def _next(pieces: Pieces, deadline: float) -> str | ServedAnswer:
 
 
 def event(data: BaseModel, *, name: str = "") -> str:
-    """Write one event, its JSON in one line whatever a client takes for the end of one."""
+    """Write one event, its JSON in one line by every client's notion of a line's end."""
     return f"{f'event: {name}' + chr(10) if name else ''}data: {data.model_dump_json().translate(LINE_ENDS)}\n\n"

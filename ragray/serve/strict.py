@@ -1,4 +1,4 @@
-"""Request bodies as JSON. In: a POST. Out: its value, or an error that names what is no JSON and in which field."""
+"""Request bodies as JSON. In: a POST. Out: its value, or an error that names the field and what is not JSON in it."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _faults(value: object) -> Iterator[tuple[Place, str]]:
 
 
 def _broken(text: str) -> str:
-    """Say what of a text is no text, "" if nothing is."""
+    """Return what is wrong with a text that cannot be written as UTF-8, "" if nothing is."""
     try:
         text.encode()
     except UnicodeEncodeError as err:

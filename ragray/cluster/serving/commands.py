@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 POLL_S = 0.1
 WAKE_S = 0.2
 SETTLE_S = 1.0
-"""The last words of an answer need a moment from the Gateway through Ray's proxy to the client."""
+"""Seconds for the last bytes of an answer to pass from the Gateway through Ray's proxy to the client."""
 
 HELD = "stopping: {} held while the models load, to be answered first; Ctrl-C again drops them"
 
 SHARES_NO_PORT = (("SERVE_SOCKET_REUSE_PORT_ENABLED", "0"), ("RAY_SERVE_ENABLE_HA_PROXY", "1"))
-"""Environment variables of Ray, and the values with which its proxy takes a port for itself or another address."""
+"""Environment variables of Ray, and the values with which its proxy does not share the port."""
 
 
 def build(args: Mapping[str, str]) -> Application:
@@ -90,6 +90,7 @@ def running(
         if placeholder:
             stop.num_waiting = lambda: placeholder.num_held
             stop.when_asked = placeholder.refuse
+        # The port answers before this import, which takes seconds, and before index and run are opened.
         from ragray.cluster.serving.deployments import application, check_artifacts
 
         name = check_artifacts(index, run)
@@ -107,6 +108,8 @@ def running(
                         if stop.asked.is_set() and not said:
                             said = True
                             print(HELD.format(placeholder.num_held), flush=True)
+                # Before the requests are handed over: while not `up`, a signal ends the process at once where the placeholder
+                # holds no request, and would drop those that the service is answering.
                 stop.up = True
                 if placeholder:
                     placeholder.hand_over()
@@ -118,12 +121,12 @@ def running(
                     if stop.asked.is_set():
                         drain(placeholder, config.serve, stop)
             finally:
-                if joined:  # else all of it ends with the cluster
+                if joined:  # otherwise Serve ends with the cluster that `session` started
                     service.stop()
 
 
 def drain(placeholder: Placeholder | None, config: ServeConfig, stop: Stop) -> None:
-    """Refuse new requests, wait for the answers in flight; those that take too long are dropped."""
+    """Refuse new requests and wait for the answers in flight; drop those that take longer than ``drain_timeout_s``."""
     deadline = time.monotonic() + config.drain_timeout_s
     if placeholder:
         placeholder.refuse()
@@ -146,7 +149,7 @@ def drain(placeholder: Placeholder | None, config: ServeConfig, stop: Stop) -> N
 
 
 def _in_flight(placeholder: Placeholder | None) -> int:
-    """Count the requests that are being answered; the service refuses others once it has got those that were held."""
+    """Return the number of requests in flight; once the placeholder has none left, tell the service to refuse new ones."""
     if placeholder and (handed_on := placeholder.num_open):
         return handed_on
     return service.refuse_requests()

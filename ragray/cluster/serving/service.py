@@ -25,13 +25,13 @@ START_TIMEOUT_S = 900.0
 STOP_TIMEOUT_S = 60.0
 CALL_TIMEOUT_S = 5.0
 PROXY_GRACE_S = 5.0
-"""The application gives a late request up with a readable error; so much later the proxy would cut it off."""
+"""Seconds that the proxy waits longer than the application, which ends a late request with a readable error."""
 
 RAISED = re.compile(r"^((?:\w+\.)*\w*(?:Error|Exception|Exit|Interrupt)): (.+)")
 
 
 def require_none() -> None:
-    """Raise `ServingError` if Serve runs on the cluster already: its port and applications are not ours to change."""
+    """Raise `ServingError` if Serve runs on the cluster already: its port and its applications belong to someone else."""
     from ray import serve
 
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
@@ -52,6 +52,7 @@ def start(app: Application, config: ServeConfig) -> Iterator[str]:
     """
     from ray import serve
 
+    # Serve takes HTTP options only when it is started, so that it is started before an application is deployed.
     quiet = {"enable_access_log": False, "log_level": "WARNING"}
     http = {"host": config.host, "port": config.port, "request_timeout_s": config.request_timeout_s + PROXY_GRACE_S}
     serve.start(proxy_location="HeadOnly", http_options=http, logging_config=quiet)
@@ -111,7 +112,7 @@ def stop() -> None:
 
 
 def underlying_error(message: str) -> str:
-    """Take the one line that says why out of a message of Serve, which holds a traceback of tracebacks."""
+    """Return the one line of a Serve message, a traceback of tracebacks, that holds the error itself."""
     lines = [line for line in message.splitlines() if line.strip()]
     for line in reversed(lines):
         if found := RAISED.match(line):
@@ -121,7 +122,7 @@ def underlying_error(message: str) -> str:
 
 
 def loading(deployments: Mapping[str, DeploymentStatusOverview]) -> list[str]:
-    """Name the deployments, other than this door of theirs, of which no replica runs, with what Serve says of them."""
+    """Return the deployments without a running replica, each with the first line of its status message."""
     found = []
     for name, state in deployments.items():
         if state.replica_states.get("RUNNING", 0) == 0:

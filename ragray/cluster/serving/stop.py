@@ -11,10 +11,10 @@ from types import FrameType, TracebackType
 from ragray import interrupts
 
 SAME_S = 2.0
-"""Signals so close together are one: supervisors send to a process and its group, people press Ctrl-C twice."""
+"""Signals within so many seconds count as one: supervisors signal a process and its group, people press Ctrl-C twice."""
 
 ENDING_S = 15.0
-"""Once no answer is waited for any longer, a service ends within this time, or is ended (`ragray.interrupts`)."""
+"""Seconds that a service may take to end after its last answer; `ragray.interrupts` ends the process then."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

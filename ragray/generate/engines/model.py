@@ -23,7 +23,7 @@ IGNORE = -100
 
 
 class GeneratorModel(nn.Module):
-    """A `transformers` model that writes; wraps what differs between the two families."""
+    """A `transformers` model that writes; hides the differences between decoder-only and encoder-decoder models."""
 
     def __init__(self, model: nn.Module, tokenizer: Any) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class GeneratorModel(nn.Module):
         return {int(token) for token in [*ids, self.tokenizer.eos_token_id] if token is not None}
 
     def prompt_template(self, config: GenerateConfig) -> PromptTemplate:
-        """Make the prompt encoder for this model (see `make_template`)."""
+        """Make the prompt template for this model (see `make_template`)."""
         return make_template(self.tokenizer, self.model.config, config)
 
     def explain_not_finite(self, found: str) -> str:

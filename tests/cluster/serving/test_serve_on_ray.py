@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,6 +21,8 @@ import yaml
 from pydantic import BaseModel
 
 from ragray.cluster.serving.commands import banner, build, running
+from ragray.cluster.serving.deployments import application
+from ragray.cluster.serving.service import require_none, start, stop
 from ragray.config import Config, load_config
 from ragray.corpus.table import passages_to_table
 from ragray.embed.encoder import HashEncoder
@@ -31,7 +34,7 @@ from ragray.index.store.snapshot import SEGMENTS, SegmentRef, Snapshot, find_cur
 from ragray.retrieve.load import load_retriever
 from ragray.serve.port import require_free_port
 from ragray.types import Passage
-from tests.processes import actors_of_this_process, descendants
+from tests.processes import descendants
 
 CONFIGS = sorted((Path(__file__).parents[3] / "serve_configs").glob("*.yaml"))
 QUESTION = "Which river flows through Paris?"
@@ -82,18 +85,68 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_index(tmp_path_factory.mktemp("serve") / "index")
 
 
+@dataclass
+class Service:
+    """A `ragray serve` process with a cluster of its own, and a client of it."""
+
+    process: subprocess.Popen[str]
+    client: httpx.Client
+
+    def processes(self, title: str = "") -> list[int]:
+        """Process ids below it whose title holds some text."""
+        return descendants(self.process.pid, title.encode())
+
+    def wait_until_alive(self) -> None:
+        while self.process.poll() is None:
+            with contextlib.suppress(httpx.TransportError):
+                if self.client.get("/healthz").json() == {"status": "alive"}:
+                    return
+            time.sleep(0.05)
+        raise AssertionError(self.process.communicate()[0])
+
+
 @pytest.fixture(scope="module")
-def client(index: Path, ray_session: None) -> Iterator[httpx.Client]:
-    """A client of one service that all tests of this module ask."""
-    with running(index, None, config(free_port())) as url, httpx.Client(base_url=url, timeout=30) as client:
-        yield client
+def service(index: Path) -> Iterator[Service]:
+    """The one service that the tests of this module ask, from the moment when it is alive; the last test that uses it stops it."""
+    port = free_port()
+    settings = [f"serve.port={port}", "generate.model=first-sentence", "retrieve.k=2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ragray.cli", "serve", "--index", str(index), *settings],
+        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
+        service = Service(process, client)
+        try:
+            service.wait_until_alive()
+            yield service
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
+                process.communicate(timeout=120)
+
+
+@pytest.fixture(scope="module")
+def client(service: Service) -> httpx.Client:
+    return service.client
+
+
+def test_a_service_is_alive_while_it_loads_and_holds_requests_until_it_can_answer(client: httpx.Client) -> None:
+    unready = client.get("/readyz")
+    assert (unready.status_code, unready.headers["retry-after"]) == (503, "1")
+    answer = client.post("/v1/answer", json={"question": QUESTION})  # it waits for the models
+    assert answer.json()["answer"] == "The river Seine flows through Paris."
+    assert client.get("/readyz").json()["snapshot"] == "000001-test"
 
 
 def test_an_index_that_does_not_exist_is_an_error_before_anything_starts(tmp_path: Path) -> None:
-    started = time.monotonic()
+    before = descendants(os.getpid())
     with pytest.raises(ArtifactError, match="nowhere"), running(tmp_path / "nowhere", None, config(free_port())):
         pass
-    assert time.monotonic() - started < 5
+    assert set(descendants(os.getpid())) <= set(before)
 
 
 def test_a_port_in_use_is_an_error_that_names_it_and_another(index: Path) -> None:
@@ -107,17 +160,6 @@ def test_a_port_in_use_is_an_error_that_names_it_and_another(index: Path) -> Non
         ):
             pass
     require_free_port(config(port).serve)
-
-
-def test_a_replica_that_cannot_start_is_an_error_with_its_own_reason(ray_session: None, tmp_path: Path) -> None:
-    broken = write_index(tmp_path / "broken")
-    [vectors] = broken.glob("segments/*/vectors.npy")
-    vectors.unlink()
-    with (
-        pytest.raises(ServingError, match=r"^Retriever cannot start: \S+/vectors.npy: missing[^\n]*$"),
-        running(broken, None, config(free_port())),
-    ):
-        pass
 
 
 def test_an_answer_over_http_is_the_answer_of_the_local_pipeline(client: httpx.Client, index: Path) -> None:
@@ -134,8 +176,9 @@ def test_an_answer_over_http_is_the_answer_of_the_local_pipeline(client: httpx.C
 def test_a_search_over_http_finds_what_the_local_retriever_finds(client: httpx.Client, index: Path) -> None:
     for k in (1, 3):
         body = client.post("/v1/search", json={"query": QUESTION, "k": k}).json()
-        [hits] = load_retriever(index, None, Config()).search([QUESTION], k)
-        assert [hit["id"] for hit in body["hits"]] == [hit.passage.id for hit in hits]
+        [found] = load_retriever(index, None, Config()).search([QUESTION], k)
+        assert body["snapshot"] == found.snapshot
+        assert [hit["id"] for hit in body["hits"]] == [hit.passage.id for hit in found.hits]
 
 
 def test_a_stream_over_http_ends_with_the_answer_that_its_pieces_join_to(client: httpx.Client) -> None:
@@ -173,50 +216,32 @@ def test_a_body_that_is_too_large_is_refused_however_it_is_sent(client: httpx.Cl
         assert (response.status_code, response.json()["error"]["type"]) == (413, "too_large")
 
 
-def test_a_replica_that_dies_is_replaced_and_nothing_is_an_internal_error(client: httpx.Client) -> None:
-    """One deployment after the other loses its process; a stream may break off with an error, and is answered again."""
+def test_replicas_that_die_are_replaced_and_nothing_is_an_internal_error(service: Service) -> None:
+    """One deployment after the other loses its process, before the one before is back; then the service answers again."""
+    client, statuses = service.client, set[int]()
+
+    def ask() -> int:
+        response = client.post("/v1/answer", json={"question": QUESTION})
+        assert response.headers["content-type"] == "application/json"
+        assert client.get("/healthz").json() == {"status": "alive"}
+        statuses.add(response.status_code)
+        return response.status_code
+
     for name in ("Generator", "Retriever", "Gateway"):
-        [replica] = actors_of_this_process(f"ray::ServeReplica:ragray:{name}")
+        [replica] = service.processes(f"ray::ServeReplica:ragray:{name}")
         os.kill(replica, signal.SIGKILL)
-        statuses = set()
-        while 200 not in statuses:
-            response = client.post("/v1/answer", json={"question": QUESTION}, timeout=120)
-            assert response.headers["content-type"] == "application/json"
-            assert client.get("/healthz").json() == {"status": "alive"}
-            statuses.add(response.status_code)
-        assert statuses <= {200, 503, 504}
+        ask()
+    while ask() != 200:
+        pass
+    assert statuses <= {200, 503, 504}
 
 
-def test_a_service_answers_what_comes_while_it_loads_or_stops_and_ends_with_the_code_of_its_signal(
-    index: Path, tmp_path: Path
-) -> None:
-    port = free_port()
-    settings = [f"serve.port={port}", "generate.model=first-sentence", "retrieve.k=2"]
-    command = [sys.executable, "-m", "ragray.cli", "serve", "--index", str(index), *settings]
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
-        service = subprocess.Popen(
-            command,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        try:
-            wait_until_alive(client, service)
-            unready = client.get("/readyz")
-            assert (unready.status_code, unready.headers["retry-after"]) == (503, "1")
-            answer = client.post("/v1/answer", json={"question": QUESTION})  # it waits for the models
-            assert answer.json()["answer"] == "The river Seine flows through Paris."
-            assert client.get("/readyz").json()["snapshot"] == "000001-test"
-            below = descendants(service.pid)
-            os.killpg(service.pid, signal.SIGINT)
-            os.kill(service.pid, signal.SIGTERM)
-            output, _ = service.communicate(timeout=120)
-        finally:
-            service.kill()
-    assert service.returncode in (130, 143), output
+def test_a_service_that_is_stopped_ends_with_the_code_of_its_signal_and_leaves_no_process(service: Service) -> None:
+    below = service.processes()
+    os.killpg(service.process.pid, signal.SIGINT)
+    os.kill(service.process.pid, signal.SIGTERM)
+    output, _ = service.process.communicate(timeout=120)
+    assert service.process.returncode in (130, 143), output
     assert "Traceback" not in output
     deadline = time.monotonic() + 60
     while alive := [pid for pid in below if Path(f"/proc/{pid}").exists()]:
@@ -224,22 +249,32 @@ def test_a_service_answers_what_comes_while_it_loads_or_stops_and_ends_with_the_
         time.sleep(0.1)
 
 
-def wait_until_alive(client: httpx.Client, service: subprocess.Popen[str]) -> None:
-    while service.poll() is None:
-        with contextlib.suppress(httpx.TransportError):
-            if client.get("/healthz").json() == {"status": "alive"}:
-                return
-        time.sleep(0.05)
-    raise AssertionError(service.communicate()[0])
+@pytest.fixture
+def serve_without_application(ray_session: None) -> Iterator[None]:
+    """Serve on the cluster of this process, before anything is deployed on it."""
+    from ray import serve
+
+    serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": free_port()})
+    yield
+    stop()
 
 
-def test_a_second_service_on_the_same_cluster_is_refused(client: httpx.Client, index: Path) -> None:
+def test_on_a_cluster_with_serve_another_service_is_refused_and_a_replica_that_cannot_start_says_why(
+    serve_without_application: None, index: Path, tmp_path: Path
+) -> None:
     with (
         pytest.raises(ServingError, match="Serve runs on this cluster already"),
         running(index, None, config(free_port())),
     ):
         pass
-    assert client.get("/readyz").status_code == 200
+    broken = write_index(tmp_path / "broken")
+    [vectors] = broken.glob("segments/*/vectors.npy")
+    vectors.unlink()
+    settings = config(free_port())
+    with pytest.raises(ServingError, match=r"^Retriever cannot start: \S+/vectors.npy: missing[^\n]*$"):
+        list(start(application(str(broken), "", settings), settings.serve))
+    stop()
+    require_none()
 
 
 def test_the_banner_holds_the_urls() -> None:
