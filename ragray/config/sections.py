@@ -121,8 +121,7 @@ class EmbedConfig(EncoderConfig):
     num_workers: int = Field(2, ge=1, le=MAX_ACTORS, description="encoder actors")
     cpus_per_worker: float = Field(1, ge=LEAST_CPUS, le=1024, description="CPUs, and threads, of an encoder actor")
     gpus_per_worker: Gpus = Field(
-        0,
-        description="GPUs of an encoder actor; 0 reserves none: on a node that has some, all actors share the first",
+        0, description="GPUs of an encoder actor, several of which may share one (0.5); 0: it encodes on the CPU"
     )
     engine: Literal["torch", "openvino"] = Field(
         "torch", description="what runs the encoder over passages; openvino needs the extra `openvino`"
@@ -277,6 +276,8 @@ class ServeConfig(Section):
     port: int = Field(8000, ge=1, le=65535, description="port that the HTTP proxy listens on")
     retriever_replicas: int = Field(1, ge=1, le=MAX_ACTORS, description="copies of the Retriever deployment")
     generator_replicas: int = Field(1, ge=1, le=MAX_ACTORS, description="copies of the Generator deployment")
+    retriever_gpus: Gpus = Field(0, description="GPUs of a Retriever, for encoder and reranker; 0: they run on the CPU")
+    generator_gpus: Gpus = Field(0, description="GPUs of a Generator; 0: it answers on the CPU")
     max_queued_requests: int = Field(64, ge=1, description="waiting requests, past which callers get 429")
     request_timeout_s: float = Field(60, gt=0, description="longest time a request may take")
     drain_timeout_s: float = Field(

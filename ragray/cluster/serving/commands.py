@@ -156,8 +156,20 @@ def deployment_wants(config: ServeConfig) -> list[Want]:
     """Return what the deployments of `application` reserve; Serve's own actors reserve nothing."""
     return [
         Want("Gateway", 1, (), cpus=0.1),
-        Want("Retriever", config.retriever_replicas, ("serve.retriever_replicas",), cpus=0.5),
-        Want("Generator", config.generator_replicas, ("serve.generator_replicas",), cpus=1),
+        Want(
+            "Retriever",
+            config.retriever_replicas,
+            ("serve.retriever_replicas", "serve.retriever_gpus"),
+            0.5,
+            config.retriever_gpus,
+        ),
+        Want(
+            "Generator",
+            config.generator_replicas,
+            ("serve.generator_replicas", "serve.generator_gpus"),
+            1,
+            config.generator_gpus,
+        ),
     ]
 
 
