@@ -15,17 +15,19 @@ PART_BYTES = 64 << 20
 READ_BYTES = 1 << 20
 
 
-def cut_source(source: Source, part_bytes: int = PART_BYTES) -> Iterator[tuple[Source, str]]:
+def cut_source(
+    source: Source, part_bytes: int = PART_BYTES, *, read_bytes: int = READ_BYTES
+) -> Iterator[tuple[Source, str]]:
     """Yield a file's parts in order, each with the checksum of its content; most files are one part, which is the file.
 
     Cut are uncompressed JSON lines, behind a line, and Parquet, between row groups, where they are local and larger than
     ``part_bytes``. Where the cuts are depends on the content before them alone: appending to a file leaves its parts but
-    the last as they were.
+    the last as they were. Lines are looked through ``read_bytes`` at a time.
     """
     parts: list[tuple[Part, str]] = []
     if not source.is_remote and source.num_bytes() > part_bytes:
         if source.suffix == ".jsonl":
-            parts = list(_parts_of_lines(source, part_bytes))
+            parts = list(_parts_of_lines(source, part_bytes, read_bytes))
         elif source.suffix == ".parquet":
             parts = _parts_of_row_groups(source, part_bytes)
     if len(parts) < 2:
@@ -34,12 +36,12 @@ def cut_source(source: Source, part_bytes: int = PART_BYTES) -> Iterator[tuple[S
         yield replace(source, part=part), checksum
 
 
-def _parts_of_lines(source: Source, part_bytes: int) -> Iterator[tuple[Part, str]]:
+def _parts_of_lines(source: Source, part_bytes: int, read_bytes: int) -> Iterator[tuple[Part, str]]:
     """Cut behind the first line that ends past ``part_bytes``; checksums are made on the way."""
     digest = hashlib.blake2b(digest_size=16)
     start = position = lines_before = num_lines = 0
     with source.open() as stream:
-        while piece := stream.read(READ_BYTES):
+        while piece := stream.read(read_bytes):
             ahead = max(0, start + part_bytes - 1 - position)
             cut = piece.find(b"\n", ahead) + 1 if ahead < len(piece) else 0
             head = piece[:cut] if cut else piece

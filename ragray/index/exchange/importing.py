@@ -73,6 +73,7 @@ def import_embeddings(
     embedding_column: str = "embedding",
     title_column: str = "title",
     sample: int = 0,
+    block_rows: int = BLOCK_ROWS,
 ) -> ImportReport:
     """Turn vectors into `OUT/embeddings`, and texts that come along into `OUT/corpus`.
 
@@ -80,7 +81,7 @@ def import_embeddings(
     `ragray ingest` wrote, or Parquet or jsonl files with id and text; its rows are the vectors' in the same order. Without it
     the texts are those of the Parquet. ``encoder_config`` names the model that made the vectors; questions are encoded with
     it. The first passages, as many as ``sample`` says, are encoded again to see that it was this one. An interrupted import
-    goes on where it was.
+    goes on where it was, block by block of ``block_rows``.
 
     Raises:
         InputError: rows cannot be used; names file and row.
@@ -105,7 +106,7 @@ def import_embeddings(
         target = out / EMBEDDINGS_FOLDER
         settings = [asdict(encoder), encoder_config.question_prefix]
         key = fingerprint([*map(_content, files), embedding_column, passages.fingerprint, *settings])
-        job = _Job(files, passages, target, encoder_config, encoder, columns)
+        job = _Job(files, passages, target, encoder_config, encoder, columns, block_rows)
         job.check_encoder(sample)
         current = is_current(target, kind="embeddings", fingerprint=key)
         if not current:
@@ -186,11 +187,12 @@ class _Job:
     config: EncoderConfig
     encoder: EncoderFingerprint
     columns: Columns
+    block_rows: int
 
     def run(self, key: str) -> None:
         """Write the blocks that are missing, then the manifest; blocks of another import are removed."""
         unpublish(self.out)
-        blocks = plan_blocks(self.corpus.shards, BLOCK_ROWS, key)
+        blocks = plan_blocks(self.corpus.shards, self.block_rows, key)
         rows = _Rows(read_vectors(self.files, self.columns))
         with Progress("import: vectors", total=self.corpus.num_passages, unit="rows") as progress:
             for block in blocks:

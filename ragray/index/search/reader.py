@@ -6,11 +6,12 @@ N queries, M candidates, K results, D dim.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from math import ceil
 from pathlib import Path
+from typing import TypeVar
 
 import faiss
 import numpy as np
@@ -41,9 +42,11 @@ MAX_RESULTS = 1_000_000
 """Results of a query, at most: they are laid out in memory before it is known how many there are."""
 
 OPENINGS = 20
-"""Times that `IndexReader.open` follows `CURRENT` when what it named was collected before it was open."""
+"""Times that `follow_current` follows `CURRENT` when what it named was collected before it was open."""
 
 logger = logging.getLogger("ragray")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +74,15 @@ class IndexReader:
         segments: Sequence[OpenSegment],
         threads: int,
         lexical: LexicalIndex | None = None,
+        few_rows: int = FEW_ROWS,
     ) -> None:
+        """Search ``segments``; where deletions and filters leave at most ``few_rows`` of one, search these exactly."""
         self.index = index
         self.snapshot = snapshot
         self.segments = segments
         self._threads = threads
         self._lexical = lexical
+        self._few_rows = few_rows
         self._matching = lru_cache(MASKS)(partial(_matching, tuple(segments)))
 
     @classmethod
@@ -88,15 +94,11 @@ class IndexReader:
         Raises:
             NotAnArtifactError, CorruptArtifactError: there is nothing whole to open.
         """
-        for _ in range(OPENINGS):
-            name = current_name(index) if snapshot is None else snapshot
-            try:
-                return cls.of(index, read_snapshot(index, name), shard=shard, num_shards=num_shards, threads=threads)
-            except (ArtifactError, OSError) as err:
-                if snapshot is not None or current_name(index) == name:
-                    raise
-                failure = err
-        raise failure
+
+        def opened(name: str) -> IndexReader:
+            return cls.of(index, read_snapshot(index, name), shard=shard, num_shards=num_shards, threads=threads)
+
+        return follow_current(index, opened) if snapshot is None else opened(snapshot)
 
     @classmethod
     def of(
@@ -229,7 +231,7 @@ class IndexReader:
         vectors_ND = np.asarray(opened.segment.vectors_ND)
         count = int(np.count_nonzero(allowed_N))
         try:
-            if count == len(allowed_N) or count > FEW_ROWS:
+            if count == len(allowed_N) or count > self._few_rows:
                 found = _candidates(opened, allowed_N, count, queries_ND, k, params)
             else:
                 depth = min(count, params.over_retrieve * k + SPARE)
@@ -301,6 +303,22 @@ def _faiss_params(
     if isinstance(index, faiss.IndexHNSW):
         return faiss.SearchParametersHNSW(sel=selector, efSearch=ceil(max(1, params.ef_search) * widening))
     return faiss.SearchParameters(sel=selector)
+
+
+def follow_current(index: Path, open_snapshot: Callable[[str], T]) -> T:
+    """Open the snapshot that `CURRENT` names; where it was collected before it was open, the one that `CURRENT` names then.
+
+    Raises what ``open_snapshot`` raises once `CURRENT` stays where it is.
+    """
+    for _ in range(OPENINGS):
+        name = current_name(index)
+        try:
+            return open_snapshot(name)
+        except (ArtifactError, OSError) as err:
+            if current_name(index) == name:
+                raise
+            failure = err
+    raise failure
 
 
 def _check_k(k: int) -> None:

@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from ragray.config import IngestConfig
-from ragray.corpus.read import byte_ranges as parts
 from ragray.corpus.read.byte_ranges import cut_source
 from ragray.corpus.read.documents import read_source
 from ragray.corpus.read.find import find_sources
@@ -45,11 +44,10 @@ def jsonl(path: Path, num_lines: int) -> Path:
 @pytest.mark.parametrize("part_bytes", [1, 100, 5000, 90_000, 1 << 30])
 @pytest.mark.parametrize("read_bytes", [7, 1 << 20])
 def test_the_parts_of_json_lines_hold_every_record_with_its_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part_bytes: int, read_bytes: int
+    tmp_path: Path, part_bytes: int, read_bytes: int
 ) -> None:
-    monkeypatch.setattr(parts, "READ_BYTES", read_bytes)
     path = jsonl(tmp_path / "a.jsonl", 120)
-    found = [source for source, _ in cut(path, part_bytes)]
+    found = [source for source, _ in cut_source(source_of(path), part_bytes, read_bytes=read_bytes)]
     assert (len(found) > 1) == (part_bytes < 1 << 30)
     assert read(found) == read([source_of(path)])
     assert len(read(found)) == 119
