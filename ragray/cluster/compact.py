@@ -19,7 +19,7 @@ from ragray.config import Config, IndexConfig
 from ragray.errors import ArtifactError
 from ragray.index.plan.choose import IndexPlan, plan_index
 from ragray.index.plan.tune import tuned_snapshot
-from ragray.index.store.live import live_blocks
+from ragray.index.store.live import live_batches
 from ragray.index.store.segment import write_segment
 from ragray.index.store.snapshot import SEGMENTS, SegmentRef, Snapshot, publish_snapshot, read_snapshot, successor
 from ragray.index.write.build import train_empty_index
@@ -137,7 +137,7 @@ def _sample(index: Path, base: Snapshot, plan: IndexPlan, config: IndexConfig) -
     chosen = np.sort(np.random.default_rng(config.seed).choice(base.num_live, size=size, replace=False))
     sample = np.empty((size, base.dim), dtype=np.float32)
     first = 0
-    for block in live_blocks(index, base):
+    for block in live_batches(index, base):
         here = slice(*np.searchsorted(chosen, [first, first + len(block.rows_B)]))
         if here.start < here.stop:
             sample[here] = block.vectors[chosen[here] - first]
@@ -146,6 +146,6 @@ def _sample(index: Path, base: Snapshot, plan: IndexPlan, config: IndexConfig) -
 
 
 def _write(index: Path, base: Snapshot, lexical: str, part: Part, empty_index: faiss.Index) -> None:
-    blocks = ((block.passages, block.vectors) for block in live_blocks(index, base, part.start, part.stop))
+    blocks = ((block.passages, block.vectors) for block in live_batches(index, base, part.start, part.stop))
     folder = index / SEGMENTS / part.name
     write_segment(folder, blocks, num_rows=part.num_rows, empty_index=empty_index, lexical=lexical)

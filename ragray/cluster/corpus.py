@@ -21,11 +21,11 @@ from ragray.cluster.resources import Want
 from ragray.cluster.session import session
 from ragray.config import Config, IngestConfig
 from ragray.corpus.clean import check_languages, is_damage
-from ragray.corpus.merge import merge_lots
-from ragray.corpus.minhash import Signer
+from ragray.corpus.merge import merge_splits
+from ragray.corpus.minhash import MinHasher
 from ragray.corpus.read.byte_ranges import cut_source
 from ragray.corpus.read.find import find_sources
-from ragray.corpus.staging import READER_VERSION, Lot, Stager, plan_lots, staged, staged_refusals
+from ragray.corpus.staging import READER_VERSION, InputSplit, Stager, plan_splits, staged, staged_refusals
 from ragray.corpus.table import QUARANTINE_NAME, SCHEMA_VERSION
 from ragray.corpus.tokens import load_tokenizer
 from ragray.errors import InputError, RagrayError
@@ -51,7 +51,7 @@ class IngestReport:
     first_damaged: str
 
 
-class LotStager(UnitActor[Lot]):
+class SplitStager(UnitActor[InputSplit]):
     """One actor: a `Stager`."""
 
     def set_up(self, config: Config) -> None:
@@ -59,13 +59,13 @@ class LotStager(UnitActor[Lot]):
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         self._stager = Stager(config, self.folder)
 
-    def do(self, unit: Lot) -> int:
-        """Stage a lot; it counts its files."""
+    def do(self, unit: InputSplit) -> int:
+        """Stage a split; it counts its files."""
         self._stager.stage(unit)
         return len(unit.sources)
 
-    def describe(self, unit: Lot) -> str:
-        """Name the files of a lot."""
+    def describe(self, unit: InputSplit) -> str:
+        """Name the files of a split."""
         labels = [source.label for source in unit.sources]
         return ", ".join(labels[:3]) + (f" and {len(labels) - 3} more" if len(labels) > 3 else "")
 
@@ -94,9 +94,9 @@ def ingest(sources: Sequence[str], out: Path, config: Config, *, address: str | 
         if is_current(out, kind="corpus", fingerprint=key):
             shutil.rmtree(staging, ignore_errors=True)
             return _report(out, read_manifest(out, "corpus"), started, reused=True)
-        lots = plan_lots(found, checksums, config.ingest, tokenizer)
-        _stage(lots, staging, config, address)
-        manifest = _merge(lots, staging, out, key, config)
+        splits = plan_splits(found, checksums, config.ingest, tokenizer)
+        _stage(splits, staging, config, address)
+        manifest = _merge(splits, staging, out, key, config)
         shutil.rmtree(staging)
         return _report(out, manifest, started, reused=False)
 
@@ -105,7 +105,7 @@ def _check_packages(config: IngestConfig) -> None:
     """Find out before anything is read that a package or a language is missing."""
     check_languages(config)
     if config.near_duplicates:
-        Signer()
+        MinHasher()
 
 
 def _report(out: Path, manifest: Manifest, started: float, *, reused: bool) -> IngestReport:
@@ -125,26 +125,26 @@ def _first_damaged(quarantine: Path) -> str:
     return f"{first['source']}:{first['line']}: {first['reason']}"
 
 
-def _stage(lots: Sequence[Lot], staging: Path, config: Config, address: str | None) -> None:
-    """Stage the lots that no earlier run finished, on an actor pool."""
-    todo = [lot for lot in lots if staged(staging, lot) is None]
+def _stage(splits: Sequence[InputSplit], staging: Path, config: Config, address: str | None) -> None:
+    """Stage the splits that no earlier run finished, on an actor pool."""
+    todo = [split for split in splits if staged(staging, split) is None]
     if not todo:
         return
-    num_files = sum(len(lot.sources) for lot in todo)
+    num_files = sum(len(split.sources) for split in todo)
     with session(address), Progress("ingest", total=num_files, unit="files") as progress:
         want = Want("actor", min(config.ingest.num_workers, len(todo)), ("ingest.num_workers",), cpus=1, together=1)
         for count, _ in run_units(
-            LotStager, todo, staging, config, stage="ingest", want=want, wait_s=config.cluster.wait_s
+            SplitStager, todo, staging, config, stage="ingest", want=want, wait_s=config.cluster.wait_s
         ):
             progress.advance(count)
 
 
-def _merge(lots: Sequence[Lot], staging: Path, out: Path, key: str, config: Config) -> Manifest:
-    """Write the corpus from its staged lots and publish it; what the folder held before ceases to exist."""
-    num_passages = _num_passages(lots, staging)
+def _merge(splits: Sequence[InputSplit], staging: Path, out: Path, key: str, config: Config) -> Manifest:
+    """Write the corpus from its staged splits and publish it; what the folder held before ceases to exist."""
+    num_passages = _num_passages(splits, staging)
     unpublish(out)
     with Progress("ingest: merge", total=num_passages, unit="passages") as progress:
-        merged = merge_lots(staging, lots, out, config.ingest, advance=progress.advance)
+        merged = merge_splits(staging, splits, out, config.ingest, advance=progress.advance)
     refused: dict[str, JsonValue] = dict(merged.refused)
     facts: dict[str, JsonValue] = {
         "num_passages": merged.num_passages,
@@ -155,19 +155,19 @@ def _merge(lots: Sequence[Lot], staging: Path, out: Path, key: str, config: Conf
     return publish(out, kind="corpus", fingerprint=key, facts=facts, files=merged.files)
 
 
-def _num_passages(lots: Sequence[Lot], staging: Path) -> int:
+def _num_passages(splits: Sequence[InputSplit], staging: Path) -> int:
     """Count the staged passages; without any, say what became of the sources."""
     num_passages, refused = 0, Counter[str]()
-    for lot in lots:
-        done = staged(staging, lot)
+    for split in splits:
+        done = staged(staging, split)
         if done is None:
-            raise RagrayError(f"{staging / lot.key}: was not finished, though its actor said so; run again")
+            raise RagrayError(f"{staging / split.key}: was not finished, though its actor said so; run again")
         num_passages += done.num_passages
         refused.update(done.refused)
     if not num_passages:
-        first = next((refusal for lot in lots for refusal in staged_refusals(staging, lot)), None)
+        first = next((refusal for split in splits for refusal in staged_refusals(staging, split)), None)
         if first is None:
-            raise InputError(f"{lots[0].sources[0].label}: holds no records; fill it or leave it out of the sources")
+            raise InputError(f"{splits[0].sources[0].label}: holds no records; fill it or leave it out of the sources")
         reasons = ", ".join(f"{reason}: {count}" for reason, count in refused.most_common())
         raise InputError(
             f"no passage is left, {refused.total()} records were refused ({reasons}), the first is "

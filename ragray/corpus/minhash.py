@@ -26,7 +26,7 @@ MIN_PROBABILITY = 0.95
 """With which a pair that is just similar enough shares a band."""
 
 
-class Signer:
+class MinHasher:
     """Makes MinHash signatures of the word 3-grams of texts.
 
     Raises:
@@ -40,7 +40,7 @@ class Signer:
             raise MissingPackageError("ingest.near_duplicates needs datasketch; run: pip install datasketch") from err
         self._empty = MinHash(NUM_PERMUTATIONS)
 
-    def sign(self, text: str) -> bytes:
+    def signature(self, text: str) -> bytes:
         """Return the signature of a text: 128 numbers of four bytes; case and white space make no difference."""
         words = text.casefold().split()
         last = max(1, len(words) - SHINGLE_WORDS + 1)

@@ -51,7 +51,7 @@ def read_source(source: Source, config: IngestConfig) -> Iterator[Record | Refus
         for record in READERS[source.format](source, config):
             num_records += 1
             yield record
-    if not num_records and source.part is None:
+    if not num_records and source.byte_range is None:
         raise InputError(f"{source.label}: holds no records; fill it or leave it out of the sources")
 
 

@@ -33,7 +33,7 @@ _USER = re.compile(r"(?<=://)[^/@]*@")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ByteRange:
     """A stretch of a large file: its bytes, the lines (or rows) before it and, of Parquet, its row groups."""
 
     start: int
@@ -52,7 +52,7 @@ class Source:
 
     location: str
     name: str
-    part: Part | None = None
+    byte_range: ByteRange | None = None
 
     @property
     def label(self) -> str:
@@ -118,9 +118,9 @@ class Source:
         it is fsspec's ``checksum``, made from what the filesystem says of the file (an ETag or a time, and the size).
         ``fresh`` asks again what a listing may have said long ago.
         """
-        if self.part is not None:
+        if self.byte_range is not None:
             with self.open() as stream:
-                return range_checksum(stream, self.part.start, self.part.stop)
+                return range_checksum(stream, self.byte_range.start, self.byte_range.stop)
         if not self.is_remote:
             return file_checksum(Path(self.location))
         with reaching(self.label):

@@ -28,7 +28,7 @@ class IdKeys:
         self._keys.append(keys.reshape(len(ids), 2))
         self._rows.append(rows.astype(np.int64))
 
-    def twice(self) -> list[tuple[int, int]]:
+    def duplicates(self) -> list[tuple[int, int]]:
         """Return the rows of neighbouring occurrences of one id, in the order of the later row."""
         halves = self._sorted_halves()
         doubled = np.unique(halves[1:][halves[1:] == halves[:-1]])

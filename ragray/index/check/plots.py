@@ -9,7 +9,7 @@ from typing import Any
 from ragray.artifact.files import atomic_path
 from ragray.errors import MissingPackageError
 from ragray.index.check.inspect import IndexInspection
-from ragray.index.plan.tune import Point
+from ragray.index.plan.tune import TuningPoint
 
 SIZE_INCHES = (7.5, 4.5)
 DPI = 120
@@ -89,5 +89,5 @@ def _recall_latency(axes: Any, inspection: IndexInspection) -> None:
     axes.legend(frameon=False)
 
 
-def _kind(points: tuple[Point, ...]) -> str:
+def _kind(points: tuple[TuningPoint, ...]) -> str:
     return "ef_search" if any(point.search_params.ef_search for point in points) else "nprobe"

@@ -14,9 +14,9 @@ from ragray.index.check.ids import IdKeys
 from ragray.index.check.verify_segment import (
     Fault,
     encoder_faults,
-    faiss_part_faults,
+    faiss_file_faults,
     lexical_faults,
-    open_parts,
+    open_segment_files,
     passage_faults,
     vector_faults,
 )
@@ -163,7 +163,7 @@ class _Report:
     def _mend(self, segment: str) -> str:
         """Say how to get rid of what is wrong with a segment, or with the snapshot itself.
 
-        Never by compacting: where two parts disagree, that might keep the wrong one.
+        Never by compacting: where two files disagree, that might keep the wrong one.
         """
         for other in self._others:
             if other.name != self._name and segment not in {ref.name for ref in other.segments}:
@@ -211,24 +211,24 @@ def _check_segment(
 ) -> None:
     """Run all checks of one segment; one that cannot be opened in part is still looked into as far as it can be."""
     rows = ref.num_rows
-    parts, faults = open_parts(report.index, ref, snapshot)
+    files, faults = open_segment_files(report.index, ref, snapshot)
     report.add("files, counts and dimensions", 1, "segments", faults, segment=ref.name)
     live_N, faults = _live(report.index, ref)
     report.add("tombstones", ref.num_deleted, "rows", faults, segment=ref.name)
     model = snapshot.encoder
     checks = {
-        "texts and their hashes": passage_faults(parts, live_N, offset, ids),
-        "vectors": vector_faults(parts, normalized=model.normalize, zero_allowed=model.weights == "hash"),
+        "texts and their hashes": passage_faults(files, live_N, offset, ids),
+        "vectors": vector_faults(files, normalized=model.normalize, zero_allowed=model.weights == "hash"),
     }
     for name, found in checks.items():
         report.add(name, rows, "rows", found, segment=ref.name)
-    sampled = len(parts.sample)
-    report.add("FAISS against vectors", sampled, "rows", faiss_part_faults(parts), segment=ref.name)
+    sampled = len(files.sample)
+    report.add("FAISS against vectors", sampled, "rows", faiss_file_faults(files), segment=ref.name)
     if snapshot.lexical != "none":
-        report.add("postings against texts", sampled, "rows", lexical_faults(parts, snapshot.lexical), segment=ref.name)
+        report.add("postings against texts", sampled, "rows", lexical_faults(files, snapshot.lexical), segment=ref.name)
     if encoder and count:
         report.add(
-            "texts encoded again", count, "rows", encoder_faults(parts, encoder, count, live_N), segment=ref.name
+            "texts encoded again", count, "rows", encoder_faults(files, encoder, count, live_N), segment=ref.name
         )
 
 
@@ -242,7 +242,7 @@ def _live(index: Path, ref: SegmentRef) -> tuple[np.ndarray, list[Fault]]:
 
 def _id_faults(index: Path, snapshot: Snapshot, ids: IdKeys) -> Iterator[Fault]:
     """Say which ids two live rows have."""
-    pairs = ids.twice()
+    pairs = ids.duplicates()
     starts = np.cumsum([0, *(ref.num_rows for ref in snapshot.segments)])
     for pair in pairs[:MAX_DOUBLE_IDS]:
         numbers = [int(np.searchsorted(starts, row, side="right")) - 1 for row in pair]

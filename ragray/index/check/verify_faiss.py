@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import faiss
 import numpy as np
 
-PIECE_ROWS = 4096
+BATCH_ROWS = 4096
 SCORED_ROWS = 1000
 """Rows, at most, that are scored with their own vector: where FAISS cannot give vectors back, or gives back others."""
 
@@ -104,7 +104,7 @@ def _assignment_faults(
 ) -> Iterator[str]:
     """Say where many rows lie in a list whose centroid is not the nearest: a search would look elsewhere."""
     wrong, first = 0, -1
-    for rows in _pieces(rows_S):
+    for rows in _batches(rows_S):
         nearest = ivf.quantizer.search(_transformed(index, vectors_ND[rows]), 1)[1][:, 0]
         elsewhere = rows[nearest != list_N[rows]]
         first = int(elsewhere[0]) if first < 0 and len(elsewhere) else first
@@ -129,7 +129,7 @@ def _vector_faults(
     if code.gives_back:
         if ivf is not None:
             ivf.make_direct_map()
-        far = np.concatenate([rows[_far(index, code, vectors_ND[rows], rows)] for rows in _pieces(rows_S)])
+        far = np.concatenate([rows[_far(index, code, vectors_ND[rows], rows)] for rows in _batches(rows_S)])
     if code.exact:
         lost, stands_for = far, 1
     else:
@@ -182,5 +182,5 @@ def _own_scores(index: faiss.Index, queries_SD: np.ndarray, rows: np.ndarray) ->
     return scores_S
 
 
-def _pieces(rows: np.ndarray) -> list[np.ndarray]:
-    return [rows[start : start + PIECE_ROWS] for start in range(0, len(rows), PIECE_ROWS)]
+def _batches(rows: np.ndarray) -> list[np.ndarray]:
+    return [rows[start : start + BATCH_ROWS] for start in range(0, len(rows), BATCH_ROWS)]

@@ -40,7 +40,7 @@ LINK_S = 1.6e-4
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class IndexLayout:
     """A type with its parameters, those that the type does not have 0."""
 
     type: IndexType
@@ -87,7 +87,7 @@ def code_bytes(type_: IndexType, dim: int) -> int:
     return 4 * dim + (8 * HNSW_LINKS + 16 if type_ == "hnsw" else 0)
 
 
-def memory_bytes(layout: Layout) -> int:
+def memory_bytes(layout: IndexLayout) -> int:
     """Return the bytes that FAISS keeps for all segments: codes, ids, centroids."""
     each = code_bytes(layout.type, layout.dim)
     if not layout.nlist:
@@ -98,17 +98,17 @@ def memory_bytes(layout: Layout) -> int:
     return layout.rows * (each + 8) + layout.num_segments * (lists + rotation)
 
 
-def fits(layout: Layout, memory_gib: float) -> bool:
+def fits(layout: IndexLayout, memory_gib: float) -> bool:
     """Say whether a layout keeps to a memory; 0 is no limit."""
     return not memory_gib or memory_bytes(layout) <= memory_gib * 2**30
 
 
-def p95_ms(layout: Layout, num_shards: int) -> float:
+def p95_ms(layout: IndexLayout, num_shards: int) -> float:
     """Estimate the 95th percentile of one search on one thread that has its share of the segments, everything in memory."""
     return -(-layout.num_segments // num_shards) * _segment_ms(layout)
 
 
-def shards(layout: Layout, limit_ms: float) -> int:
+def shards(layout: IndexLayout, limit_ms: float) -> int:
     """Return over how many threads the segments must be spread to search them within a limit (0: none); 0 where none suffice."""
     if not limit_ms:
         return 1
@@ -116,7 +116,7 @@ def shards(layout: Layout, limit_ms: float) -> int:
     return -(-layout.num_segments // at_a_time) if at_a_time else 0
 
 
-def _segment_ms(layout: Layout) -> float:
+def _segment_ms(layout: IndexLayout) -> float:
     codes = layout.segment_rows * code_bytes(layout.type, layout.dim)
     coarse = (layout.nlist + layout.rotated * layout.dim) * layout.dim * 4 / CENTROID_BYTES_A_MS
     if layout.type == "hnsw":
@@ -127,7 +127,7 @@ def _segment_ms(layout: Layout) -> float:
     return P95_OF_MEAN * (SEGMENT_MS + coarse + scanned / CODE_BYTES_A_MS[layout.type] + rescored)
 
 
-def build_seconds(layout: Layout) -> float:
+def build_seconds(layout: IndexLayout) -> float:
     """Estimate the seconds of one core: k-means, the list of every row, codes, writing (texts and BM25 not counted)."""
     total = layout.rows * (2 * layout.dim + code_bytes(layout.type, layout.dim)) / ADD_BYTES_A_S
     if layout.type == "hnsw":

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ragray.index.plan import cost
-from ragray.index.plan.cost import Layout
+from ragray.index.plan.cost import IndexLayout
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Choice:
     reason: str
 
 
-def why_type(layout: Layout, tried: Sequence[Layout], memory_gib: float) -> str:
+def why_type(layout: IndexLayout, tried: Sequence[IndexLayout], memory_gib: float) -> str:
     """Say why a type was taken, given the finer ones that were tried before it."""
     if layout.type == "flat":
         return f"{layout.segment_rows:,} rows a segment: exact search is fast enough"
@@ -32,7 +32,7 @@ def why_type(layout: Layout, tried: Sequence[Layout], memory_gib: float) -> str:
     )
 
 
-def choices(layout: Layout, num_shards: int, why: str) -> tuple[Choice, ...]:
+def choices(layout: IndexLayout, num_shards: int, why: str) -> tuple[Choice, ...]:
     """Say everything that was chosen, and why."""
     segments = f"{layout.num_segments:,} of {layout.segment_rows:,} rows"
     return (
@@ -49,7 +49,7 @@ def choices(layout: Layout, num_shards: int, why: str) -> tuple[Choice, ...]:
     )
 
 
-def _parameters(layout: Layout) -> list[Choice]:
+def _parameters(layout: IndexLayout) -> list[Choice]:
     found = []
     if layout.nlist:
         share = layout.train_rows / layout.nlist
@@ -70,7 +70,7 @@ def _parameters(layout: Layout) -> list[Choice]:
     return [*found, Choice("over_retrieve", f"{layout.search_params.over_retrieve}", reason)]
 
 
-def _costs(layout: Layout) -> list[Choice]:
+def _costs(layout: IndexLayout) -> list[Choice]:
     memory, dim = cost.memory_bytes(layout), layout.dim
     each = memory / layout.rows
     parts = f"a code of {cost.code_bytes(layout.type, dim):,}"
@@ -84,13 +84,13 @@ def _costs(layout: Layout) -> list[Choice]:
     ]
 
 
-def _why_segments(layout: Layout) -> str:
+def _why_segments(layout: IndexLayout) -> str:
     if layout.num_segments == 1:
         return "few enough rows for one task to build"
     return f"{layout.num_segments:,} tasks, each with what fits its memory; every further one has centroids to search"
 
 
-def _why_shards(layout: Layout, num_shards: int) -> str:
+def _why_shards(layout: IndexLayout, num_shards: int) -> str:
     if num_shards == 1:
         return "one thread searches all segments in time"
     alone = _digits(cost.p95_ms(layout, 1))

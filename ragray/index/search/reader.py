@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache, partial
-from math import ceil
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,8 +17,9 @@ import numpy as np
 from ragray.embed.encoder import EncoderFingerprint, Vectors
 from ragray.errors import ArtifactError, CorruptArtifactError, EncoderMismatchError, InputError
 from ragray.index.search.bm25 import LexicalIndex
+from ragray.index.search.candidates import SPARE, OpenSegment, faiss_candidates
 from ragray.index.search.filter import parse_filter
-from ragray.index.search.rescore import Candidates, among, best, inner_products, refined, top
+from ragray.index.search.rescore import among, best, inner_products, refined, top
 from ragray.index.search.result import SearchResult
 from ragray.index.store.search_params import SearchParams
 from ragray.index.store.segment import Segment
@@ -28,9 +27,6 @@ from ragray.index.store.snapshot import SEGMENTS, Snapshot, current_name, read_s
 from ragray.index.store.tombstones import live_mask
 from ragray.text import require_utf8
 from ragray.types import Hit, Passage
-
-SPARE = 8
-"""Candidates beyond those asked for: the k-th result and what ties with it are seldom the last ones."""
 
 FEW_ROWS = 20_000
 """Where deletions and filters leave so few rows of a segment, these are searched exactly: an index would miss most of them."""
@@ -47,18 +43,6 @@ OPENINGS = 20
 logger = logging.getLogger("ragray")
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class OpenSegment:
-    """A segment of an open snapshot: its number there, its first global row, which of its rows are live, (rows,) bool, and its
-    index with the candidates ordered by their fp16 vectors."""
-
-    number: int
-    offset: int
-    segment: Segment
-    live_N: np.ndarray
-    refined: faiss.IndexRefine
 
 
 class IndexReader:
@@ -232,7 +216,7 @@ class IndexReader:
         count = int(np.count_nonzero(allowed_N))
         try:
             if count == len(allowed_N) or count > self._few_rows:
-                found = _candidates(opened, allowed_N, count, queries_ND, k, params)
+                found = faiss_candidates(opened, allowed_N, count, queries_ND, k, params)
             else:
                 depth = min(count, params.over_retrieve * k + SPARE)
                 found = among(vectors_ND, np.flatnonzero(allowed_N), queries_ND, depth)
@@ -248,61 +232,6 @@ class IndexReader:
             rows_NK[zero_N], scores_NK[zero_N] = -1, -np.inf
             rows_NK[zero_N, : len(first)], scores_NK[zero_N, : len(first)] = first, 0
         return np.where(rows_NK < 0, -1, rows_NK + opened.offset), scores_NK
-
-
-def _candidates(
-    opened: OpenSegment, allowed_N: np.ndarray, count: int, queries_ND: Vectors, k: int, params: SearchParams
-) -> Candidates:
-    """Ask FAISS; an index that is not exhaustive looks the farther the more a filter hides."""
-    index = opened.segment.index
-    selector = None
-    if count < len(allowed_N):
-        selector = faiss.IDSelectorBitmap(np.packbits(allowed_N, bitorder="little"))
-    asked = _faiss_params(index, selector, params, np.count_nonzero(opened.live_N) / max(count, 1))
-    if not isinstance(index, faiss.IndexFlat | faiss.IndexIVFFlat | faiss.IndexHNSWFlat):
-        return _refined(opened.refined, min(count, params.over_retrieve * k), asked, queries_ND, k)
-    depth = min(count, params.over_retrieve * k + SPARE)
-    scores_NM, rows_NM = index.search(queries_ND, depth, params=asked)
-
-    def beyond(query_D: np.ndarray, bound: float) -> np.ndarray:
-        found: np.ndarray = index.range_search(query_D[None], bound, params=asked)[2]
-        return found
-
-    return Candidates(rows_NM, scores_NM, beyond if depth < count else None)
-
-
-def _refined(
-    index: faiss.IndexRefine, depth: int, base: faiss.SearchParameters, queries_ND: Vectors, k: int
-) -> Candidates:
-    """Take the best of ``depth`` candidates by their fp16 vectors, which FAISS reads faster than numpy does."""
-
-    def search(some_ND: Vectors, kept: int) -> tuple[np.ndarray, np.ndarray]:
-        params = faiss.IndexRefineSearchParameters(k_factor=(depth + 0.5) / kept, base_index_params=base)
-        found: tuple[np.ndarray, np.ndarray] = index.search(some_ND, kept, params=params)
-        return found
-
-    def beyond(query_D: np.ndarray, _: float) -> np.ndarray:
-        rows_M: np.ndarray = search(query_D[None], depth)[1][0]
-        return rows_M[rows_M >= 0]
-
-    kept = min(depth, k + SPARE)
-    scores_NM, rows_NM = search(queries_ND, kept)
-    return Candidates(rows_NM, scores_NM, beyond if kept < depth else None)
-
-
-def _faiss_params(
-    index: faiss.Index, selector: faiss.IDSelector | None, params: SearchParams, widening: float
-) -> faiss.SearchParameters:
-    """Say the parameters to FAISS, the effort times ``widening``."""
-    if lists := faiss.try_extract_index_ivf(index):
-        nprobe = min(lists.nlist, ceil(max(1, params.nprobe) * widening))
-        found = faiss.SearchParametersIVF(sel=selector, nprobe=nprobe)
-        if isinstance(index, faiss.IndexPreTransform):
-            return faiss.SearchParametersPreTransform(index_params=found)
-        return found
-    if isinstance(index, faiss.IndexHNSW):
-        return faiss.SearchParametersHNSW(sel=selector, efSearch=ceil(max(1, params.ef_search) * widening))
-    return faiss.SearchParameters(sel=selector)
 
 
 def follow_current(index: Path, open_snapshot: Callable[[str], T]) -> T:
