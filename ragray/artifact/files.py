@@ -30,6 +30,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     old = temporary.with_suffix(".old")
     try:
         yield temporary
+        # Content before name: after a power failure the new name must not lead to an empty file.
         for part in temporary.rglob("*"):
             _flush(part)
         _flush(temporary)
@@ -41,7 +42,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             if old.exists():
                 old.replace(path)
             raise
-        _flush(path.parent)
+        _flush(path.parent)  # the name itself is on disk only now
         shutil.rmtree(old, ignore_errors=True)
     finally:
         if temporary.is_dir():

@@ -123,7 +123,7 @@ def _worker_environment() -> dict[str, str]:
 
 
 def unusable(address: str, error: Exception) -> ClusterError:
-    """Say in one line why a cluster cannot be joined."""
+    """Return the error that says in one line why a cluster cannot be joined."""
     if isinstance(error, OSError):
         return ClusterError(
             f"no Ray cluster answers at {address} ({first_line(error)}); check --address and RAY_ADDRESS"
@@ -160,7 +160,7 @@ def _keeping_our_handler() -> Iterator[None]:
 
 
 def has_cluster(address: str | None = None) -> bool:
-    """Say whether a `session` would join a cluster, not start one."""
+    """Return whether a `session` would join a cluster, not start one."""
     ray = sys.modules.get("ray")
     return bool(address or os.environ.get("RAY_ADDRESS") or (ray and ray.is_initialized()))
 

@@ -37,7 +37,7 @@ class Merged:
 def merge_splits(
     staging: Path, splits: Sequence[InputSplit], out: Path, config: IngestConfig, *, advance: Callable[[int], None]
 ) -> Merged:
-    """Stream staged splits into shards and quarantine; ``advance`` hears of every so many passages read.
+    """Stream staged splits into shards and quarantine; ``advance`` is called with the number of passages read since its last call.
 
     What an earlier run left in the folder of the shards is removed. Memory does not grow with the passages: what was
     seen stands in scratch files in ``staging``.
@@ -116,11 +116,11 @@ class Duplicates:
         self._open.__exit__(kind, err, trace)
 
     def next_split(self) -> None:
-        """Say that the tables to come are of another split, whose documents are numbered anew."""
+        """Begin the tables of another split, whose documents are numbered from 0 again."""
         self._document_number = None
 
     def find(self, table: pa.Table) -> list[Duplicate | None]:
-        """Say for each staged passage why it is left out, None where it is not; tables come in order."""
+        """Return for each staged passage why it is left out, None where it is kept; tables come in order."""
         names = ("document_number", "document_id", "id", "content_hash", "signature")
         return [self._find(*row) for row in zip(*(table[name].to_pylist() for name in names), strict=True)]
 

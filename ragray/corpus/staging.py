@@ -34,7 +34,7 @@ FILE_CHARS = 16 << 20
 SPLIT_FILES = 256
 SPLIT_BYTES = 8 << 20
 READER_VERSION = 3
-"""Changes whenever the same source becomes other passages than before: old corpora are made anew."""
+"""Counted up whenever the same source yields other passages than before: corpora of older versions are then made again."""
 STAGED_SCHEMA = pa.schema(
     [
         *PASSAGE_SCHEMA,
@@ -49,7 +49,7 @@ STAGED_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class InputSplit:
-    """Files staged together, the unit of work: one, a part of one, or a number of small ones of one document each."""
+    """The unit of work of `ingest`: one file, a byte range of one, or a number of small files of one document each."""
 
     key: str
     sources: tuple[Source, ...]
@@ -98,7 +98,7 @@ def _groups(files: Sequence[tuple[Source, str]]) -> Iterator[list[tuple[Source, 
 
 
 def staged(folder: Path, split: InputSplit) -> Staged | None:
-    """Say what a split's folder holds, None where it was never finished or is damaged: such a split is staged anew."""
+    """Return what a split's folder holds; None where it was never finished or is damaged, and the split has to be staged again."""
     try:
         done = Staged(**json.loads((folder / split.key / DONE_NAME).read_text(encoding="utf-8")))
         num_passages = sum(pq.read_metadata(path).num_rows for path in _passage_files(folder, split))
@@ -147,7 +147,7 @@ class Stager:
         self._hasher = MinHasher() if config.ingest.near_duplicates else None
 
     def stage(self, split: InputSplit) -> Staged:
-        """Stage one split; what an earlier attempt left unfinished is written anew.
+        """Stage one split; what an earlier attempt left unfinished is written again.
 
         Raises:
             InputError: a file cannot be read, holds no records, or is no longer the one that was planned.
@@ -199,7 +199,7 @@ def _cleaned(source: Source, record: Record, config: IngestConfig) -> Record | R
 
 
 class _PassageFiles:
-    """Collects passages and writes them as parts of bounded size."""
+    """Collects passages and writes them into files of bounded size."""
 
     def __init__(self, folder: Path, hasher: MinHasher | None) -> None:
         self.num_rows = 0

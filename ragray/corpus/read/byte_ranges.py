@@ -1,4 +1,4 @@
-"""Cutting large files. In: a source. Out: its parts with their checksums, so that several workers read it. Only reads."""
+"""Cutting large files. In: a source. Out: its byte ranges with their checksums, so that several workers read it. Only reads."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ READ_BYTES = 1 << 20
 def cut_source(
     source: Source, range_bytes: int = RANGE_BYTES, *, read_bytes: int = READ_BYTES
 ) -> Iterator[tuple[Source, str]]:
-    """Yield a file's parts in order, each with the checksum of its content; most files are one part, which is the file.
+    """Yield the byte ranges of a file in order, each with the checksum of its content; most files are not cut.
 
-    Cut are uncompressed JSON lines, behind a line, and Parquet, between row groups, where they are local and larger than
-    ``range_bytes``. Where the cuts are depends on the content before them alone: appending to a file leaves its parts but
-    the last as they were. Lines are looked through ``read_bytes`` at a time.
+    Cut are uncompressed JSON lines, after a line, and Parquet, between row groups, where they are local and larger than
+    ``range_bytes``. Where the cuts are depends on the content before them alone: appending to a file changes its last
+    range only. Lines are looked through ``read_bytes`` at a time.
     """
     ranges: list[tuple[ByteRange, str]] = []
     if not source.is_remote and source.num_bytes() > range_bytes:
@@ -37,7 +37,7 @@ def cut_source(
 
 
 def _line_ranges(source: Source, range_bytes: int, read_bytes: int) -> Iterator[tuple[ByteRange, str]]:
-    """Cut behind the first line that ends past ``range_bytes``; checksums are made on the way."""
+    """Cut after the first line that ends past ``range_bytes``; checksums are made on the way."""
     digest = hashlib.blake2b(digest_size=16)
     start = position = lines_before = num_lines = 0
     with source.open() as stream:
@@ -58,7 +58,7 @@ def _line_ranges(source: Source, range_bytes: int, read_bytes: int) -> Iterator[
 
 
 def _row_group_ranges(source: Source, range_bytes: int) -> list[tuple[ByteRange, str]]:
-    """Cut behind the row group with which ``range_bytes`` are full; a damaged file is left whole, to be refused by its reader."""
+    """Cut after the row group with which ``range_bytes`` are full; a damaged file is left whole, to be refused by its reader."""
     try:
         with source.open() as stream:
             metadata = pq.read_metadata(stream)

@@ -58,7 +58,7 @@ def read_source(source: Source, config: IngestConfig) -> Iterator[Record | Refus
 @contextlib.contextmanager
 def naming_damage(source: Source) -> Iterator[None]:
     """Turn what a damaged file raises while it is read into an `InputError` that names it."""
-    # A remote filesystem has errors of its own, which no list can name.
+    # A remote filesystem raises errors of its own types, which cannot be listed here.
     errors = (Exception,) if source.is_remote else DAMAGE
     try:
         yield

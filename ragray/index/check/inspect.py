@@ -1,4 +1,4 @@
-"""What is in an index? In: its folder. Out: sizes, list sizes, parameters and measurements of a snapshot, as text and as JSON."""
+"""Inspection of an index. In: its folder. Out: sizes, list sizes, parameters and measurements of a snapshot, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class IndexInspection:
             "vectors": f"{self.dim} dimensions, {self.metric}, by {self.encoder}",
             "FAISS": f"{self.factory}, {search}, recall@10 {recall}",
             "lexical": self.lexical,
-            "a vector": f"{self.memory_bytes_per_vector:,.0f} bytes in memory, {self.disk_bytes_per_vector:,.0f} on disk",
+            "per vector": f"{self.memory_bytes_per_vector:,.0f} bytes in memory, {self.disk_bytes_per_vector:,.0f} on disk",
         }
         return [
             *(f"{key:<10} {value}" for key, value in head.items()),

@@ -1,4 +1,4 @@
-"""Is an index what it says it is? In: its folder, perhaps its encoder. Out: every check, every problem, and how to mend each."""
+"""Verification of an index. In: its folder, perhaps its encoder. Out: every check, every problem, and how to repair each."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from ragray.progress import Progress
 
 FILES = "CURRENT and snapshot file"
 MAX_DOUBLE_IDS = 20
-"""Ids in two rows that are told one by one; the others are counted."""
+"""Duplicate ids that are reported one by one; the others are only counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ class _Report:
         return f"run: ragray index promote {self.index} {newest}"
 
     def add(self, name: str, num_checked: int, unit: str, faults: Iterable[Fault], *, segment: str = "") -> None:
-        """Count a check, and turn what it found into problems; ``segment`` is the one that is to be got rid of."""
+        """Count a check, and turn what it found into problems; ``segment`` is the one that the advice removes."""
         mend = self._mend(segment)
         self._add(name, num_checked, unit, [Problem(fault.what, str(fault.where), mend) for fault in faults])
 
@@ -161,7 +161,7 @@ class _Report:
         self._problems += found
 
     def _mend(self, segment: str) -> str:
-        """Say how to get rid of what is wrong with a segment, or with the snapshot itself.
+        """Return the advice that removes what is wrong with a segment, or with the snapshot itself.
 
         Never by compacting: where two files disagree, that might keep the wrong one.
         """
@@ -194,7 +194,7 @@ def _readable(index: Path, name: str) -> Snapshot | None:
 
 
 def _snapshot_faults(index: Path, snapshot: Snapshot) -> Iterator[Fault]:
-    """Say where a snapshot contradicts itself."""
+    """Yield where a snapshot contradicts itself."""
     where = index / SNAPSHOTS / f"{snapshot.name}.json"
     if snapshot.dim != snapshot.encoder.dim:
         yield Fault(f"has {snapshot.dim} dimensions, its encoder {snapshot.encoder.dim}", where)
@@ -241,7 +241,7 @@ def _live(index: Path, ref: SegmentRef) -> tuple[np.ndarray, list[Fault]]:
 
 
 def _id_faults(index: Path, snapshot: Snapshot, ids: IdKeys) -> Iterator[Fault]:
-    """Say which ids two live rows have."""
+    """Yield the ids that two live rows share."""
     pairs = ids.duplicates()
     starts = np.cumsum([0, *(ref.num_rows for ref in snapshot.segments)])
     for pair in pairs[:MAX_DOUBLE_IDS]:

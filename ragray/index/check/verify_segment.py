@@ -1,4 +1,4 @@
-"""Deep checks of one segment. In: its folder and what the snapshot says of it. Out: every fault found, part by part.
+"""Deep checks of one segment. In: its folder and what the snapshot says of it. Out: every fault found, file by file.
 
 N rows of the segment, S sampled rows, D dim, P postings.
 """
@@ -52,7 +52,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class SegmentFiles:
-    """What of a segment can be looked into; None where a part is missing, damaged, or not as large as it should be."""
+    """The files of a segment, opened; None where one is missing, damaged, or of another size than the snapshot says."""
 
     folder: Path
     num_rows: int
@@ -243,7 +243,7 @@ def _posting_faults(postings: Postings, num_rows: int) -> Iterator[str]:
 
 
 def _differ(postings: Postings, rows: np.ndarray, texts: list[str], analyzer: str) -> np.ndarray:
-    """Say for which rows, ascending, the texts give other terms, counts or lengths than the postings hold.
+    """Return for which rows, ascending, the texts give other terms, counts or lengths than the postings hold.
 
     Compared is the sum of the terms' hashes over all tokens of a row, modulo 2**64: it needs no order.
     """

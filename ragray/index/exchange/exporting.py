@@ -1,4 +1,4 @@
-"""An index for other programs. In: a snapshot. Out: its live rows as a `datasets` folder with one FAISS file, or as Parquet embeddings.
+"""Export of an index. In: a snapshot. Out: its live rows as a `datasets` folder with one FAISS file, or as Parquet embeddings.
 
 Row n of what is written is the n-th live row of the snapshot. B rows of a block, D dim.
 """
@@ -94,7 +94,7 @@ def export_parquet(
 
 
 def _export(snapshot: Snapshot, out: Path, settings: list[object], write: Callable[[Path], None]) -> ExportReport:
-    """Let ``write`` fill a folder, which appears whole, with a manifest; do nothing where the very same lies there already."""
+    """Let ``write`` fill a folder that appears whole, with a manifest; do nothing where the same export is there already."""
     out = out.resolve()  # "." has no name to write beside
     key = fingerprint([snapshot.model_dump(mode="json"), *settings])
     if is_current(out, kind=KIND, fingerprint=key):

@@ -1,4 +1,4 @@
-"""Embeddings made elsewhere to ragray's own. In: Parquet or npy, perhaps a corpus. Out: a corpus and embeddings to build an index of."""
+"""Import of embeddings made elsewhere. In: Parquet or npy, perhaps a corpus. Out: a corpus and embeddings to build an index of."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def import_embeddings(
 def _corpus(
     files: list[Path], corpus: Path | None, out: Path, columns: Columns, written: tuple[Path, ...]
 ) -> tuple[Corpus, bool]:
-    """Open the corpus of the vectors; where texts are given as files, write it first. Say whether it was written."""
+    """Open the corpus of the vectors; where texts are given as files, write it first. Return also whether it was written."""
     if corpus is not None and (corpus / MANIFEST_NAME).is_file():
         return Corpus.open(corpus), False
     if corpus is not None:
@@ -279,7 +279,7 @@ class _RowCutter:
 
 
 def _at(batches: list[VectorBatch], row: int) -> str:
-    """Say where a row of several batches stands."""
+    """Return the file and the row number there of a row of several batches."""
     for batch in batches:
         if row < len(batch.vectors_BD):
             return batch.at(row)

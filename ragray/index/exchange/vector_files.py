@@ -43,7 +43,7 @@ class VectorBatch:
     ids: list[str] | None
 
     def at(self, row: int) -> str:
-        """Say where a row of the batch stands."""
+        """Return the file and the row number there of a row of the batch."""
         return f"{self.path}: row {self.first + row}"
 
     def slice(self, start: int, stop: int | None) -> VectorBatch:
@@ -85,7 +85,7 @@ def count_rows(path: Path) -> int:
 
 
 def has_column(path: Path, name: str) -> bool:
-    """Say whether a file is Parquet with a column of this name."""
+    """Return whether a file is Parquet with a column of this name."""
     return path.suffix == ".parquet" and name in _open_parquet(path).schema_arrow.names
 
 

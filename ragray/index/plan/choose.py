@@ -1,4 +1,4 @@
-"""Which index for which rows. In: rows, dimensions, budgets. Out: a FAISS type and its parameters, with reasons; pure arithmetic."""
+"""Choice of a FAISS type. In: rows, dimensions, budgets. Out: a FAISS type and its parameters, with reasons; pure arithmetic."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LADDER: tuple[IndexType, ...] = ("ivf", "ivf_sq", "ivf_rabitq", "ivf_pq")
 """What `auto` tries above `exact_up_to_rows`, finest codes first; an HNSW cannot be deleted from and is only taken when asked for."""
 
 MIN_POINTS_PER_LIST = 39
-"""FAISS warns below this many training points a list (`ClusteringParameters.min_points_per_centroid`)."""
+"""FAISS warns below this many training points per list (`ClusteringParameters.min_points_per_centroid`)."""
 
 PQ_VALUES = 16
 """Values of a four-bit code, each trained."""
@@ -223,7 +223,7 @@ def _in_memory(layouts: list[IndexLayout], config: IndexConfig) -> list[IndexLay
 
 
 def _too_slow(small: list[IndexLayout], config: IndexConfig) -> IndexBudgetError:
-    """Say what suffices; more memory never does, as coarser codes are searched faster."""
+    """Return the error that names a p95 that suffices. More memory never does: coarser codes are searched faster."""
     fastest = min(small, key=lambda layout: cost.p95_ms(layout, layout.num_segments))
     needed = _round_up(cost.p95_ms(fastest, fastest.num_segments))
     return IndexBudgetError(

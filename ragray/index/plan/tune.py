@@ -211,7 +211,7 @@ def _too_slow(
     fast = [point.recall_at_10 for point in curve if point.p95_ms <= config.p95_ms * share]
     lower = f", or lower index.min_recall to {math.floor(max(fast) * 1000) / 1000:g}" if fast else ""
     return IndexBudgetError(
-        f"{factory} needs {best.p95_ms / share:.3g} ms a segment for recall@10 {best.recall_at_10:.3f} ({_setting(best)}), "
+        f"{factory} needs {best.p95_ms / share:.3g} ms per segment for recall@10 {best.recall_at_10:.3f} ({_setting(best)}), "
         f"index.p95_ms={config.p95_ms:g} is asked for; nothing was published: raise index.p95_ms to "
         f"{math.ceil(best.p95_ms / share * 12) / 10:g}{lower}"
     )

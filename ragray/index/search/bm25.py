@@ -33,7 +33,7 @@ def require_lexical(snapshot: Snapshot) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _SegmentPostings:
-    """The lexical part of one segment of a snapshot: its first global row, and which of its rows are live (None: all)."""
+    """The postings of one segment of a snapshot, its first global row, and which of its rows are live (None: all)."""
 
     offset: int
     postings: Postings
@@ -48,7 +48,7 @@ class _SegmentPostings:
 
 
 class LexicalIndex:
-    """The lexical parts of all segments of a snapshot, memory-mapped."""
+    """The postings of all segments of a snapshot, memory-mapped."""
 
     def __init__(self, segments: Sequence[_SegmentPostings], analyzer: str) -> None:
         self._segments = segments
@@ -62,11 +62,11 @@ class LexicalIndex:
 
     @classmethod
     def open(cls, index: Path, snapshot: Snapshot) -> LexicalIndex:
-        """Open the parts.
+        """Open the postings of all segments.
 
         Raises:
             InputError: the snapshot has none.
-            CorruptArtifactError: a part does not fit its segment.
+            CorruptArtifactError: some postings do not fit their segment.
         """
         require_lexical(snapshot)
         segments, offset = [], 0

@@ -59,6 +59,7 @@ def _refined(
     """Take the best of ``depth`` candidates by their fp16 vectors, which FAISS reads faster than numpy does."""
 
     def search(some_ND: Vectors, kept: int) -> tuple[np.ndarray, np.ndarray]:
+        # FAISS asks its base index for int(kept * k_factor) candidates, in float32: the half keeps rounding from losing one of ``depth``.
         params = faiss.IndexRefineSearchParameters(k_factor=(depth + 0.5) / kept, base_index_params=base)
         found: tuple[np.ndarray, np.ndarray] = index.search(some_ND, kept, params=params)
         return found
@@ -75,7 +76,7 @@ def _refined(
 def _faiss_params(
     index: faiss.Index, selector: faiss.IDSelector | None, params: SearchParams, widening: float
 ) -> faiss.SearchParameters:
-    """Say the parameters to FAISS, the effort times ``widening``."""
+    """Return the parameters as FAISS takes them, with the effort multiplied by ``widening``."""
     if lists := faiss.try_extract_index_ivf(index):
         nprobe = min(lists.nlist, ceil(max(1, params.nprobe) * widening))
         found = faiss.SearchParametersIVF(sel=selector, nprobe=nprobe)

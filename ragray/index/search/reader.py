@@ -125,7 +125,7 @@ class IndexReader:
         """
         self._check(queries_ND, k)
         params = params or self.snapshot.search_params
-        faiss.omp_set_num_threads(self._threads)
+        faiss.omp_set_num_threads(self._threads)  # before every search: OpenMP keeps the number for each calling thread
         queries_ND = np.ascontiguousarray(queries_ND, dtype=np.float32)
         parts = [(np.empty((len(queries_ND), 0), dtype=np.int64), np.empty((len(queries_ND), 0), dtype=np.float32))]
         if len(queries_ND):

@@ -1,4 +1,4 @@
-"""The past of an index. In: its folder. Out: its snapshots, another one of them made current, what nobody needs removed."""
+"""Lifecycle of snapshots. In: an index folder. Out: a list of its snapshots, another one made current, unneeded files removed."""
 
 from __future__ import annotations
 
@@ -119,15 +119,15 @@ def rollback(index: Path) -> str:
 
 def collect_garbage(index: Path, *, keep: int = 2, min_age_s: float = 3600) -> GarbageReport:
     """Remove what no reader can need: snapshots but the current one, its ``keep`` nearest ancestors and those younger than
-    ``min_age_s``; then segments, tombstones, tuning files and leavings of killed processes that no remaining snapshot
-    names, unless they are younger than that (an interrupted build or sync goes on from them).
+    ``min_age_s``; then segments, tombstones, tuning files and the remains of killed processes that no remaining snapshot
+    names, unless they are younger than that (an interrupted build or sync continues from them).
 
     A reader keeps what it has opened: removed files stay readable to it (on a local file system, or on one that keeps
     open files).
 
     Raises:
         ArtifactBusyError: another process is writing to the index.
-        CorruptArtifactError: a snapshot's file cannot be read, and so nobody knows what it needs; nothing is removed.
+        CorruptArtifactError: a snapshot's file cannot be read, so that the files it needs are unknown; nothing is removed.
     """
     if keep < 0 or min_age_s < 0:
         raise ArtifactError(f"{index}: keep={keep} and min_age_s={min_age_s} must not be negative")
@@ -162,7 +162,7 @@ def _readable(index: Path, name: str) -> Snapshot:
         return read_snapshot(index, name)
     except CorruptArtifactError as err:
         raise CorruptArtifactError(
-            f"{index / SNAPSHOTS / name}.json: cannot be read, so nobody knows which segments it needs; restore the file, or "
+            f"{index / SNAPSHOTS / name}.json: cannot be read, so the segments that it needs are unknown; restore the file, or "
             f"remove it, and run again (nothing was removed; {err})"
         ) from err
 
@@ -178,7 +178,7 @@ def _lineage(found: dict[str, Snapshot], current: str, keep: int) -> Iterator[st
 
 
 def _unreferenced(folder: Path, named: set[str], oldest_s: float) -> list[Path]:
-    """Return what lies in a folder, was there before ``oldest_s`` and is named by nobody; hidden names aside."""
+    """Return the entries of a folder that were written before ``oldest_s`` and that no snapshot names, without hidden ones."""
     paths = sorted(path for path in folder.glob("[!.]*") if path.name not in named)
     return [path for path in paths if _written_s(path) <= oldest_s]
 

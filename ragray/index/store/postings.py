@@ -124,7 +124,7 @@ class _SortedRun:
 
 
 class LexicalWriter:
-    """Collects the terms of a segment's passages, in row order, and writes them as posting lists; needs some 12 bytes a posting."""
+    """Collects the terms of a segment's passages, in row order, and writes them as posting lists; needs some 12 bytes per posting."""
 
     def __init__(self, analyzer: str) -> None:
         self._analyzer = analyzer
@@ -173,7 +173,7 @@ class LexicalWriter:
         self._pending = []
 
     def _postings(self, terms_T: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Lay the runs' postings behind one another, term by term: a counting sort, as every run is in order already."""
+        """Merge the runs term by term. A counting sort suffices: runs are in row order, and each is sorted by term already."""
         rows_P, counts_P = np.empty(starts[-1], np.int32), np.empty(starts[-1], np.uint16)
         ends = starts[:-1].copy()
         for run in self._runs:

@@ -55,7 +55,7 @@ class Delta:
 
 
 class Comparison:
-    """Compares the tables of a corpus with the live rows of a snapshot, by sorted digests: some 75 bytes a passage."""
+    """Compares the tables of a corpus with the live rows of a snapshot, by sorted digests: some 75 bytes per passage."""
 
     def __init__(self, index: Path, snapshot: Snapshot, num_new: int) -> None:
         ids, self._texts, self._facts, self._rows = _digests_of(index, snapshot)
@@ -74,7 +74,7 @@ class Comparison:
         return sum(value.nbytes for value in vars(self).values() if isinstance(value, np.ndarray))
 
     def origins(self, table: pa.Table) -> np.ndarray:
-        """Say for each passage of the next table where its vector comes from, (M,) int64."""
+        """Return for each passage of the next table where its vector comes from, (M,) int64."""
         ids, texts, facts = (digests(table, kind) for kind in WIDTHS)
         self._new_ids[self._num_seen : self._num_seen + len(ids)] = ids
         self._num_seen += len(ids)
@@ -205,7 +205,7 @@ def _name_of(corpus: Corpus, key: bytes) -> str:
 
 
 def reused_blocks(reader: IndexReader, folder: Path, rows: np.ndarray) -> Iterator[tuple[pa.Table, np.ndarray]]:
-    """Yield the passages that `write_delta` put aside, with the vectors of their rows, (rows, D) float16."""
+    """Yield the passages that `write_delta` found with an unchanged text, with the vectors of their rows, (rows, D) float16."""
     first = 0
     for path in sorted((folder / REUSED_FOLDER).glob("part-*.parquet")):
         with pq.ParquetFile(path) as file:
