@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import faiss
 import pyarrow.parquet as pq
@@ -13,6 +14,7 @@ from ragray.artifact.manifest import publish
 from ragray.config import EncoderConfig, IndexConfig
 from ragray.corpus.table import PASSAGE_FOLDER, SCHEMA_VERSION, Corpus, ShardWriter, passages_to_table
 from ragray.embed.blocks import BLOCK_FOLDER, Embeddings, embeddings_facts, plan_blocks, read_block, write_block
+from ragray.embed.encoder import HashEncoder
 from ragray.embed.load import load_encoder
 from ragray.embed.passage_text import encoder_text
 from ragray.index.plan.choose import plan_index
@@ -87,6 +89,21 @@ def write_embeddings(
     return folder
 
 
+def make_snapshot(name: str, segments: Sequence[SegmentRef], *, dim: int = 64, **fields: Any) -> Snapshot:
+    """A snapshot by the encoder `hash:DIM`, of an exact index where ``fields`` do not say otherwise."""
+    known = {
+        "parent": None,
+        "created_at": "2026-01-01T00:00:00+00:00",
+        "source": name,
+        "encoder": HashEncoder(dim).fingerprint,
+        "encoder_config": EncoderConfig(model=f"hash:{dim}"),
+        "dim": dim,
+        "factory": "Flat",
+        "recall_at_10": None,
+    }
+    return Snapshot(name=name, segments=tuple(segments), **(known | fields))
+
+
 def block_rows(embeddings: Embeddings) -> list[int]:
     """Rows of every block, in corpus order."""
     return [pq.read_metadata(path).num_rows for path in embeddings.blocks]
@@ -119,19 +136,16 @@ def write_index(
         )
         for segment in segments
     ]
-    snapshot = Snapshot(
-        name=name,
-        parent=None,
-        created_at="2026-01-01T00:00:00+00:00",
+    snapshot = make_snapshot(
+        name,
+        refs,
         source=vectors.manifest.fingerprint,
-        segments=tuple(refs),
         encoder=vectors.encoder,
         encoder_config=vectors.encoder_config,
         dim=vectors.encoder.dim,
         factory=plan.factory,
         search_params=plan.search_params,
         lexical=lexical,
-        recall_at_10=None,
     )
     publish_snapshot(folder, snapshot, expected=find_current(folder))
     return folder

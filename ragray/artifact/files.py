@@ -29,6 +29,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         yield temporary
+        # Content before name: after a power failure the new name must not lead to an empty file.
         for part in temporary.rglob("*"):
             _flush(part)
         _flush(temporary)
@@ -36,7 +37,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             replace_folder(temporary, path)
         else:
             temporary.replace(path)
-            _flush(path.parent)
+            _flush(path.parent)  # the name itself is on disk only now
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)

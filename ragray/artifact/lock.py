@@ -27,7 +27,11 @@ def _require_ours(folder: Path, kind: str) -> None:
 
 @contextlib.contextmanager
 def exclusive(folder: Path, *, kind: str = "", wait: bool = False) -> Iterator[None]:
-    """Hold the folder for writing; the operating system lets go when the process ends, however it ends.
+    """Hold the folder for writing; the operating system releases it when the process ends, however it ends.
+
+    Between machines this holds where the file system passes `flock` on to its server: NFS does (Linux turns it into a byte-range lock,
+    for which the file must be open for writing) unless it is mounted with `nolock` or `local_lock`; Lustre does when mounted with `flock`.
+    Elsewhere only the processes of one machine exclude each other; `CURRENT` is then still safe from being half written.
 
     Raises:
         ArtifactBusyError: another process holds it, and this one does not ``wait``.

@@ -39,7 +39,7 @@ is absent, or cannot be written, large files are read whole when they are opened
 LONG_CHECK_BYTES = 4 << 30
 
 
-"""A check of a file of this size or more says in the log that it is under way: it takes a second a GB or so."""
+"""Before a file of this size or more is read for its checksum, the log says so: it takes about one second per GB."""
 
 
 logger = logging.getLogger("ragray")
@@ -98,7 +98,7 @@ def publish(
 
 
 def unpublish(folder: Path) -> None:
-    """Remove the manifest before an artefact is written anew: while it is written, it does not exist."""
+    """Remove the manifest before an artefact is written again: while it is incomplete it must not be opened."""
     (folder / MANIFEST_NAME).unlink(missing_ok=True)
 
 
@@ -222,7 +222,7 @@ def open_artifact(folder: Path, kind: str, *, full: bool = False) -> Manifest:
 
 
 def is_current(folder: Path, *, kind: str, fingerprint: str) -> bool:
-    """Say whether the folder already holds this very artefact, whole: then its stage has nothing to do."""
+    """Return whether the folder already holds this very artefact, whole: its stage then has nothing to do."""
     try:
         return open_artifact(folder, kind).fingerprint == fingerprint
     except (NotAnArtifactError, CorruptArtifactError):

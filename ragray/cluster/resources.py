@@ -64,7 +64,7 @@ class Node:
 
 
 def shortage(stage: str, wants: Sequence[Want], nodes: Sequence[Node]) -> str:
-    """Say in one line what a cluster of these nodes can never give a stage; "" where it may."""
+    """Return in one line what a cluster of these nodes can never give a stage; "" where it can give all."""
     for resource in ("CPU", "GPU"):
         asking = [want for want in wants if want.needed and want.of(resource) > 0]
         wanted = sum(want.needed * want.of(resource) for want in asking)
@@ -81,7 +81,7 @@ def shortage(stage: str, wants: Sequence[Want], nodes: Sequence[Node]) -> str:
 
 
 def wanted(wants: Sequence[Want]) -> str:
-    """Say what is wanted: 8 workers x 1 CPU + 1 retriever actor x 0.5 CPU."""
+    """Return what is wanted, in words: 8 workers x 1 CPU + 1 retriever actor x 0.5 CPU."""
     return " + ".join(_each(want, _reserved(want)) for want in wants if want.needed)
 
 
@@ -113,7 +113,7 @@ def require(stage: str, wants: Sequence[Want], *, wait_s: float) -> None:
 
 
 def autoscales() -> bool:
-    """Say whether the cluster may grow: whether an autoscaler with node types of its own runs on it."""
+    """Return whether the cluster may grow: whether an autoscaler with node types of its own runs on it."""
     from ray.experimental.internal_kv import _internal_kv_get
 
     status = _internal_kv_get(b"__autoscaling_status") or b"{}"
@@ -121,7 +121,7 @@ def autoscales() -> bool:
 
 
 def _autoscales_v2() -> bool:
-    """Say whether the second version of Ray's autoscaler runs on it: with it, nodes that it may add to have a type."""
+    """Return whether the second version of Ray's autoscaler runs on it: with it, nodes that it may add to have a type."""
     import ray
     from ray.autoscaler.v2.sdk import get_cluster_resource_state
     from ray.autoscaler.v2.utils import is_autoscaler_v2
@@ -133,7 +133,7 @@ def _autoscales_v2() -> bool:
 
 
 def names_node_types(status: str) -> bool:
-    """Say whether an autoscaler's status (JSON) names node types that someone configured.
+    """Return whether an autoscaler's status (JSON) names node types that someone configured.
 
     On a fixed cluster Ray runs one too, for `ray status`; it calls every node a type of its own, named after its id.
     """

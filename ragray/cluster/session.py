@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from ragray.errors import ClusterError, first_line
@@ -25,22 +25,28 @@ LOCAL_LOGICAL_CPUS = 8
 """A local cluster has at least so many logical CPUs: retriever actors, workers and drivers share the real ones by time."""
 
 ENVIRONMENT = {
-    "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_DATA_LOG_LEVEL": "ERROR",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "ragray.serve.edge:middlewares",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
-"""Set before Ray is imported, unless the user has set them: no telemetry, no token file in $HOME, prompt reports, and
-SIGTERM is left to Python, where Ray's C++ core would print its stack and abort."""
+"""Set before Ray is imported, unless the user has set them: no telemetry, prompt reports, and SIGTERM is left to Python, where
+Ray's C++ core would print its stack and abort."""
+
+LOCAL_ENVIRONMENT = {"RAY_AUTH_MODE": "disabled"}
+"""Set while a cluster of our own runs on this machine, unless the user has set it: where it is unset, Ray 2.60 protects a cluster that
+`ray.init` starts, and writes the token to ~/.ray. A cluster that is joined has a mode of its own, which the user's environment follows."""
+
+HIDE_GPUS = "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"
+"""Variable of a worker process: with 1, Ray shows no GPU to an actor or task that reserves none. Without it, since Ray 2.60, each of
+these sees all GPUs of its node, and all of them would take the first."""
 
 
 def prepare_environment() -> None:
@@ -66,28 +72,58 @@ def session(address: str | None = None) -> Iterator[None]:
         yield
         return
     address = address or os.environ.get("RAY_ADDRESS")
+    with _default_environment({} if address else LOCAL_ENVIRONMENT):
+        _connect(address)
+        for name in ("ray.data", "ray.train", "ray.serve"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _default_environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables that the user has not set, for the length of the block."""
+    added = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+def _connect(address: str | None) -> None:
+    import ray
+
     try:
         if address:
             _knock(address)
         with _stderr_closed(), _keeping_our_handler():
-            if address:
-                ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
-            else:
+            if not address:
                 start_local()
+                return
+            ray.init(
+                address=address,
+                namespace=NAMESPACE,
+                log_to_driver=False,
+                logging_level="ERROR",
+                runtime_env={"env_vars": _worker_environment()},
+            )
     except Exception as err:
         if not address:
             raise
         raise unusable(address, err) from err
-    for name in ("ray.data", "ray.train", "ray.serve"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        ray.shutdown()
+
+
+def _worker_environment() -> dict[str, str]:
+    """Return what our worker processes need on any node; a variable that the user has set reaches them in the user's own way."""
+    return {} if HIDE_GPUS in os.environ else {HIDE_GPUS: "1"}
 
 
 def unusable(address: str, error: Exception) -> ClusterError:
-    """Say in one line why a cluster cannot be joined."""
+    """Return the error that says in one line why a cluster cannot be joined."""
     if isinstance(error, OSError):
         return ClusterError(
             f"no Ray cluster answers at {address} ({first_line(error)}); check --address and RAY_ADDRESS"
@@ -124,7 +160,7 @@ def _keeping_our_handler() -> Iterator[None]:
 
 
 def has_cluster(address: str | None = None) -> bool:
-    """Say whether a `session` would join a cluster, not start one."""
+    """Return whether a `session` would join a cluster, not start one."""
     ray = sys.modules.get("ray")
     return bool(address or os.environ.get("RAY_ADDRESS") or (ray and ray.is_initialized()))
 
@@ -148,7 +184,7 @@ def init_local() -> None:
         include_dashboard=False,
         log_to_driver=False,
         logging_level="ERROR",
-        runtime_env={"env_vars": {"PYTHONPATH": _python_path()}},
+        runtime_env={"env_vars": {"PYTHONPATH": _python_path(), **_worker_environment()}},
     )
 
 

@@ -148,6 +148,10 @@ class ServeConfig(Section):
     host: str = Field("127.0.0.1", description="address that the HTTP proxy listens on")
     port: int = Field(8000, ge=1, le=65535, description="port that the HTTP proxy listens on")
     generator_replicas: int = Field(1, ge=1, le=MAX_ACTORS, description="copies of the Generator deployment")
+    retriever_gpus: Gpus = Field(
+        0, description="GPUs per Retriever, for the question encoder and the reranker; 0: they run on the CPU"
+    )
+    generator_gpus: Gpus = Field(0, description="GPUs per Generator; 0: it runs on the CPU")
     max_queued_requests: int = Field(
         64, ge=1, description="requests that may wait per deployment; further ones are answered with status 429"
     )

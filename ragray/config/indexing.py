@@ -103,7 +103,7 @@ class EmbedConfig(EncoderConfig):
         1, ge=LEAST_CPUS, le=1024, description="CPUs per encoder actor, and its number of threads"
     )
     gpus_per_worker: Gpus = Field(
-        0, description="GPUs per encoder actor; a fraction lets several actors share a GPU; 0: none is reserved"
+        0, description="GPUs per encoder actor; a fraction lets several actors share a GPU; 0: they run on the CPU"
     )
     engine: Literal["torch", "openvino"] = Field(
         "torch", description="library that runs the encoder over passages; openvino needs the extra `openvino`"

@@ -83,7 +83,7 @@ def _fitting_title(title: str, tokenizer: Tokenizer, max_tokens: int) -> str:
 
 
 def _at_most(text: str, max_tokens: int, tokenizer: Tokenizer) -> bool:
-    """Say whether a text has at most so many tokens: by the sum of its words, and where that is close, by the whole."""
+    """Return whether a text has at most so many tokens: by the sum of its words, and where that is close, by the whole."""
     total = sum(tokenizer.count_words(text.split()))
     return total <= max_tokens if abs(total - max_tokens) > CONTEXT_TOKENS else tokenizer.count(text) <= max_tokens
 
@@ -100,7 +100,7 @@ class _Splitter:
         self._overlap = min(config.overlap_tokens, self._budget // 2)
 
     def fits(self, piece: str) -> bool:
-        """Say whether a piece is short enough, its title included."""
+        """Return whether a piece is short enough, its title included."""
         if len(piece) > self._max_tokens * MAX_CHARS_PER_TOKEN:
             return False
         return _at_most(f"{self._title}\n{piece}" if self._title else piece, self._max_tokens, self._tokenizer)
@@ -236,7 +236,7 @@ def _break_behind(text: str, match: re.Match[str]) -> int:
 
 
 def _paragraph_break(text: str, end: int, following: int) -> int:
-    """Say what ends at a blank line: nothing behind a heading, a section before one, else a paragraph."""
+    """Return what ends at a blank line: nothing after a heading, a section before one, otherwise a paragraph."""
     start = text.rfind("\n\n", max(0, end - MAX_HEADING_CHARS), end)
     start = start + 2 if start >= 0 else 0
     if end - start <= MAX_HEADING_CHARS and _HEADING.match(text, start):

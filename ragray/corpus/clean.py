@@ -53,12 +53,12 @@ UNWANTED = ("empty", "shorter than", "longer than", "symbols", "language", "dupl
 
 
 def is_damage(reason: str) -> bool:
-    """Say whether a record was refused because it could not be read, not because it is not wanted."""
+    """Return whether a record was refused because it could not be read, not because it is not wanted."""
     return not reason.startswith(UNWANTED)
 
 
 def refuse_reason(text: str, config: IngestConfig) -> str | None:
-    """Say why a text cannot be ingested, None where it can."""
+    """Return why a text cannot be ingested, None where it can."""
     if len(text) > config.max_chars:
         return f"longer than max_chars={config.max_chars}"
     if not text.strip():

@@ -38,7 +38,7 @@ def scratch_tables(path: Path, schema: str) -> Iterator[sqlite3.Connection]:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     try:
-        # Without locks, which file systems on a network may not have: nobody else knows of the file.
+        # Without locks, which network file systems may lack: no other process knows of the file.
         tables = sqlite3.connect(f"file:{quote(str(path))}?nolock=1", uri=True, isolation_level=None)
         with contextlib.closing(tables):
             for setting in ("journal_mode=OFF", "synchronous=OFF", f"cache_size=-{CACHE_BYTES >> 10}"):

@@ -1,4 +1,4 @@
-"""Merging. In: staged lots in the order of their sources. Out: Parquet shards without duplicates, and a quarantine."""
+"""Merging. In: staged splits in the order of their sources. Out: Parquet shards without duplicates, and a quarantine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ragray.config import IngestConfig
 from ragray.corpus.dedup import SeenKeys, id_key
 from ragray.corpus.minhash import NearDuplicates
 from ragray.corpus.read.record import Refusal, excerpt
-from ragray.corpus.staging import Lot, refusal_line, staged_refusals, staged_tables
+from ragray.corpus.staging import InputSplit, refusal_line, staged_refusals, staged_tables
 from ragray.corpus.table import PASSAGE_FOLDER, PASSAGE_SCHEMA, QUARANTINE_NAME, ShardWriter
 
 DUPLICATE_CONTENT = "duplicate content"
@@ -34,10 +34,10 @@ class Merged:
     files: tuple[Path, ...]
 
 
-def merge_lots(
-    staging: Path, lots: Sequence[Lot], out: Path, config: IngestConfig, *, advance: Callable[[int], None]
+def merge_splits(
+    staging: Path, splits: Sequence[InputSplit], out: Path, config: IngestConfig, *, advance: Callable[[int], None]
 ) -> Merged:
-    """Stream staged lots into shards and quarantine; ``advance`` hears of every so many passages read.
+    """Stream staged splits into shards and quarantine; ``advance`` is called with the number of passages read since its last call.
 
     What an earlier run left in the folder of the shards is removed. Memory does not grow with the passages: what was
     seen stands in scratch files in ``staging``.
@@ -54,8 +54,8 @@ def merge_lots(
         atomic_path(quarantine) as temporary,
         temporary.open("w", encoding="utf-8") as stream,
     ):
-        for lot in lots:
-            for refusal in _merge_lot(staging, lot, duplicates, shards, advance):
+        for split in splits:
+            for refusal in _merge_split(staging, split, duplicates, shards, advance):
                 refused[refusal.reason] += 1
                 stream.write(refusal_line(refusal))
     for path in (out / PASSAGE_FOLDER).iterdir():
@@ -64,12 +64,12 @@ def merge_lots(
     return Merged(duplicates.num_documents, shards.num_rows, dict(refused), (*shards.paths, quarantine))
 
 
-def _merge_lot(
-    staging: Path, lot: Lot, duplicates: Duplicates, shards: ShardWriter, advance: Callable[[int], None]
+def _merge_split(
+    staging: Path, split: InputSplit, duplicates: Duplicates, shards: ShardWriter, advance: Callable[[int], None]
 ) -> Iterator[Refusal]:
-    yield from staged_refusals(staging, lot)
-    duplicates.next_lot()
-    for table in staged_tables(staging, lot):
+    yield from staged_refusals(staging, split)
+    duplicates.next_split()
+    for table in staged_tables(staging, split):
         found = duplicates.find(table)
         shards.write(table.select(PASSAGE_SCHEMA.names).filter(pa.array([one is None for one in found])))
         rows = table.filter(pa.array([one is not None for one in found])).to_pylist()
@@ -115,12 +115,12 @@ class Duplicates:
     ) -> None:
         self._open.__exit__(kind, err, trace)
 
-    def next_lot(self) -> None:
-        """Say that the tables to come are of another lot, whose documents are numbered anew."""
+    def next_split(self) -> None:
+        """Begin the tables of another split, whose documents are numbered from 0 again."""
         self._document_number = None
 
     def find(self, table: pa.Table) -> list[Duplicate | None]:
-        """Say for each staged passage why it is left out, None where it is not; tables come in order."""
+        """Return for each staged passage why it is left out, None where it is kept; tables come in order."""
         names = ("document_number", "document_id", "id", "content_hash", "signature")
         return [self._find(*row) for row in zip(*(table[name].to_pylist() for name in names), strict=True)]
 

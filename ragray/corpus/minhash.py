@@ -19,14 +19,14 @@ from ragray.errors import MissingPackageError
 NUM_PERMUTATIONS = 128
 SHINGLE_WORDS = 3
 MAX_CANDIDATES = 64
-"""Of the passages that share bands with a new one, so many are compared with it: those that share the most."""
+"""Passages compared with a new one, at most: of those that share bands with it, those that share the most."""
 MAX_OF_A_BAND = 64
-"""Of the passages that share one band, so many count, the first ones: a band that more of them share says little."""
+"""Passages of one band that count, at most, earliest first: a band that more passages share says little."""
 MIN_PROBABILITY = 0.95
-"""With which a pair that is just similar enough shares a band."""
+"""Probability with which a pair that is just similar enough shares a band."""
 
 
-class Signer:
+class MinHasher:
     """Makes MinHash signatures of the word 3-grams of texts.
 
     Raises:
@@ -40,7 +40,7 @@ class Signer:
             raise MissingPackageError("ingest.near_duplicates needs datasketch; run: pip install datasketch") from err
         self._empty = MinHash(NUM_PERMUTATIONS)
 
-    def sign(self, text: str) -> bytes:
+    def signature(self, text: str) -> bytes:
         """Return the signature of a text: 128 numbers of four bytes; case and white space make no difference."""
         words = text.casefold().split()
         last = max(1, len(words) - SHINGLE_WORDS + 1)

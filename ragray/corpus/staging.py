@@ -17,7 +17,7 @@ from ragray.artifact.files import atomic_path, write_json
 from ragray.config import Config, IngestConfig
 from ragray.corpus.chunk import split_document
 from ragray.corpus.clean import clean_line, clean_text, refuse_reason
-from ragray.corpus.minhash import Signer
+from ragray.corpus.minhash import MinHasher
 from ragray.corpus.read.documents import read_source
 from ragray.corpus.read.record import Record, Refusal, excerpt
 from ragray.corpus.read.source import ONE_DOCUMENT_FORMATS, Source
@@ -29,12 +29,12 @@ from ragray.types import Passage
 
 DONE_NAME = "done.json"
 REFUSED_NAME = "refused.jsonl"
-PART_ROWS = 4096
-PART_CHARS = 16 << 20
-LOT_FILES = 256
-LOT_BYTES = 8 << 20
+FILE_ROWS = 4096
+FILE_CHARS = 16 << 20
+SPLIT_FILES = 256
+SPLIT_BYTES = 8 << 20
 READER_VERSION = 3
-"""Changes whenever the same source becomes other passages than before: old corpora are made anew."""
+"""Counted up whenever the same source yields other passages than before: corpora of older versions are then made again."""
 STAGED_SCHEMA = pa.schema(
     [
         *PASSAGE_SCHEMA,
@@ -44,12 +44,12 @@ STAGED_SCHEMA = pa.schema(
         pa.field("signature", pa.binary()),
     ]
 )
-"""Documents are numbered within a lot, as many may stand on one line. Without a search for near duplicates the signatures are null."""
+"""Documents are numbered within a split, as many may stand on one line. Without a search for near duplicates the signatures are null."""
 
 
 @dataclass(frozen=True, slots=True)
-class Lot:
-    """Files staged together, the unit of work: one, a part of one, or a number of small ones of one document each."""
+class InputSplit:
+    """The unit of work of `ingest`: one file, a byte range of one, or a number of small files of one document each."""
 
     key: str
     sources: tuple[Source, ...]
@@ -58,35 +58,37 @@ class Lot:
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """What a staged lot holds: passages, and what was refused by reason."""
+    """What a staged split holds: passages, and what was refused by reason."""
 
     num_passages: int
     refused: Mapping[str, int]
 
 
-def plan_lots(sources: Sequence[Source], checksums: Sequence[str], config: IngestConfig, tokenizer: str) -> list[Lot]:
-    """Cut sources into lots, in their order; a lot's key changes with whatever changes its passages."""
+def plan_splits(
+    sources: Sequence[Source], checksums: Sequence[str], config: IngestConfig, tokenizer: str
+) -> list[InputSplit]:
+    """Cut sources into splits, in their order; a split's key changes with whatever changes its passages."""
     ignored = {"num_workers", "shard_rows", "deduplicate", "max_damaged", "near_duplicates"}
     asked = config.model_dump(mode="json", exclude=ignored)
     settings = [asked, bool(config.near_duplicates), tokenizer, SCHEMA_VERSION, READER_VERSION]
-    lots: list[Lot] = []
+    splits: list[InputSplit] = []
     for group in _groups(list(zip(sources, checksums, strict=True))):
         content = [[source.label, source.name, checksum, _lines_before(source)] for source, checksum in group]
         files, sums = zip(*group, strict=True)
-        lots.append(Lot(fingerprint([content, settings]), files, sums))
-    return lots
+        splits.append(InputSplit(fingerprint([content, settings]), files, sums))
+    return splits
 
 
 def _lines_before(source: Source) -> int:
-    return source.part.lines_before if source.part else 0
+    return source.byte_range.lines_before if source.byte_range else 0
 
 
 def _groups(files: Sequence[tuple[Source, str]]) -> Iterator[list[tuple[Source, str]]]:
     group: list[tuple[Source, str]] = []
     num_bytes = 0
     for source, checksum in files:
-        size = source.num_bytes() if source.format in ONE_DOCUMENT_FORMATS else LOT_BYTES
-        if group and (len(group) == LOT_FILES or num_bytes + size > LOT_BYTES):
+        size = source.num_bytes() if source.format in ONE_DOCUMENT_FORMATS else SPLIT_BYTES
+        if group and (len(group) == SPLIT_FILES or num_bytes + size > SPLIT_BYTES):
             yield group
             group, num_bytes = [], 0
         group.append((source, checksum))
@@ -95,21 +97,21 @@ def _groups(files: Sequence[tuple[Source, str]]) -> Iterator[list[tuple[Source, 
         yield group
 
 
-def staged(folder: Path, lot: Lot) -> Staged | None:
-    """Say what a lot's folder holds, None where it was never finished or is damaged: such a lot is staged anew."""
+def staged(folder: Path, split: InputSplit) -> Staged | None:
+    """Return what a split's folder holds; None where it was never finished or is damaged, and the split has to be staged again."""
     try:
-        done = Staged(**json.loads((folder / lot.key / DONE_NAME).read_text(encoding="utf-8")))
-        num_passages = sum(pq.read_metadata(path).num_rows for path in _part_paths(folder, lot))
-        num_refused = sum(1 for _ in staged_refusals(folder, lot))
+        done = Staged(**json.loads((folder / split.key / DONE_NAME).read_text(encoding="utf-8")))
+        num_passages = sum(pq.read_metadata(path).num_rows for path in _passage_files(folder, split))
+        num_refused = sum(1 for _ in staged_refusals(folder, split))
         is_whole = (num_passages, num_refused) == (done.num_passages, sum(done.refused.values()))
     except (OSError, ValueError, TypeError, AttributeError):
         return None
     return done if is_whole else None
 
 
-def staged_tables(folder: Path, lot: Lot) -> Iterator[pa.Table]:
-    """Yield the passages of a staged lot, with their source and line, in order."""
-    for path in _part_paths(folder, lot):
+def staged_tables(folder: Path, split: InputSplit) -> Iterator[pa.Table]:
+    """Yield the passages of a staged split, with their source and line, in order."""
+    for path in _passage_files(folder, split):
         try:
             table = pq.read_table(path, schema=STAGED_SCHEMA)
         except (OSError, pa.ArrowException) as err:
@@ -119,13 +121,13 @@ def staged_tables(folder: Path, lot: Lot) -> Iterator[pa.Table]:
         yield table
 
 
-def _part_paths(folder: Path, lot: Lot) -> list[Path]:
-    return sorted((folder / lot.key).glob("part-*.parquet"))
+def _passage_files(folder: Path, split: InputSplit) -> list[Path]:
+    return sorted((folder / split.key).glob("part-*.parquet"))
 
 
-def staged_refusals(folder: Path, lot: Lot) -> Iterator[Refusal]:
-    """Yield the refusals of a staged lot in order."""
-    with (folder / lot.key / REFUSED_NAME).open(encoding="utf-8") as stream:
+def staged_refusals(folder: Path, split: InputSplit) -> Iterator[Refusal]:
+    """Yield the refusals of a staged split in order."""
+    with (folder / split.key / REFUSED_NAME).open(encoding="utf-8") as stream:
         for line in stream:
             yield Refusal(**json.loads(line))
 
@@ -136,42 +138,42 @@ def refusal_line(refusal: Refusal) -> str:
 
 
 class Stager:
-    """Reads, cleans and splits lots into folders below ``folder``, with one tokenizer for all."""
+    """Reads, cleans and splits splits into folders below ``folder``, with one tokenizer for all."""
 
     def __init__(self, config: Config, folder: Path) -> None:
         self._config = config.ingest
         self._folder = folder
         self._tokenizer = load_tokenizer(config.embed)
-        self._signer = Signer() if config.ingest.near_duplicates else None
+        self._hasher = MinHasher() if config.ingest.near_duplicates else None
 
-    def stage(self, lot: Lot) -> Staged:
-        """Stage one lot; what an earlier attempt left unfinished is written anew.
+    def stage(self, split: InputSplit) -> Staged:
+        """Stage one split; what an earlier attempt left unfinished is written again.
 
         Raises:
             InputError: a file cannot be read, holds no records, or is no longer the one that was planned.
         """
-        for source in lot.sources:
+        for source in split.sources:
             if not source.exists():
                 raise InputError(
                     f"{source.label}: not found where it is read; keep sources and --out on a shared file system"
                 )
-        folder = self._folder / lot.key
+        folder = self._folder / split.key
         shutil.rmtree(folder, ignore_errors=True)
-        parts = _Parts(folder, self._signer)
+        files = _PassageFiles(folder, self._hasher)
         refused: Counter[str] = Counter()
         with atomic_path(folder / REFUSED_NAME) as path, path.open("w", encoding="utf-8") as refusals:
-            for source in lot.sources:
+            for source in split.sources:
                 for item in staged_items(source, self._tokenizer, self._config):
                     if isinstance(item, Refusal):
                         refused[item.reason] += 1
                         refusals.write(refusal_line(item))
                     else:
-                        parts.add_document(source, *item)
-            parts.flush()
-        for source, checksum in zip(lot.sources, lot.checksums, strict=True):
+                        files.add_document(source, *item)
+            files.flush()
+        for source, checksum in zip(split.sources, split.checksums, strict=True):
             if source.checksum(fresh=True) != checksum:
                 raise InputError(f"{source.label}: changed while it was read; run again once nobody writes to it")
-        done = Staged(parts.num_rows, dict(refused))
+        done = Staged(files.num_rows, dict(refused))
         write_json(folder / DONE_NAME, asdict(done))
         return done
 
@@ -196,14 +198,14 @@ def _cleaned(source: Source, record: Record, config: IngestConfig) -> Record | R
     return Record(record.line, replace(document, text=text, title=clean_line(document.title)))
 
 
-class _Parts:
-    """Collects passages and writes them as parts of bounded size."""
+class _PassageFiles:
+    """Collects passages and writes them into files of bounded size."""
 
-    def __init__(self, folder: Path, signer: Signer | None) -> None:
+    def __init__(self, folder: Path, hasher: MinHasher | None) -> None:
         self.num_rows = 0
         self._folder = folder
-        self._signer = signer
-        self._num_parts = 0
+        self._hasher = hasher
+        self._num_files = 0
         self._num_documents = 0
         self._num_chars = 0
         self._passages: list[Passage] = []
@@ -218,7 +220,7 @@ class _Parts:
             self._lines.append(line)
             self._numbers.append(self._num_documents)
             self._num_chars += len(passage.text)
-            if len(self._passages) >= PART_ROWS or self._num_chars >= PART_CHARS:
+            if len(self._passages) >= FILE_ROWS or self._num_chars >= FILE_CHARS:
                 self.flush()
         self._num_documents += 1
 
@@ -226,11 +228,11 @@ class _Parts:
         if not self._passages:
             return
         columns = passages_to_table(self._passages).columns
-        signatures = [self._signer.sign(passage.text) if self._signer else None for passage in self._passages]
+        signatures = [self._hasher.signature(passage.text) if self._hasher else None for passage in self._passages]
         table = pa.table([*columns, self._sources, self._lines, self._numbers, signatures], schema=STAGED_SCHEMA)
-        with atomic_path(self._folder / f"part-{self._num_parts:06}.parquet") as path:
+        with atomic_path(self._folder / f"part-{self._num_files:06}.parquet") as path:
             pq.write_table(table, path, compression="lz4")
         self.num_rows += len(table)
-        self._num_parts += 1
+        self._num_files += 1
         self._num_chars = 0
         self._passages, self._sources, self._lines, self._numbers = [], [], [], []

@@ -17,7 +17,7 @@ from ragray.errors import ArtifactError
 from ragray.execute.port import Executor, Resources, Task, run_task
 from ragray.index.plan.choose import IndexPlan, plan_index
 from ragray.index.plan.tune import tuned_snapshot
-from ragray.index.store.live import live_blocks
+from ragray.index.store.live import live_batches
 from ragray.index.store.output import changed_index
 from ragray.index.store.segment import write_segment
 from ragray.index.store.snapshot import SEGMENTS, SegmentRef, Snapshot, successor
@@ -63,7 +63,7 @@ class CopyLiveRows(Task[LiveRows]):
 
     def do(self, unit: LiveRows) -> int:
         """Write a segment; it counts its rows."""
-        live = live_blocks(self.folder, self._base, unit.start, unit.stop)
+        live = live_batches(self.folder, self._base, unit.start, unit.stop)
         blocks = ((block.passages, block.vectors) for block in live)
         empty = faiss.deserialize_index(self._empty.copy())
         target = self.folder / SEGMENTS / unit.name
@@ -140,7 +140,7 @@ def _sample(index: Path, base: Snapshot, plan: IndexPlan, config: IndexConfig) -
     chosen = np.sort(np.random.default_rng(config.seed).choice(base.num_live, size=size, replace=False))
     sample = np.empty((size, base.dim), dtype=np.float32)
     first = 0
-    for block in live_blocks(index, base):
+    for block in live_batches(index, base):
         here = slice(*np.searchsorted(chosen, [first, first + len(block.rows_B)]))
         if here.start < here.stop:
             sample[here] = block.vectors[chosen[here] - first]

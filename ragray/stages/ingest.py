@@ -17,11 +17,11 @@ from ragray.artifact.manifest import Manifest
 from ragray.artifact.output import StageOutput, fact_count, stage_output
 from ragray.config import Config, IngestConfig
 from ragray.corpus.clean import check_languages, is_damage
-from ragray.corpus.merge import merge_lots
-from ragray.corpus.minhash import Signer
+from ragray.corpus.merge import merge_splits
+from ragray.corpus.minhash import MinHasher
 from ragray.corpus.read.byte_ranges import cut_source
 from ragray.corpus.read.find import find_sources
-from ragray.corpus.staging import READER_VERSION, Lot, Stager, plan_lots, staged, staged_refusals
+from ragray.corpus.staging import READER_VERSION, InputSplit, Stager, plan_splits, staged, staged_refusals
 from ragray.corpus.table import QUARANTINE_NAME, SCHEMA_VERSION
 from ragray.corpus.tokens import load_tokenizer
 from ragray.errors import CorruptArtifactError, InputError, RagrayError
@@ -48,21 +48,21 @@ class IngestReport:
     first_damaged: str
 
 
-class StageLots(Task[Lot]):
-    """Reads, cleans and splits lots of files: a `Stager`."""
+class StageSplits(Task[InputSplit]):
+    """Reads, cleans and splits splits of files: a `Stager`."""
 
     def set_up(self, config: Config) -> None:
         """Load the tokenizer."""
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         self._stager = Stager(config, self.folder)
 
-    def do(self, unit: Lot) -> int:
-        """Stage a lot; it counts its files."""
+    def do(self, unit: InputSplit) -> int:
+        """Stage a split; it counts its files."""
         self._stager.stage(unit)
         return len(unit.sources)
 
-    def describe(self, unit: Lot) -> str:
-        """Name the files of a lot."""
+    def describe(self, unit: InputSplit) -> str:
+        """Name the files of a split."""
         labels = [source.label for source in unit.sources]
         return ", ".join(labels[:3]) + (f" and {len(labels) - 3} more" if len(labels) > 3 else "")
 
@@ -89,9 +89,9 @@ def ingest(sources: Sequence[str], out: Path, config: Config, executor: Executor
         key = fingerprint([content, settings, tokenizer, SCHEMA_VERSION, READER_VERSION])
         if manifest := output.finished(key):
             return _report(out, manifest, started, reused=True)
-        lots = plan_lots(found, checksums, config.ingest, tokenizer)
-        _stage(lots, output.work, config, executor)
-        manifest = _merge(lots, output, key, config)
+        splits = plan_splits(found, checksums, config.ingest, tokenizer)
+        _stage(splits, output.work, config, executor)
+        manifest = _merge(splits, output, key, config)
         return _report(out, manifest, started, reused=False)
 
 
@@ -99,7 +99,7 @@ def _check_packages(config: IngestConfig) -> None:
     """Find out before anything is read that a package or a language is missing."""
     check_languages(config)
     if config.near_duplicates:
-        Signer()
+        MinHasher()
 
 
 def _report(out: Path, manifest: Manifest, started: float, *, reused: bool) -> IngestReport:
@@ -120,28 +120,28 @@ def _first_damaged(quarantine: Path) -> str:
     return f"{first['source']}:{first['line']}: {first['reason']}"
 
 
-def _stage(lots: Sequence[Lot], staging: Path, config: Config, executor: Executor) -> None:
-    """Stage the lots that no earlier run finished."""
-    todo = [lot for lot in lots if staged(staging, lot) is None]
+def _stage(splits: Sequence[InputSplit], staging: Path, config: Config, executor: Executor) -> None:
+    """Stage the splits that no earlier run finished."""
+    todo = [split for split in splits if staged(staging, split) is None]
     run_task(
         executor,
-        StageLots,
+        StageSplits,
         todo,
         staging,
         config,
         stage="ingest",
-        total=sum(len(lot.sources) for lot in todo),
+        total=sum(len(split.sources) for split in todo),
         counted="files",
         resources=Resources(config.ingest.num_workers, settings=("ingest.num_workers",)),
     )
 
 
-def _merge(lots: Sequence[Lot], output: StageOutput, key: str, config: Config) -> Manifest:
-    """Write the corpus from its staged lots and publish it; what the folder held before ceases to exist."""
-    num_passages = _num_passages(lots, output.work)
+def _merge(splits: Sequence[InputSplit], output: StageOutput, key: str, config: Config) -> Manifest:
+    """Write the corpus from its staged splits and publish it; what the folder held before ceases to exist."""
+    num_passages = _num_passages(splits, output.work)
     output.withdraw()
     with Progress("ingest: merge", total=num_passages, unit="passages") as progress:
-        merged = merge_lots(output.work, lots, output.folder, config.ingest, advance=progress.advance)
+        merged = merge_splits(output.work, splits, output.folder, config.ingest, advance=progress.advance)
     refused: dict[str, JsonValue] = dict(merged.refused)
     facts: dict[str, JsonValue] = {
         "num_passages": merged.num_passages,
@@ -152,19 +152,19 @@ def _merge(lots: Sequence[Lot], output: StageOutput, key: str, config: Config) -
     return output.publish(key, facts, merged.files)
 
 
-def _num_passages(lots: Sequence[Lot], staging: Path) -> int:
+def _num_passages(splits: Sequence[InputSplit], staging: Path) -> int:
     """Count the staged passages; without any, say what became of the sources."""
     num_passages, refused = 0, Counter[str]()
-    for lot in lots:
-        done = staged(staging, lot)
+    for split in splits:
+        done = staged(staging, split)
         if done is None:
-            raise RagrayError(f"{staging / lot.key}: was not finished, though its worker said so; run again")
+            raise RagrayError(f"{staging / split.key}: was not finished, though its worker said so; run again")
         num_passages += done.num_passages
         refused.update(done.refused)
     if not num_passages:
-        first = next((refusal for lot in lots for refusal in staged_refusals(staging, lot)), None)
+        first = next((refusal for split in splits for refusal in staged_refusals(staging, split)), None)
         if first is None:
-            raise InputError(f"{lots[0].sources[0].label}: holds no records; fill it or leave it out of the sources")
+            raise InputError(f"{splits[0].sources[0].label}: holds no records; fill it or leave it out of the sources")
         reasons = ", ".join(f"{reason}: {count}" for reason, count in refused.most_common())
         raise InputError(
             f"no passage is left, {refused.total()} records were refused ({reasons}), the first is "

@@ -1,6 +1,6 @@
 """Approximate search next to raw FAISS and autofaiss. In: the wiki-250k data. Out: one table and a JSON of results.
 
-    python -m tests.bench.ann --data ../shared/data/wiki-250k --work work/ann
+    python -m tests.bench ann --data ../shared/data/wiki-250k --work work/ann
 
 The texts go through the fake encoder `hash:384` (bags of hashed words: deterministic, but not what a trained encoder would give;
 real vectors can be given with --vectors). Every index is built and tuned as `ragray index build` does it, without Ray. Raw FAISS gets
@@ -27,18 +27,19 @@ from rich.console import Console
 from rich.table import Table
 
 from ragray.artifact.files import atomic_path, write_json
-from ragray.config import EncoderConfig, IndexConfig, IndexType
+from ragray.config import IndexConfig, IndexType
 from ragray.corpus.table import passages_to_table
-from ragray.embed.encoder import EncoderFingerprint, HashEncoder
+from ragray.embed.encoder import HashEncoder
 from ragray.errors import IndexBudgetError
 from ragray.index.plan.choose import IndexPlan, plan_index
 from ragray.index.plan.tune import tuned_snapshot
 from ragray.index.search.reader import IndexReader
 from ragray.index.store.segment import FAISS_FILE, write_segment
-from ragray.index.store.snapshot import SEGMENTS, SegmentRef, Snapshot, find_current, now, publish_snapshot
+from ragray.index.store.snapshot import SEGMENTS, SegmentRef, Snapshot, find_current, publish_snapshot
 from ragray.index.write.build import train_empty_index
 from ragray.types import Passage
 from tests.bench import ann_autofaiss
+from tests.helpers import make_snapshot
 
 RESULTS = Path(__file__).parent / "results" / "ann.json"
 DIM, K, NUM_QUERIES, BATCH, BLOCK_ROWS, MIN_RECALL = 384, 10, 512, 64, 4096, 0.95
@@ -177,11 +178,13 @@ def build_ragray(folder: Path, data: Data, plan: IndexPlan, config: IndexConfig)
     empty = train_empty_index(plan, sample(data, plan, config), config)
     write_segment(folder / SEGMENTS / "one", blocks(data.texts, data.vectors_ND), num_rows=rows, empty_index=empty)
     built = perf_counter() - started
-    snapshot = Snapshot(
-        name="000001-bench", parent=None, created_at=now(), source="bench", segments=(SegmentRef(name="one", num_rows=rows),),
-        encoder=EncoderFingerprint("bench", "none", dim, "none", True, 0, ""), encoder_config=EncoderConfig(model=f"hash:{dim}"),
-        dim=dim, factory=plan.factory, search_params=plan.search_params, recall_at_10=None,
-    )  # fmt: skip
+    snapshot = make_snapshot(
+        "000001-bench",
+        [SegmentRef(name="one", num_rows=rows)],
+        dim=dim,
+        factory=plan.factory,
+        search_params=plan.search_params,
+    )
     return tune_ragray(folder, snapshot, config, "ragray", built)
 
 
@@ -330,7 +333,3 @@ def show(found: Sequence[Measured], title: str) -> None:
             ratio, texted,
         )  # fmt: skip
     Console(width=190).print(table)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Embedding speed next to sentence-transformers. In: the squad-open data. Out: one table and a JSON of results.
 
-    python -m tests.bench.embed_speed --data ../shared/data/squad-open
+    python -m tests.bench embed_speed --data ../shared/data/squad-open
 
 The same passages, weights and length limit go through `sentence_transformers.encode(batch_size=32)` on two torch threads, and through
 the `embed` stage of ragray with two actors of one thread each, on torch and on OpenVINO. Rates are those of warm encoders; the stage's
@@ -167,7 +167,3 @@ def table(ways: list[Measured], num_passages: int) -> None:
             "-" if way.cosine_difference is None else f"{way.cosine_difference:.0e}",
         )
     Console(width=120).print(shown)
-
-
-if __name__ == "__main__":
-    main()

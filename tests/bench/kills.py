@@ -1,6 +1,6 @@
 """Random kills over `embed` and `index build` on a two-node cluster. In: the squad-open data. Out: one table and a JSON of results.
 
-    python -m tests.bench.kills --data ../shared/data/squad-open
+    python -m tests.bench kills --data ../shared/data/squad-open
 
 A third of the kills each hits the driver, an actor or task, and a whole worker node (a fresh one joins), always by SIGKILL and at
 random moments. Every round embeds and indexes the corpus anew and takes as many kills as fit into it; after a killed driver the same
@@ -146,7 +146,7 @@ class Chaos:
     def start(self, stage: str, folder: Path) -> "subprocess.Popen[bytes]":
         workers = str(self.draw.randint(1, 4))
         self.tally.runs += 1
-        command = [sys.executable, "-m", "tests.bench.kills", "--job", stage, folder, self.cluster.address, workers]
+        command = [sys.executable, "-m", "tests.bench", "kills", "--job", stage, folder, self.cluster.address, workers]
         with (self.work / "drivers.log").open("ab") as log:
             return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
 
@@ -270,7 +270,3 @@ def report(tally: Tally, args: argparse.Namespace) -> None:
     machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
     content = {"machine": machine, "passages": args.passages, "seed": args.seed, **vars(tally)}
     write_json(args.results, content | {"recomputed_percent": shares})
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Memory of `ragray ingest` and `ragray embed` at 25k and at 252k passages. In: the wiki-250k data. Out: one table and a JSON of results.
 
-    python tests/bench/memory.py --data ../shared/data/wiki-250k --work work/memory
+    python -m tests.bench memory --data ../shared/data/wiki-250k --work work/memory
 
 The small corpus is the large one with each of its shards cut to a tenth, so that both run on the same number of workers; the encoder is
 the fake `hash:384`. Measured is the proportional set size (PSS: shared pages count once) of the command with all its processes, Ray's
@@ -167,7 +167,3 @@ def main() -> None:
     print(f"ingest + embed: {peaks['25k']:.0f} MiB at 25k, {peaks['252k']:.0f} MiB at 252k passages, ratio {ratio:.2f}")
     if ratio > MAX_RATIO:
         sys.exit(f"the ratio is above {MAX_RATIO}")
-
-
-if __name__ == "__main__":
-    main()

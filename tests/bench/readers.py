@@ -1,6 +1,6 @@
 """Readers in a loop while an index changes. In: minutes. Out: one table and a JSON of results.
 
-    python -m tests.bench.readers --minutes 5
+    python -m tests.bench readers --minutes 5
 
 One process publishes snapshots, rolls back, promotes and collects without pause; others open the current snapshot, search it by
 vectors, by words and with filters, and check that all that they find belongs to that snapshot: every passage says in its text and its
@@ -205,7 +205,3 @@ def main() -> None:
     write_json(args.results, {"machine": machine, "minutes": args.minutes, "readers": args.readers, **found})
     if counts.num_errors or counts.mixed:
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Lexical, dense and hybrid search on SciFact (BEIR). In: the scifact data. Out: one table and a JSON of results.
 
-    python tests/bench/scifact.py --data ../shared/data/scifact --work work/bench/scifact
+    python -m tests.bench scifact --data ../shared/data/scifact --work work/bench/scifact
 
 Ingests, embeds and indexes the 5,183 abstracts, whole, as BEIR does (MiniLM, exact search, English BM25), then measures the three modes
 on the 300 test claims. Embedding takes minutes; run it again and finished stages are reused.
@@ -70,7 +70,3 @@ def main() -> None:
     machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
     args.results.parent.mkdir(exist_ok=True)
     args.results.write_text(json.dumps({"machine": machine, "settings": settings, "modes": found}, indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    main()

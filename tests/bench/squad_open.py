@@ -1,6 +1,6 @@
 """Open-domain question answering on SQuAD, by the `ragray` commands. In: the squad-open data. Out: one table and a JSON of results.
 
-    python tests/bench/squad_open.py --data ../shared/data/squad-open --work work/squad-open
+    python -m tests.bench squad_open --data ../shared/data/squad-open --work work/squad-open
 
 Uses 5,000 passages, among them the gold passages of 300 development questions, and measures recall@1/5/20 and exact match and F1
 closed-book, with retrieved passages, and with retrieved passages after fine-tuning on training questions. Run it again after an
@@ -120,7 +120,3 @@ def table(found: dict[str, dict[str, dict[str, float]]], seconds: dict[str, floa
     shown.add_row("seconds", *(f"{seconds[f'evaluate {name}']:.0f}" for name in found))
     Console(width=100).print(shown)
     print({name: round(value, 1) for name, value in seconds.items() if not name.startswith("evaluate")})
-
-
-if __name__ == "__main__":
-    main()

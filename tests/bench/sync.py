@@ -1,6 +1,6 @@
 """Syncing an index with a corpus that changed a little. In: the squad-open data. Out: one table and a JSON of results.
 
-    python -m tests.bench.sync --data ../shared/data/squad-open --passages 20000
+    python -m tests.bench sync --data ../shared/data/squad-open --passages 20000
 
 Indexes the documents but one percent, then changes 1% of them, deletes 1% and adds the 1% held back. Compares the seconds of that
 sync with those of embedding everything, searches for every text that is gone (by vectors, by words, by both), compacts, and asks the
@@ -203,7 +203,3 @@ def table(
         difference = f"{100 * agreed[mode].same_hits:.1f}% / {agreed[mode].score_difference:.0e}"
         shown.add_row(f"{mode}: compacted and fresh, same ten hits / score difference", difference)
     Console(width=100).print(shown)
-
-
-if __name__ == "__main__":
-    main()

@@ -20,12 +20,13 @@ import pytest
 import yaml
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from ragray.cluster.session import ENVIRONMENT, START_ATTEMPTS
+from ragray.cluster.session import ENVIRONMENT, LOCAL_ENVIRONMENT, START_ATTEMPTS
 from ragray.index.store.snapshot import current_name, read_snapshot
 from ragray.run import Run
 from tests.helpers import some_passages
 from tests.processes import descendants
 
+RAY_ENVIRONMENT = {**ENVIRONMENT, **LOCAL_ENVIRONMENT}
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 START_S = 90
@@ -58,7 +59,7 @@ def wait_for(url: str, seconds: float) -> str:
 
 def start_head(port: int, log: Path) -> subprocess.Popen[bytes]:
     """Start a head node with its dashboard at the port; again, where Ray gives up because the machine is busy."""
-    environment = {**os.environ, **ENVIRONMENT}
+    environment = {**os.environ, **RAY_ENVIRONMENT}
     environment.pop("RAY_ADDRESS", None)
     command = [
         str(BIN / "ray"), "start", "--head", "--block", "--port=0", "--dashboard-host=127.0.0.1",
@@ -114,7 +115,13 @@ def submit(dashboard: str, script: str, *arguments: str) -> str:
         sys.executable, f"jobs/{script}", *arguments,
     ]  # fmt: skip
     for _ in range(10):  # the node's job agent starts after the dashboard
-        done = subprocess.run(command, env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True, timeout=JOB_S)
+        done = subprocess.run(
+            command,
+            env={**os.environ, **RAY_ENVIRONMENT},
+            capture_output=True,
+            text=True,
+            timeout=JOB_S,
+        )
         if "No available agent" not in done.stderr:
             break
         time.sleep(3)
@@ -159,7 +166,7 @@ def serve_and_ask(dashboard: str, data: Path, tmp_path: Path) -> None:
         deployment.pop("user_config", None)
     path = tmp_path / "serve.yaml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
-    environment = {**os.environ, **ENVIRONMENT}
+    environment = {**os.environ, **RAY_ENVIRONMENT}
     command = [str(BIN / "serve"), "deploy", str(path), "--address", dashboard]
     subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
     wait_for(f"http://127.0.0.1:{port}/readyz", JOB_S)

@@ -1,8 +1,10 @@
 """Connecting to Ray."""
 
+import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -108,3 +110,48 @@ def test_other_errors_of_a_start_are_not_tried_again() -> None:
     with pytest.raises(ValueError, match="timed out"):
         start_local(start)
     assert start.tried == 1
+
+
+def seen_by_a_task() -> str | None:
+    import ray
+
+    found: str | None = ray.get(ray.remote(lambda: os.environ.get("CUDA_VISIBLE_DEVICES")).remote())
+    return found
+
+
+def test_a_task_that_reserves_no_gpu_sees_none(ray_session: None) -> None:
+    assert seen_by_a_task() == ""
+
+
+def run(code: str, environment: dict[str, str]) -> list[str]:
+    """Run Python in a process of its own, without any setting of Ray's in the environment but these; return what it prints."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    command = [sys.executable, "-c", f"import os\n{code}"]
+    done = subprocess.run(command, env={**kept, **environment}, capture_output=True, text=True, timeout=300, check=True)
+    return done.stdout.splitlines()
+
+
+def test_who_joins_a_cluster_keeps_the_users_mode_of_authentication_and_hides_gpus_there(ray_session: None) -> None:
+    import ray
+
+    code = (
+        "from ragray.cluster.session import session\n"
+        "from tests.cluster.test_session import seen_by_a_task\n"
+        "with session():\n"
+        "    print(os.environ.get('RAY_AUTH_MODE'))\n"
+        "    print(repr(seen_by_a_task()))\n"
+    )
+    joined = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    assert run(code, joined) == ["None", "''"]
+    assert run(code, {**joined, "RAY_AUTH_MODE": "disabled"}) == ["disabled", "''"]
+
+
+def test_a_cluster_of_our_own_writes_no_token_file_and_leaves_the_environment_as_it_was(tmp_path: Path) -> None:
+    code = (
+        "from ragray.cluster.session import session\n"
+        "with session():\n"
+        "    print(os.environ['RAY_AUTH_MODE'])\n"
+        "print(os.environ.get('RAY_AUTH_MODE'))\n"
+    )
+    assert run(code, {"HOME": str(tmp_path)}) == ["disabled", "None"]
+    assert not (tmp_path / ".ray").exists()

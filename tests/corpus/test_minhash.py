@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ragray.corpus.minhash import NearDuplicates, Signer, _rows_of_a_band
+from ragray.corpus.minhash import MinHasher, NearDuplicates, _rows_of_a_band
 from ragray.errors import MissingPackageError
 from tests.helpers import WORDS
 
 
 @pytest.fixture(scope="module")
-def signer() -> Signer:
-    return Signer()
+def hasher() -> MinHasher:
+    return MinHasher()
 
 
 def text(seed: int, num_words: int = 100) -> list[str]:
@@ -32,14 +32,14 @@ def jaccard(left: list[str], right: list[str]) -> float:
     return len(one & two) / len(one | two)
 
 
-def estimate(signer: Signer, left: list[str], right: list[str]) -> float:
-    one, two = (np.frombuffer(signer.sign(" ".join(words)), "<u4") for words in (left, right))
+def estimate(hasher: MinHasher, left: list[str], right: list[str]) -> float:
+    one, two = (np.frombuffer(hasher.signature(" ".join(words)), "<u4") for words in (left, right))
     return float(np.mean(one == two))
 
 
-def test_a_signature_estimates_the_jaccard_similarity_of_word_3_grams(signer: Signer) -> None:
+def test_a_signature_estimates_the_jaccard_similarity_of_word_3_grams(hasher: MinHasher) -> None:
     differences = [
-        estimate(signer, words, other) - jaccard(words, other)
+        estimate(hasher, words, other) - jaccard(words, other)
         for seed in range(20)
         for num_changes in (0, 2, 10)
         for words in [text(seed)]
@@ -49,52 +49,52 @@ def test_a_signature_estimates_the_jaccard_similarity_of_word_3_grams(signer: Si
     assert max(map(abs, differences)) < 0.2
 
 
-def test_case_and_white_space_make_no_difference_and_short_texts_have_signatures_too(signer: Signer) -> None:
-    assert signer.sign("Some  TEXT of words") == signer.sign("some text\n of WORDS")
-    assert signer.sign("one") == signer.sign(" ONE ") != signer.sign("two")
-    assert len(signer.sign("")) == 512
+def test_case_and_white_space_make_no_difference_and_short_texts_have_signatures_too(hasher: MinHasher) -> None:
+    assert hasher.signature("Some  TEXT of words") == hasher.signature("some text\n of WORDS")
+    assert hasher.signature("one") == hasher.signature(" ONE ") != hasher.signature("two")
+    assert len(hasher.signature("")) == 512
 
 
 @pytest.mark.parametrize(
     ("threshold", "num_changes", "found"), [(0.8, 2, 1.0), (0.8, 20, 0.0), (0.5, 5, 1.0), (1.0, 0, 1.0)]
 )
 def test_what_is_clearly_more_similar_than_the_threshold_is_found_and_the_rest_is_not(
-    tmp_path: Path, signer: Signer, threshold: float, num_changes: int, found: float
+    tmp_path: Path, hasher: MinHasher, threshold: float, num_changes: int, found: float
 ) -> None:
     with NearDuplicates(tmp_path / "near", threshold) as near:
         for seed in range(30):
-            near.add(signer.sign(" ".join(text(seed))), f"p{seed}")
-        originals = [near.find(signer.sign(" ".join(changed(text(seed), num_changes)))) for seed in range(30)]
+            near.add(hasher.signature(" ".join(text(seed))), f"p{seed}")
+        originals = [near.find(hasher.signature(" ".join(changed(text(seed), num_changes)))) for seed in range(30)]
     right = [original == f"p{seed}" for seed, original in enumerate(originals)]
     assert sum(right) / 30 == pytest.approx(found, abs=0.1)
     assert all(original in (None, f"p{seed}") for seed, original in enumerate(originals))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_of_several_the_first_is_named(tmp_path: Path, signer: Signer) -> None:
+def test_of_several_the_first_is_named(tmp_path: Path, hasher: MinHasher) -> None:
     with NearDuplicates(tmp_path / "near", 0.7) as near:
-        assert near.find(signer.sign("a b c d")) is None
+        assert near.find(hasher.signature("a b c d")) is None
         for name in ("first", "second"):
-            near.add(signer.sign("a b c d"), name)
-        assert near.find(signer.sign("A b c D")) == "first"
+            near.add(hasher.signature("a b c d"), name)
+        assert near.find(hasher.signature("A b c D")) == "first"
 
 
-def test_what_many_passages_share_does_not_hide_the_one_that_is_repeated(tmp_path: Path, signer: Signer) -> None:
+def test_what_many_passages_share_does_not_hide_the_one_that_is_repeated(tmp_path: Path, hasher: MinHasher) -> None:
     shared = text(1, 70)
     passages = [shared + [f"own{seed}-{n}" for n in range(80)] for seed in range(900)]
     assert jaccard(passages[0], passages[1]) == pytest.approx(0.3, abs=0.02)
     with NearDuplicates(tmp_path / "near", 0.5) as near:
         for number, words in enumerate(passages):
-            assert near.find(signer.sign(" ".join(words))) is None
-            near.add(signer.sign(" ".join(words)), f"p{number}")
-        found = [near.find(signer.sign(" ".join([*words[:-1], "new"]))) for words in passages]
+            assert near.find(hasher.signature(" ".join(words))) is None
+            near.add(hasher.signature(" ".join(words)), f"p{number}")
+        found = [near.find(hasher.signature(" ".join([*words[:-1], "new"]))) for words in passages]
     assert found == [f"p{number}" for number in range(900)]
 
 
 def test_without_datasketch_the_pip_line_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasketch", None)
     with pytest.raises(MissingPackageError, match=r"run: pip install datasketch$"):
-        Signer()
+        MinHasher()
 
 
 def test_a_pair_as_similar_as_the_threshold_is_probably_compared() -> None:

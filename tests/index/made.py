@@ -8,15 +8,15 @@ import faiss
 import numpy as np
 
 from ragray.artifact.manifest import publish, read_manifest
-from ragray.config import EncoderConfig
 from ragray.corpus.table import passages_to_table
 from ragray.embed.encoder import HashEncoder
 from ragray.embed.passage_text import passage_text
 from ragray.index.store.search_params import SearchParams
 from ragray.index.store.segment import write_segment
-from ragray.index.store.snapshot import SEGMENTS, SegmentRef, Snapshot, find_current, publish_snapshot
+from ragray.index.store.snapshot import SEGMENTS, SegmentRef, find_current, publish_snapshot
 from ragray.index.store.tombstones import with_tombstones
 from ragray.types import Passage
+from tests.helpers import make_snapshot
 
 DIM = 64
 
@@ -48,19 +48,14 @@ def make_index(
         dead = [row - start for row in sorted(deleted) if start <= row < start + len(part)]
         refs.append(with_tombstones(folder, SegmentRef(name=path.name, num_rows=len(part)), dead))
         start += len(part)
-    snapshot = Snapshot(
-        name=name,
-        parent=find_current(folder),
-        created_at="2026-01-01T00:00:00+00:00",
-        source=name,
-        segments=tuple(refs),
-        encoder=HashEncoder(DIM).fingerprint,
-        encoder_config=EncoderConfig(model=f"hash:{DIM}"),
+    snapshot = make_snapshot(
+        name,
+        refs,
         dim=DIM,
+        parent=find_current(folder),
         factory=factory,
         search_params=SearchParams(nprobe=nprobe, over_retrieve=over_retrieve),
         lexical=lexical,
-        recall_at_10=None,
     )
     publish_snapshot(folder, snapshot, expected=find_current(folder))
     return folder

@@ -15,7 +15,7 @@ from ragray.config import Config, load_config
 from ragray.corpus.read.byte_ranges import cut_source
 from ragray.corpus.read.find import find_sources
 from ragray.corpus.read.record import Refusal
-from ragray.corpus.staging import Lot, Stager, plan_lots, staged, staged_refusals, staged_tables
+from ragray.corpus.staging import InputSplit, Stager, plan_splits, staged, staged_refusals, staged_tables
 from ragray.corpus.table import Corpus
 from ragray.corpus.tokens import load_tokenizer
 from ragray.errors import ArtifactBusyError, CorruptArtifactError, InputError, NotAnArtifactError
@@ -51,9 +51,9 @@ def texts(out: Path) -> dict[str, str]:
     return {passage.id: passage.text for passage in Corpus.open(out).iter_passages()}
 
 
-def lots_of(source: Path, settings: Config) -> list[Lot]:
+def splits_of(source: Path, settings: Config) -> list[InputSplit]:
     found, checksums = zip(*(part for found in find_sources([str(source)]) for part in cut_source(found)), strict=True)
-    return plan_lots(found, checksums, settings.ingest, load_tokenizer(settings.embed).identity)
+    return plan_splits(found, checksums, settings.ingest, load_tokenizer(settings.embed).identity)
 
 
 def test_every_format_becomes_passages_in_the_order_of_the_sources(tmp_path: Path) -> None:
@@ -169,14 +169,14 @@ def test_a_run_killed_between_files_is_resumed_where_it_stood(tmp_path: Path) ->
     source, settings = tmp_path / "in", config()
     write_jsonl(source / "a.jsonl", numbered(0, 3))
     write_jsonl(source / "b.jsonl", numbered(3, 3))
-    lots = lots_of(source, settings)
+    splits = splits_of(source, settings)
     staging = tmp_path / "out" / STAGING_FOLDER
     stager = Stager(settings, staging)
-    stager.stage(lots[0])
-    stager.stage(lots[1])
-    (staging / lots[1].key / "done.json").unlink()
+    stager.stage(splits[0])
+    stager.stage(splits[1])
+    (staging / splits[1].key / "done.json").unlink()
     (tmp_path / "out" / ".lock").touch()
-    for path in (staging / lots[0].key).glob("part-*.parquet"):
+    for path in (staging / splits[0].key).glob("part-*.parquet"):
         table = pq.read_table(path)
         marked = pa.array([f"{text} (first run)" for text in table["text"].to_pylist()], pa.large_string())
         pq.write_table(table.set_column(table.schema.get_field_index("text"), table.schema.field("text"), marked), path)
@@ -196,7 +196,7 @@ def test_a_damaged_file_stops_the_run_keeps_the_old_corpus_and_what_was_read(tmp
     with pytest.raises(InputError, match=r"b\.jsonl\.gz: cannot be read as jsonl\.gz"):
         ingest([str(source)], tmp_path / "out", config("ingest.num_workers=1"))
     assert len(texts(tmp_path / "out")) == 3
-    first = lots_of(source, config())[0]
+    first = splits_of(source, config())[0]
     assert staged(tmp_path / "out" / STAGING_FOLDER, first) is not None
 
 
@@ -226,12 +226,12 @@ def test_a_corpus_without_passages_is_an_error_that_says_why(tmp_path: Path) -> 
 
 def test_a_file_that_changes_while_it_is_read_is_not_staged(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", numbered(0, 3))
-    (lot,) = lots_of(path, config())
+    (split,) = splits_of(path, config())
     write_jsonl(path, numbered(0, 4))
     with pytest.raises(InputError) as caught:
-        Stager(config(), tmp_path / "staging").stage(lot)
+        Stager(config(), tmp_path / "staging").stage(split)
     assert str(caught.value) == f"{path}: changed while it was read; run again once nobody writes to it"
-    assert staged(tmp_path / "staging", lot) is None
+    assert staged(tmp_path / "staging", split) is None
 
 
 def test_two_writers_of_one_folder_do_not_meet(tmp_path: Path) -> None:
@@ -264,8 +264,8 @@ def test_small_text_files_are_staged_together_in_order(tmp_path: Path) -> None:
         (source / f"{number:03}.txt").write_text(SENTENCE.format(number), encoding="utf-8")
     (source / "150.txt").write_bytes(b"caf\xe9")
     write_jsonl(source / "zz.jsonl", numbered(1000, 1))
-    lots = lots_of(source, config())
-    assert [len(lot.sources) for lot in lots] == [256, 44, 1]
+    splits = splits_of(source, config())
+    assert [len(split.sources) for split in splits] == [256, 44, 1]
     report = ingest([str(source)], tmp_path / "out", config())
     assert report.passages == 300
     assert list(texts(tmp_path / "out"))[:2] == ["000.txt", "001.txt"]
@@ -274,13 +274,13 @@ def test_small_text_files_are_staged_together_in_order(tmp_path: Path) -> None:
 
 def test_a_lot_is_staged_anew_when_its_attempt_was_not_finished(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [*numbered(0, 3), "{broken"])
-    (lot,) = lots_of(path, config())
-    folder = tmp_path / "staging" / lot.key
+    (split,) = splits_of(path, config())
+    folder = tmp_path / "staging" / split.key
     folder.mkdir(parents=True)
     shutil.copy(path, folder / "part-000007.parquet")
-    assert Stager(config(), tmp_path / "staging").stage(lot).num_passages == 3
+    assert Stager(config(), tmp_path / "staging").stage(split).num_passages == 3
     assert len(list(folder.glob("part-*.parquet"))) == 1
-    assert [refusal.line for refusal in staged_refusals(tmp_path / "staging", lot)] == [4]
+    assert [refusal.line for refusal in staged_refusals(tmp_path / "staging", split)] == [4]
 
 
 @pytest.mark.parametrize("name", ["done.json", "part-000000.parquet", "refused.jsonl"])
@@ -289,25 +289,25 @@ def test_a_lot_whose_staging_is_damaged_is_as_if_it_had_never_been_staged(
     tmp_path: Path, name: str, num_bytes: int | None
 ) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [*numbered(0, 3), "{broken"])
-    (lot,) = lots_of(path, config())
-    done = Stager(config(), tmp_path / "staging").stage(lot)
-    assert staged(tmp_path / "staging", lot) == done
-    damaged = tmp_path / "staging" / lot.key / name
+    (split,) = splits_of(path, config())
+    done = Stager(config(), tmp_path / "staging").stage(split)
+    assert staged(tmp_path / "staging", split) == done
+    damaged = tmp_path / "staging" / split.key / name
     data = damaged.read_bytes()
     damaged.unlink()
     if num_bytes is not None:
         damaged.write_bytes(data[:num_bytes])
-    assert staged(tmp_path / "staging", lot) is None
+    assert staged(tmp_path / "staging", split) is None
 
 
 def test_damaged_pages_of_a_staged_part_say_what_to_remove(tmp_path: Path) -> None:
-    (lot,) = lots_of(write_jsonl(tmp_path / "a.jsonl", numbered(0, 3)), config())
-    Stager(config(), tmp_path).stage(lot)
-    (part,) = (tmp_path / lot.key).glob("part-*.parquet")
+    (split,) = splits_of(write_jsonl(tmp_path / "a.jsonl", numbered(0, 3)), config())
+    Stager(config(), tmp_path).stage(split)
+    (part,) = (tmp_path / split.key).glob("part-*.parquet")
     data = part.read_bytes()
     part.write_bytes(data[:4] + b"\xff" * 50 + data[54:])
     with pytest.raises(CorruptArtifactError, match=rf"{part}: cannot be read .*; remove {part.parent} and run again"):
-        list(staged_tables(tmp_path, lot))
+        list(staged_tables(tmp_path, split))
 
 
 def test_the_newer_formats_the_filters_and_the_parts_of_a_large_file_meet_in_one_corpus(

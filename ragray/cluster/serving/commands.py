@@ -159,8 +159,20 @@ def deployment_wants(config: Config) -> list[Want]:
     """Return what the deployments of `application` reserve; Serve's own actors reserve nothing."""
     return [
         Want("Gateway", 1, (), cpus=0.1),
-        Want("Retriever", config.retrieve.num_replicas, ("retrieve.num_replicas",), cpus=0.5),
-        Want("Generator", config.serve.generator_replicas, ("serve.generator_replicas",), cpus=1),
+        Want(
+            "Retriever",
+            config.retrieve.num_replicas,
+            ("retrieve.num_replicas", "serve.retriever_gpus"),
+            0.5,
+            config.serve.retriever_gpus,
+        ),
+        Want(
+            "Generator",
+            config.serve.generator_replicas,
+            ("serve.generator_replicas", "serve.generator_gpus"),
+            1,
+            config.serve.generator_gpus,
+        ),
     ]
 
 

@@ -250,7 +250,7 @@ def application(index: str, run: str, config: Config, *, run_name: str = "") -> 
     retrieving = serve.deployment(
         name="Retriever",
         num_replicas=config.retrieve.num_replicas,
-        ray_actor_options={"num_cpus": 0.5},
+        ray_actor_options={"num_cpus": 0.5, "num_gpus": config.serve.retriever_gpus},
         max_ongoing_requests=2 * RETRIEVE_BATCH,
         user_config={"index": index, "run": run},
         max_queued_requests=config.serve.max_queued_requests,
@@ -259,7 +259,7 @@ def application(index: str, run: str, config: Config, *, run_name: str = "") -> 
     generating = serve.deployment(
         name="Generator",
         num_replicas=config.serve.generator_replicas,
-        ray_actor_options={"num_cpus": 1},
+        ray_actor_options={"num_cpus": 1, "num_gpus": config.serve.generator_gpus},
         max_ongoing_requests=2 * config.generate.batch_size,
         max_queued_requests=config.serve.max_queued_requests,
         **common,

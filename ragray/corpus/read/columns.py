@@ -55,8 +55,8 @@ def parquet_rows(source: Source, check_columns: CheckColumns, wanted: WantColumn
         check_columns(file.schema_arrow.names)
         chosen = [field.name for field in file.schema_arrow if wanted(field)]
         first, groups = 1, range(file.num_row_groups)
-        if source.part is not None:
-            first, groups = source.part.lines_before + 1, range(*source.part.row_groups)
+        if source.byte_range is not None:
+            first, groups = source.byte_range.lines_before + 1, range(*source.byte_range.row_groups)
         batches = file.iter_batches(batch_size=BATCH_ROWS, row_groups=groups, columns=chosen)
         yield from _numbered(source, batches, first)
 

@@ -51,14 +51,14 @@ def read_source(source: Source, config: IngestConfig) -> Iterator[Record | Refus
         for record in READERS[source.format](source, config):
             num_records += 1
             yield record
-    if not num_records and source.part is None:
+    if not num_records and source.byte_range is None:
         raise InputError(f"{source.label}: holds no records; fill it or leave it out of the sources")
 
 
 @contextlib.contextmanager
 def naming_damage(source: Source) -> Iterator[None]:
     """Turn what a damaged file raises while it is read into an `InputError` that names it."""
-    # A remote filesystem has errors of its own, which no list can name.
+    # A remote filesystem raises errors of its own types, which cannot be listed here.
     errors = (Exception,) if source.is_remote else DAMAGE
     try:
         yield

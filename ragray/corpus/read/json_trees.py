@@ -23,14 +23,16 @@ DATA, PARAGRAPHS, CONTEXT = "data", "paragraphs", "context"
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
-def read_json(source: Source, config: IngestConfig) -> Iterator[Record | Refusal]:
+def read_json(source: Source, config: IngestConfig, *, chunk_chars: int = CHUNK_CHARS) -> Iterator[Record | Refusal]:
     """Read the paragraphs of SQuAD (``data[].paragraphs[].context``), or the records of a plain list.
+
+    ``chunk_chars`` are read at a time, or as many as the longest record needs.
 
     Raises:
         InputError: the file is neither, or is no valid JSON up to the end of the list.
     """
     numbers: Counter[str] = Counter()
-    for row in json_rows(source, config.max_chars):
+    for row in json_rows(source, config.max_chars, chunk_chars=chunk_chars):
         if isinstance(row, Refusal):
             yield row
         elif isinstance(paragraphs := row.fields.get(PARAGRAPHS), list):
@@ -40,14 +42,14 @@ def read_json(source: Source, config: IngestConfig) -> Iterator[Record | Refusal
             yield from_fields(source, row.line, row.fields, config, raw=raw)
 
 
-def json_rows(source: Source, max_chars: int) -> Iterator[Row | Refusal]:
+def json_rows(source: Source, max_chars: int, *, chunk_chars: int = CHUNK_CHARS) -> Iterator[Row | Refusal]:
     """Read the elements of the list that a file holds, or holds under ``data``: records, or articles with paragraphs.
 
     Raises:
         InputError: the file holds no such list, or is no valid JSON up to its end.
     """
     with decompressed(source) as stream:
-        tokens = _Json(stream, source, max(line_limit(max_chars), MAX_ARTICLE_CHARS))
+        tokens = _Json(stream, source, max(line_limit(max_chars), MAX_ARTICLE_CHARS), chunk_chars)
         for line, element in tokens.elements():
             if isinstance(element, dict):
                 yield Row(line, element)
@@ -81,10 +83,11 @@ def _paragraphs(
 class _Json:
     """Reads the elements of one JSON array from a stream, each with the line that it begins on."""
 
-    def __init__(self, stream: IO[bytes], source: Source, max_chars: int) -> None:
+    def __init__(self, stream: IO[bytes], source: Source, max_chars: int, chunk_chars: int) -> None:
         self._stream = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
         self._source = source
         self._max_chars = max_chars
+        self._chunk_chars = chunk_chars
         self._decoder = json.JSONDecoder()
         self._buffer = ""
         self._at = 0
@@ -151,7 +154,7 @@ class _Json:
                 self._pass_to(space.end())
             if self._at < len(self._buffer):
                 return self._buffer[self._at]
-            if not self._fill(CHUNK_CHARS):
+            if not self._fill(self._chunk_chars):
                 return ""
 
     def _skip(self, mark: str) -> None:
@@ -172,7 +175,7 @@ class _Json:
                 continue
             except ValueError as err:
                 raise self._invalid(TOO_MANY_DIGITS) from err
-            if end < len(self._buffer) or not self._fill(CHUNK_CHARS):
+            if end < len(self._buffer) or not self._fill(self._chunk_chars):
                 self._pass_to(end)
                 return value
 
@@ -183,7 +186,7 @@ class _Json:
     def _fill(self, num_chars: int) -> bool:
         """Read on; forget what was passed."""
         try:
-            more = self._stream.read(max(num_chars, CHUNK_CHARS))
+            more = self._stream.read(max(num_chars, self._chunk_chars))
         except UnicodeDecodeError as err:
             raise self._invalid("not valid UTF-8") from err
         self._buffer, self._at = self._buffer[self._at :] + more, 0

@@ -166,9 +166,9 @@ def _bounded_lines(stream: IO[bytes], source: Source, max_chars: int) -> Iterato
     Of a line past the limit a quotation mark is left where it has an odd number of them: it opens or closes a field of CSV.
     """
     limit, number, left = line_limit(max_chars), 0, 1 << 62
-    if source.part is not None:
-        stream.seek(source.part.start)
-        number, left = source.part.lines_before, source.part.stop - source.part.start
+    if source.byte_range is not None:
+        stream.seek(source.byte_range.start)
+        number, left = source.byte_range.lines_before, source.byte_range.stop - source.byte_range.start
     while left > 0 and (line := stream.readline(limit)):
         number, left = number + 1, left - len(line)
         if len(line) == limit and not line.endswith(b"\n"):

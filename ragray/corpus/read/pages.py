@@ -72,7 +72,7 @@ def _fence_behind(line: str, fence: str) -> str:
 
 
 def _is_alone(lines: list[str]) -> bool:
-    """Say whether the last line is a paragraph of its own, and none that could mean something else."""
+    """Return whether the last line is a paragraph of its own, and none that could mean something else."""
     return bool(lines) and lines[-1][:1].isalnum() and (len(lines) == 1 or not lines[-2].strip())
 
 
@@ -178,6 +178,6 @@ def _pdf_title(reader: PdfReader) -> str:
 
 
 def _quieten(*names: str) -> None:
-    """What a library says of a damaged page stands in the quarantine."""
+    """Silence a library's log: what it says of a damaged page goes to the quarantine."""
     for name in names:
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -93,7 +93,7 @@ def from_fields(
 
 
 def takes_contents(config: IngestConfig) -> bool:
-    """Say whether ``contents`` may stand in for the text: not where the user has named another field."""
+    """Return whether ``contents`` may stand in for the text: not where the user has named another field."""
     return config.text_field == _DEFAULT_TEXT_FIELD
 
 

@@ -1,4 +1,4 @@
-"""A source. In: where a file is, on this machine or behind a URI, and which part of it. Out: its bytes, size and identity."""
+"""A source. In: where a file is, on this machine or behind a URI, and which bytes of it. Out: its bytes, size and identity."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _USER = re.compile(r"(?<=://)[^/@]*@")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ByteRange:
     """A stretch of a large file: its bytes, the lines (or rows) before it and, of Parquet, its row groups."""
 
     start: int
@@ -44,7 +44,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One file to read, or a part of it.
+    """One file to read, or a byte range of it.
 
     ``location`` is an absolute path or a URI of any fsspec filesystem, ``name`` its path below what the user gave (the id
     of a text file).
@@ -52,7 +52,7 @@ class Source:
 
     location: str
     name: str
-    part: Part | None = None
+    byte_range: ByteRange | None = None
 
     @property
     def label(self) -> str:
@@ -96,7 +96,7 @@ class Source:
                 yield stream
 
     def exists(self) -> bool:
-        """Say whether it is there, seen from this process."""
+        """Return whether this process sees the source."""
         if not self.is_remote:
             return Path(self.location).is_file()
         with reaching(self.label):
@@ -114,13 +114,13 @@ class Source:
     def checksum(self, *, fresh: bool = False) -> str:
         """Return what changes with the content.
 
-        Of a local file that is a hash of its bytes (of its part alone, where it is one). A remote file is not read for it:
+        Of a local file that is a hash of its bytes (of its byte range alone, where it has one). A remote file is not read for it:
         it is fsspec's ``checksum``, made from what the filesystem says of the file (an ETag or a time, and the size).
         ``fresh`` asks again what a listing may have said long ago.
         """
-        if self.part is not None:
+        if self.byte_range is not None:
             with self.open() as stream:
-                return range_checksum(stream, self.part.start, self.part.stop)
+                return range_checksum(stream, self.byte_range.start, self.byte_range.stop)
         if not self.is_remote:
             return file_checksum(Path(self.location))
         with reaching(self.label):
@@ -131,7 +131,7 @@ class Source:
 
 
 def is_uri(location: str) -> bool:
-    """Say whether a location names a filesystem other than this machine's."""
+    """Return whether a location names a filesystem other than this machine's."""
     return "://" in location and not _LOCAL_URI.match(location)
 
 

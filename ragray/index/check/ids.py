@@ -1,6 +1,6 @@
-"""Ids seen in bulk. In: ids with the rows they stand in. Out: which stand in two rows; 24 bytes of memory an id, 33 in the end.
+"""Duplicate ids among many. In: ids with their rows. Out: the rows whose id occurs twice.
 
-Those that do come twice need some 180 bytes more.
+Memory: 24 bytes per id, 33 while duplicates are looked for, and some 180 bytes more per duplicate.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ragray.corpus.dedup import id_key
 
 
 class IdKeys:
-    """Collects ids as 128-bit hashes, and finds those that came twice by sorting the hashes' first halves."""
+    """Collects ids as 128-bit hashes, and finds duplicates by sorting the first halves of the hashes."""
 
     def __init__(self) -> None:
         self._keys: list[np.ndarray] = []
@@ -23,12 +23,12 @@ class IdKeys:
         return sum(len(rows) for rows in self._rows)
 
     def add(self, ids: Sequence[str], rows: np.ndarray) -> None:
-        """Remember ids and the rows, (ids,) int64, that they stand in."""
+        """Remember ids and their rows, (ids,) int64."""
         keys = np.frombuffer(b"".join(map(id_key, ids)), dtype=np.uint64)
         self._keys.append(keys.reshape(len(ids), 2))
         self._rows.append(rows.astype(np.int64))
 
-    def twice(self) -> list[tuple[int, int]]:
+    def duplicates(self) -> list[tuple[int, int]]:
         """Return the rows of neighbouring occurrences of one id, in the order of the later row."""
         halves = self._sorted_halves()
         doubled = np.unique(halves[1:][halves[1:] == halves[:-1]])
@@ -57,7 +57,7 @@ class IdKeys:
 
 
 def _among(halves: np.ndarray, doubled: np.ndarray) -> np.ndarray:
-    """Say which halves are among the doubled ones, of which there are some."""
+    """Return which halves are among the doubled ones, of which there is at least one."""
     places = np.minimum(np.searchsorted(doubled, halves), len(doubled) - 1)
     found: np.ndarray = doubled[places] == halves
     return found

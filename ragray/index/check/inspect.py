@@ -1,4 +1,4 @@
-"""What is in an index? In: its folder. Out: sizes, list sizes, parameters and measurements of a snapshot, as text and as JSON."""
+"""Inspection of an index. In: its folder. Out: sizes, list sizes, parameters and measurements of a snapshot, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from ragray.artifact.manifest import open_artifact
 from ragray.errors import CorruptArtifactError
-from ragray.index.plan.tune import Point, curve_path, read_curve
+from ragray.index.plan.tune import TuningPoint, curve_path, read_curve
 from ragray.index.store.postings import LEXICAL, Postings
 from ragray.index.store.search_params import SearchParams, flattened
 from ragray.index.store.segment import FAISS_FILE
@@ -66,7 +66,7 @@ class IndexInspection:
     memory_bytes_per_vector: float
     disk_bytes_per_vector: float
     segments: tuple[SegmentInspection, ...]
-    tuning: tuple[Point, ...]
+    tuning: tuple[TuningPoint, ...]
 
     def as_json(self) -> dict[str, JsonValue]:
         """Return everything as JSON, search parameters among the other keys; the sizes of the single lists are left to the plot."""
@@ -89,7 +89,7 @@ class IndexInspection:
             "vectors": f"{self.dim} dimensions, {self.metric}, by {self.encoder}",
             "FAISS": f"{self.factory}, {search}, recall@10 {recall}",
             "lexical": self.lexical,
-            "a vector": f"{self.memory_bytes_per_vector:,.0f} bytes in memory, {self.disk_bytes_per_vector:,.0f} on disk",
+            "per vector": f"{self.memory_bytes_per_vector:,.0f} bytes in memory, {self.disk_bytes_per_vector:,.0f} on disk",
         }
         return [
             *(f"{key:<10} {value}" for key, value in head.items()),

@@ -9,7 +9,7 @@ from typing import Any
 from ragray.artifact.files import atomic_path
 from ragray.errors import MissingPackageError
 from ragray.index.check.inspect import IndexInspection
-from ragray.index.plan.tune import Point
+from ragray.index.plan.tune import TuningPoint
 
 SIZE_INCHES = (7.5, 4.5)
 DPI = 120
@@ -52,7 +52,7 @@ def _list_sizes(axes: Any, inspection: IndexInspection) -> None:
     axes.hist(sizes, bins=min(BINS, max(1, max(sizes) - min(sizes))), color="#4878a8", edgecolor="white", linewidth=0.5)
     axes.axvline(mean, color="#c44e52", linestyle="--", label=f"mean {mean:,.0f}")
     axes.set_xlim(left=0)
-    axes.set_xlabel("rows a list")
+    axes.set_xlabel("rows per list")
     axes.set_ylabel(f"lists (of {len(sizes):,} in {len(inspection.segments)} segments)")
     axes.set_title(f"IVF list sizes: {inspection.factory}, {inspection.num_rows:,} rows", fontsize=11)
     axes.legend(frameon=False)
@@ -82,12 +82,12 @@ def _recall_latency(axes: Any, inspection: IndexInspection) -> None:
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if str(f"{value:g}").lstrip("0.")[:1] in "25" else "")
-    axes.set_xlabel("latency, ms a query (one thread)")
+    axes.set_xlabel("latency, ms per query (one thread)")
     axes.set_ylabel("recall@10 against exact search")
     axes.set_title(f"Recall against latency: {inspection.factory}, labels are {_kind(points)}", fontsize=11)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
 
 
-def _kind(points: tuple[Point, ...]) -> str:
+def _kind(points: tuple[TuningPoint, ...]) -> str:
     return "ef_search" if any(point.search_params.ef_search for point in points) else "nprobe"

@@ -1,4 +1,4 @@
-"""Is an index what it says it is? In: its folder, perhaps its encoder. Out: every check, every problem, and how to mend each."""
+"""Verification of an index. In: its folder, perhaps its encoder. Out: every check, every problem, and how to repair each."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ragray.index.check.ids import IdKeys
 from ragray.index.check.verify_segment import (
     Fault,
     encoder_faults,
-    faiss_part_faults,
+    faiss_file_faults,
     lexical_faults,
-    open_parts,
+    open_segment_files,
     passage_faults,
     vector_faults,
 )
@@ -35,7 +35,7 @@ from ragray.progress import Progress
 
 FILES = "CURRENT and snapshot file"
 MAX_DOUBLE_IDS = 20
-"""Ids in two rows that are told one by one; the others are counted."""
+"""Duplicate ids that are reported one by one; the others are only counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ class _Report:
         return f"run: ragray index promote {self.index} {newest}"
 
     def add(self, name: str, num_checked: int, unit: str, faults: Iterable[Fault], *, segment: str = "") -> None:
-        """Count a check, and turn what it found into problems; ``segment`` is the one that is to be got rid of."""
+        """Count a check, and turn what it found into problems; ``segment`` is the one that the advice removes."""
         mend = self._mend(segment)
         self._add(name, num_checked, unit, [Problem(fault.what, str(fault.where), mend) for fault in faults])
 
@@ -161,9 +161,9 @@ class _Report:
         self._problems += found
 
     def _mend(self, segment: str) -> str:
-        """Say how to get rid of what is wrong with a segment, or with the snapshot itself.
+        """Return the advice that removes what is wrong with a segment, or with the snapshot itself.
 
-        Never by compacting: where two parts disagree, that might keep the wrong one.
+        Never by compacting: where two files disagree, that might keep the wrong one.
         """
         for other in self._others:
             if other.name != self._name and segment not in {ref.name for ref in other.segments}:
@@ -194,7 +194,7 @@ def _readable(index: Path, name: str) -> Snapshot | None:
 
 
 def _snapshot_faults(index: Path, snapshot: Snapshot) -> Iterator[Fault]:
-    """Say where a snapshot contradicts itself."""
+    """Yield where a snapshot contradicts itself."""
     where = index / SNAPSHOTS / f"{snapshot.name}.json"
     if snapshot.dim != snapshot.encoder.dim:
         yield Fault(f"has {snapshot.dim} dimensions, its encoder {snapshot.encoder.dim}", where)
@@ -211,24 +211,24 @@ def _check_segment(
 ) -> None:
     """Run all checks of one segment; one that cannot be opened in part is still looked into as far as it can be."""
     rows = ref.num_rows
-    parts, faults = open_parts(report.index, ref, snapshot)
+    files, faults = open_segment_files(report.index, ref, snapshot)
     report.add("files, counts and dimensions", 1, "segments", faults, segment=ref.name)
     live_N, faults = _live(report.index, ref)
     report.add("tombstones", ref.num_deleted, "rows", faults, segment=ref.name)
     model = snapshot.encoder
     checks = {
-        "texts and their hashes": passage_faults(parts, live_N, offset, ids),
-        "vectors": vector_faults(parts, normalized=model.normalize, zero_allowed=model.weights == "hash"),
+        "texts and their hashes": passage_faults(files, live_N, offset, ids),
+        "vectors": vector_faults(files, normalized=model.normalize, zero_allowed=model.weights == "hash"),
     }
     for name, found in checks.items():
         report.add(name, rows, "rows", found, segment=ref.name)
-    sampled = len(parts.sample)
-    report.add("FAISS against vectors", sampled, "rows", faiss_part_faults(parts), segment=ref.name)
+    sampled = len(files.sample)
+    report.add("FAISS against vectors", sampled, "rows", faiss_file_faults(files), segment=ref.name)
     if snapshot.lexical != "none":
-        report.add("postings against texts", sampled, "rows", lexical_faults(parts, snapshot.lexical), segment=ref.name)
+        report.add("postings against texts", sampled, "rows", lexical_faults(files, snapshot.lexical), segment=ref.name)
     if encoder and count:
         report.add(
-            "texts encoded again", count, "rows", encoder_faults(parts, encoder, count, live_N), segment=ref.name
+            "texts encoded again", count, "rows", encoder_faults(files, encoder, count, live_N), segment=ref.name
         )
 
 
@@ -241,8 +241,8 @@ def _live(index: Path, ref: SegmentRef) -> tuple[np.ndarray, list[Fault]]:
 
 
 def _id_faults(index: Path, snapshot: Snapshot, ids: IdKeys) -> Iterator[Fault]:
-    """Say which ids two live rows have."""
-    pairs = ids.twice()
+    """Yield the ids that two live rows share."""
+    pairs = ids.duplicates()
     starts = np.cumsum([0, *(ref.num_rows for ref in snapshot.segments)])
     for pair in pairs[:MAX_DOUBLE_IDS]:
         numbers = [int(np.searchsorted(starts, row, side="right")) - 1 for row in pair]

@@ -1,4 +1,4 @@
-"""Does a FAISS index hold the vectors it should? In: an index, the fp16 vectors of its rows. Out: what is wrong, in words.
+"""Verification of a FAISS index. In: an index, the fp16 vectors of its rows. Out: what is wrong, in words.
 
 N rows, D dim, L lists, S sampled rows, K results.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import faiss
 import numpy as np
 
-PIECE_ROWS = 4096
+BATCH_ROWS = 4096
 SCORED_ROWS = 1000
 """Rows, at most, that are scored with their own vector: where FAISS cannot give vectors back, or gives back others."""
 
@@ -48,7 +48,11 @@ SCORED = Code(0.0, 0.05, gives_back=False)
 
 
 def code_of(index: faiss.Index) -> Code:
-    """Say how exact a type is (in faiss 1.15.1 a FastScan crashes when it is asked for its vectors, RaBitQ gets their lengths wrong)."""
+    """Return how exact a FAISS type is.
+
+    In faiss 1.15.1 a FastScan index crashes when it is asked for its vectors, and RaBitQ gives them back with wrong lengths: both are
+    judged by scores alone.
+    """
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexPreTransform):
         inner = code_of(index.index)
@@ -65,9 +69,9 @@ def code_of(index: faiss.Index) -> Code:
 
 
 def faiss_faults(index: faiss.Index, vectors_ND: np.ndarray, rows_S: np.ndarray) -> Iterator[str]:
-    """Say what is wrong with an index over ``vectors_ND``; vectors are compared for the rows ``rows_S``, ascending.
+    """Yield what is wrong with an index over ``vectors_ND``; vectors are compared for the rows ``rows_S``, ascending.
 
-    The index is changed on the way (direct map, at the end perhaps other rows): it must be a copy that nobody else uses.
+    The index is changed on the way (direct map, at the end perhaps other rows): it must be a copy that is used for nothing else.
     """
     ivf = faiss.try_extract_index_ivf(index)
     if ivf is not None:
@@ -102,9 +106,9 @@ def _list_faults(ivf: faiss.IndexIVF, list_N: np.ndarray) -> Iterator[str]:
 def _assignment_faults(
     index: faiss.Index, ivf: faiss.IndexIVF, list_N: np.ndarray, vectors_ND: np.ndarray, rows_S: np.ndarray
 ) -> Iterator[str]:
-    """Say where many rows lie in a list whose centroid is not the nearest: a search would look elsewhere."""
+    """Yield a fault where many rows lie in a list whose centroid is not the nearest: a search would not look there."""
     wrong, first = 0, -1
-    for rows in _pieces(rows_S):
+    for rows in _batches(rows_S):
         nearest = ivf.quantizer.search(_transformed(index, vectors_ND[rows]), 1)[1][:, 0]
         elsewhere = rows[nearest != list_N[rows]]
         first = int(elsewhere[0]) if first < 0 and len(elsewhere) else first
@@ -129,7 +133,7 @@ def _vector_faults(
     if code.gives_back:
         if ivf is not None:
             ivf.make_direct_map()
-        far = np.concatenate([rows[_far(index, code, vectors_ND[rows], rows)] for rows in _pieces(rows_S)])
+        far = np.concatenate([rows[_far(index, code, vectors_ND[rows], rows)] for rows in _batches(rows_S)])
     if code.exact:
         lost, stands_for = far, 1
     else:
@@ -142,7 +146,7 @@ def _vector_faults(
 
 
 def _far(index: faiss.Index, code: Code, vectors_SD: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Say which rows FAISS gives back further from their vectors than their code explains."""
+    """Return which rows FAISS gives back further from their vectors than their code explains."""
     vectors_SD = vectors_SD.astype(np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         distance_S = np.linalg.norm(index.reconstruct_batch(rows) - vectors_SD, axis=1)
@@ -153,9 +157,9 @@ def _far(index: faiss.Index, code: Code, vectors_SD: np.ndarray, rows: np.ndarra
 def _coded_otherwise(
     index: faiss.Index, ivf: faiss.IndexIVF | None, vectors_ND: np.ndarray, rows: np.ndarray
 ) -> np.ndarray:
-    """Say which rows score otherwise with their own vectors than they do when they are added anew, to the same index emptied.
+    """Return which rows score otherwise with their own vectors than after they were added again, to the same index emptied.
 
-    The right code of a vector unlike those that the index was trained on, as a sync adds them, may be far from it all the same.
+    A distance alone proves nothing: a vector unlike those that the index was trained on (a sync adds such) has a distant code, rightly.
     """
     inner = index if ivf is None else ivf
     queries_SD = _transformed(index, vectors_ND[rows])
@@ -182,5 +186,5 @@ def _own_scores(index: faiss.Index, queries_SD: np.ndarray, rows: np.ndarray) ->
     return scores_S
 
 
-def _pieces(rows: np.ndarray) -> list[np.ndarray]:
-    return [rows[start : start + PIECE_ROWS] for start in range(0, len(rows), PIECE_ROWS)]
+def _batches(rows: np.ndarray) -> list[np.ndarray]:
+    return [rows[start : start + BATCH_ROWS] for start in range(0, len(rows), BATCH_ROWS)]

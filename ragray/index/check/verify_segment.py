@@ -1,4 +1,4 @@
-"""Deep checks of one segment. In: its folder and what the snapshot says of it. Out: every fault found, part by part.
+"""Deep checks of one segment. In: its folder and what the snapshot says of it. Out: every fault found, file by file.
 
 N rows of the segment, S sampled rows, D dim, P postings.
 """
@@ -32,8 +32,8 @@ T = TypeVar("T")
 FULL_ROWS = 20_000
 """Segments up to this size are compared row by row; of larger ones as many rows, drawn evenly."""
 
-PIECE_ROWS = 8192
-PIECE_POSTINGS = 1 << 24
+BATCH_ROWS = 8192
+BATCH_POSTINGS = 1 << 24
 
 LENGTH_TOLERANCE = 1e-2
 """How far a normalised vector may be from length one: half precision, in the file or already in the encoder."""
@@ -51,8 +51,8 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """What of a segment can be looked into; None where a part is missing, damaged, or not as large as it should be."""
+class SegmentFiles:
+    """The files of a segment, opened; None where one is missing, damaged, or of another size than the snapshot says."""
 
     folder: Path
     num_rows: int
@@ -77,13 +77,13 @@ class Parts:
         return [text for piece in slices for text in encoder_texts(piece)]
 
 
-def open_parts(index: Path, ref: SegmentRef, snapshot: Snapshot) -> tuple[Parts, list[Fault]]:
+def open_segment_files(index: Path, ref: SegmentRef, snapshot: Snapshot) -> tuple[SegmentFiles, list[Fault]]:
     """Compare all files of a segment with its manifest, whole; open, each on its own, those that are as they should be."""
     folder = index / SEGMENTS / ref.name
     try:
         manifest = read_manifest(folder, "segment")
     except ArtifactError as err:
-        return Parts(folder, ref.num_rows, None, None, None, None), [Fault(str(err), folder)]
+        return SegmentFiles(folder, ref.num_rows, None, None, None, None), [Fault(str(err), folder)]
     faults: list[Fault] = []
     damaged: set[str] = set()
     for entry in manifest.files:
@@ -102,7 +102,7 @@ def open_parts(index: Path, ref: SegmentRef, snapshot: Snapshot) -> tuple[Parts,
             faults.append(_fault(err, folder / name))
             return None
 
-    parts = Parts(
+    files = SegmentFiles(
         folder,
         ref.num_rows,
         opened(_open_faiss, FAISS_FILE),
@@ -110,7 +110,7 @@ def open_parts(index: Path, ref: SegmentRef, snapshot: Snapshot) -> tuple[Parts,
         opened(_open_passages, PASSAGES_FILE),
         opened(_open_postings, LEXICAL) if snapshot.lexical != "none" else None,
     )
-    return parts, faults
+    return files, faults
 
 
 def _fault(err: Exception, where: Path) -> Fault:
@@ -155,13 +155,13 @@ def _open_postings(folder: Path, num_rows: int, dim: int) -> Postings:
     return Postings.open(folder, num_rows)
 
 
-def passage_faults(parts: Parts, live_N: np.ndarray, offset: int, ids: IdKeys) -> Iterator[Fault]:
+def passage_faults(files: SegmentFiles, live_N: np.ndarray, offset: int, ids: IdKeys) -> Iterator[Fault]:
     """Compare every passage's content hash with its text; remember the ids of live rows by their global row."""
-    if parts.passages is None:
+    if files.passages is None:
         return
     wrong, example = 0, ""
     row = 0
-    for batch in parts.passages.to_batches(max_chunksize=PIECE_ROWS):
+    for batch in files.passages.to_batches(max_chunksize=BATCH_ROWS):
         names, titles, texts, hashes = (batch[name].to_pylist() for name in ("id", "title", "text", "content_hash"))
         for number, expected in enumerate(hashes):
             if content_hash(titles[number], texts[number]) != expected:
@@ -171,16 +171,16 @@ def passage_faults(parts: Parts, live_N: np.ndarray, offset: int, ids: IdKeys) -
         row += len(names)
     if wrong:
         what = f"{wrong} passages have a text that is not the one of their content_hash, the first is {example}"
-        yield Fault(what, parts.folder / PASSAGES_FILE)
+        yield Fault(what, files.folder / PASSAGES_FILE)
 
 
-def vector_faults(parts: Parts, *, normalized: bool, zero_allowed: bool) -> Iterator[Fault]:
+def vector_faults(files: SegmentFiles, *, normalized: bool, zero_allowed: bool) -> Iterator[Fault]:
     """Look for vectors that are no numbers, or that are not of length one where the encoder makes them so."""
-    if parts.vectors_ND is None:
+    if files.vectors_ND is None:
         return
     counts, firsts = [0, 0], [-1, -1]
-    for start in range(0, parts.num_rows, PIECE_ROWS):
-        lengths = np.linalg.norm(parts.vectors_ND[start : start + PIECE_ROWS].astype(np.float32), axis=1)
+    for start in range(0, files.num_rows, BATCH_ROWS):
+        lengths = np.linalg.norm(files.vectors_ND[start : start + BATCH_ROWS].astype(np.float32), axis=1)
         finite = np.isfinite(lengths)
         other = finite & (np.abs(lengths - 1) > LENGTH_TOLERANCE) & ~(zero_allowed & (lengths == 0)) & normalized
         for kind, bad in enumerate((~finite, other)):
@@ -189,49 +189,49 @@ def vector_faults(parts: Parts, *, normalized: bool, zero_allowed: bool) -> Iter
     kinds = ("are not finite", "are not of length one, as the encoder makes them")
     for what, count, first in zip(kinds, counts, firsts, strict=True):
         if count:
-            yield Fault(f"{count} vectors {what}, the first is row {first}", parts.folder / VECTORS_FILE)
+            yield Fault(f"{count} vectors {what}, the first is row {first}", files.folder / VECTORS_FILE)
 
 
-def faiss_part_faults(parts: Parts) -> Iterator[Fault]:
+def faiss_file_faults(files: SegmentFiles) -> Iterator[Fault]:
     """Compare what FAISS holds with the fp16 vectors."""
-    if parts.index is None or parts.vectors_ND is None or not parts.num_rows:
+    if files.index is None or files.vectors_ND is None or not files.num_rows:
         return
-    where = parts.folder / FAISS_FILE
+    where = files.folder / FAISS_FILE
     try:
-        for what in faiss_faults(parts.index, parts.vectors_ND, parts.sample):
+        for what in faiss_faults(files.index, files.vectors_ND, files.sample):
             yield Fault(what, where)
     except RuntimeError as err:
         yield Fault(f"FAISS cannot read its own vectors ({first_line(err)})", where)
 
 
-def lexical_faults(parts: Parts, analyzer: str) -> Iterator[Fault]:
+def lexical_faults(files: SegmentFiles, analyzer: str) -> Iterator[Fault]:
     """Check that the postings fit each other, and that those of sampled rows are what their texts give."""
-    postings = parts.postings
+    postings = files.postings
     if postings is None:
         return
-    faults = [*_posting_faults(postings, parts.num_rows)]
-    yield from (Fault(what, parts.folder / LEXICAL) for what in faults)
-    if faults or parts.passages is None:
+    faults = [*_posting_faults(postings, files.num_rows)]
+    yield from (Fault(what, files.folder / LEXICAL) for what in faults)
+    if faults or files.passages is None:
         return
     wrong: list[int] = []
-    rows_S = parts.sample
-    for start in range(0, len(rows_S), PIECE_ROWS):
-        rows = rows_S[start : start + PIECE_ROWS]
-        wrong += rows[_differ(postings, rows, parts.texts(rows), analyzer)].tolist()
+    rows_S = files.sample
+    for start in range(0, len(rows_S), BATCH_ROWS):
+        rows = rows_S[start : start + BATCH_ROWS]
+        wrong += rows[_differ(postings, rows, files.texts(rows), analyzer)].tolist()
     if wrong:
         yield Fault(
             f"the postings of {len(wrong)} of {len(rows_S)} passages are not those of their text, the first is row {wrong[0]}",
-            parts.folder / LEXICAL,
+            files.folder / LEXICAL,
         )
 
 
 def _posting_faults(postings: Postings, num_rows: int) -> Iterator[str]:
-    for start in range(0, len(postings.rows_P), PIECE_POSTINGS):
-        rows = postings.rows_P[start : start + PIECE_POSTINGS]
+    for start in range(0, len(postings.rows_P), BATCH_POSTINGS):
+        rows = postings.rows_P[start : start + BATCH_POSTINGS]
         if rows.min() < 0 or rows.max() >= num_rows:
             yield f"rows.npy names a row that the segment does not have ({rows.min()} to {rows.max()} of {num_rows})"
             return
-        if not postings.counts_P[start : start + PIECE_POSTINGS].all():
+        if not postings.counts_P[start : start + BATCH_POSTINGS].all():
             yield "counts.npy holds a zero"
             return
         fallen = np.flatnonzero(rows[1:] <= rows[:-1]) + start + 1
@@ -243,7 +243,7 @@ def _posting_faults(postings: Postings, num_rows: int) -> Iterator[str]:
 
 
 def _differ(postings: Postings, rows: np.ndarray, texts: list[str], analyzer: str) -> np.ndarray:
-    """Say for which rows, ascending, the texts give other terms, counts or lengths than the postings hold.
+    """Return for which rows, ascending, the texts give other terms, counts or lengths than the postings hold.
 
     Compared is the sum of the terms' hashes over all tokens of a row, modulo 2**64: it needs no order.
     """
@@ -261,8 +261,8 @@ def _differ(postings: Postings, rows: np.ndarray, texts: list[str], analyzer: st
 def _kept_sums(postings: Postings, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the sum of hash times count over the postings of each row, and whether one of its counts is at its upper limit."""
     sums, capped = np.zeros(len(rows), np.uint64), np.zeros(len(rows), dtype=bool)
-    for start in range(0, len(postings.rows_P), PIECE_POSTINGS):
-        rows_P = postings.rows_P[start : start + PIECE_POSTINGS]
+    for start in range(0, len(postings.rows_P), BATCH_POSTINGS):
+        rows_P = postings.rows_P[start : start + BATCH_POSTINGS]
         place = np.minimum(np.searchsorted(rows, rows_P), len(rows) - 1)
         mine = np.flatnonzero(rows[place] == rows_P)
         counts = postings.counts_P[start + mine]
@@ -272,13 +272,13 @@ def _kept_sums(postings: Postings, rows: np.ndarray) -> tuple[np.ndarray, np.nda
     return sums, capped
 
 
-def encoder_faults(parts: Parts, encoder: Encoder, count: int, live_N: np.ndarray) -> Iterator[Fault]:
+def encoder_faults(files: SegmentFiles, encoder: Encoder, count: int, live_N: np.ndarray) -> Iterator[Fault]:
     """Encode ``count`` live passages again and compare them with their stored vectors."""
     live = np.flatnonzero(live_N)
-    if parts.passages is None or parts.vectors_ND is None or not len(live) or not count:
+    if files.passages is None or files.vectors_ND is None or not len(live) or not count:
         return
     rows = np.sort(np.random.default_rng(0).choice(live, min(count, len(live)), replace=False))
-    made_SD, kept_SD = encoder.encode(parts.texts(rows)), parts.vectors_ND[rows].astype(np.float32)
+    made_SD, kept_SD = encoder.encode(files.texts(rows)), files.vectors_ND[rows].astype(np.float32)
     lengths = np.linalg.norm(made_SD, axis=1) * np.linalg.norm(kept_SD, axis=1)
     cosines = np.where(
         lengths > 0, (made_SD * kept_SD).sum(axis=1) / np.maximum(lengths, 1e-12), made_SD.any(1) == kept_SD.any(1)
@@ -287,5 +287,5 @@ def encoder_faults(parts: Parts, encoder: Encoder, count: int, live_N: np.ndarra
     if len(wrong):
         yield Fault(
             f"{len(wrong)} of {len(rows)} passages get another vector from the encoder now, the first is row {wrong[0]}",
-            parts.folder / VECTORS_FILE,
+            files.folder / VECTORS_FILE,
         )

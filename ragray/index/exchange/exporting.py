@@ -1,4 +1,4 @@
-"""An index for other programs. In: a snapshot. Out: its live rows as a `datasets` folder with one FAISS file, or as Parquet embeddings.
+"""Export of an index. In: a snapshot. Out: its live rows as a `datasets` folder with one FAISS file, or as Parquet embeddings.
 
 Row n of what is written is the n-th live row of the snapshot. B rows of a block, D dim.
 """
@@ -20,8 +20,8 @@ from ragray.artifact.files import atomic_path, write_json
 from ragray.artifact.manifest import is_current, publish, read_manifest
 from ragray.errors import ConfigError, InputError, NotAnArtifactError
 from ragray.index.check.verify_faiss import code_of
-from ragray.index.search.reader import SPARE
-from ragray.index.store.live import LiveBlock, live_blocks
+from ragray.index.search.candidates import SPARE
+from ragray.index.store.live import LiveBatch, live_batches
 from ragray.index.store.segment import FAISS_FILE, SEGMENT_SCHEMA
 from ragray.index.store.snapshot import SEGMENTS, Snapshot, read_snapshot
 from ragray.progress import Progress
@@ -85,7 +85,7 @@ def export_parquet(
         with Progress("export", total=found.num_live, unit="rows") as progress:
             for number, start in enumerate(range(0, found.num_live, rows_per_file)):
                 with pq.ParquetWriter(folder / f"part-{number:05}.parquet", schema, compression="zstd") as writer:
-                    for block in live_blocks(index, found, start, min(start + rows_per_file, found.num_live)):
+                    for block in live_batches(index, found, start, min(start + rows_per_file, found.num_live)):
                         table = block.passages.append_column(schema.field("embedding"), _embeddings(block))
                         writer.write_table(table)
                         progress.advance(len(table))
@@ -94,7 +94,7 @@ def export_parquet(
 
 
 def _export(snapshot: Snapshot, out: Path, settings: list[object], write: Callable[[Path], None]) -> ExportReport:
-    """Let ``write`` fill a folder, which appears whole, with a manifest; do nothing where the very same lies there already."""
+    """Let ``write`` fill a folder that appears whole, with a manifest; do nothing where the same export is there already."""
     out = out.resolve()  # "." has no name to write beside
     key = fingerprint([snapshot.model_dump(mode="json"), *settings])
     if is_current(out, kind=KIND, fingerprint=key):
@@ -122,7 +122,7 @@ def _require_free(out: Path) -> None:
             raise InputError(f"{out}: holds something that is no export; choose another folder") from err
 
 
-def _embeddings(block: LiveBlock) -> pa.Array:
+def _embeddings(block: LiveBatch) -> pa.Array:
     vectors_BD = block.vectors.astype(np.float32)
     return pa.FixedSizeListArray.from_arrays(pa.array(vectors_BD.ravel()), vectors_BD.shape[1])
 
@@ -138,7 +138,7 @@ def _write_dataset(index: Path, snapshot: Snapshot, folder: Path, progress: Prog
     files = [f"data-{number:05}-of-{len(starts):05}.arrow" for number in range(len(starts))]
     for name, start in zip(files, starts, strict=True):
         with pa.OSFile(str(folder / name), "wb") as sink, pa.ipc.new_stream(sink, features.arrow_schema) as writer:
-            for block in live_blocks(index, snapshot, start, min(start + HF_SHARD_ROWS, snapshot.num_live)):
+            for block in live_batches(index, snapshot, start, min(start + HF_SHARD_ROWS, snapshot.num_live)):
                 table = block.passages.select(["id", "title", "text"]).append_column("embeddings", _embeddings(block))
                 writer.write_table(table.combine_chunks().cast(features.arrow_schema))
                 progress.advance(len(table))
@@ -170,7 +170,7 @@ def _merged(index: Path, snapshot: Snapshot, rescore: bool, progress: Progress) 
         merged = faiss.IndexRefine(merged, halves)
         as_ragray = (params.over_retrieve + SPARE) * len(snapshot.segments)  # as many as it takes in all
         merged.k_factor = min(as_ragray, snapshot.num_live, MAX_K_FACTOR)
-    for block in live_blocks(index, snapshot):
+    for block in live_batches(index, snapshot):
         merged.add(block.vectors.astype(np.float32))
         progress.advance(len(block.rows_B))
     return merged

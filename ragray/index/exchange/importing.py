@@ -1,4 +1,4 @@
-"""Embeddings made elsewhere to ragray's own. In: Parquet or npy, perhaps a corpus. Out: a corpus and embeddings to build an index of."""
+"""Import of embeddings made elsewhere. In: Parquet or npy, perhaps a corpus. Out: a corpus and embeddings to build an index of."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from ragray.errors import EncoderMismatchError, InputError
 from ragray.index.check.ids import IdKeys
 from ragray.index.exchange.vector_files import (
     Columns,
-    Piece,
+    VectorBatch,
     count_rows,
     find_files,
     has_column,
@@ -73,6 +73,7 @@ def import_embeddings(
     embedding_column: str = "embedding",
     title_column: str = "title",
     sample: int = 0,
+    block_rows: int = BLOCK_ROWS,
 ) -> ImportReport:
     """Turn vectors into `OUT/embeddings`, and texts that come along into `OUT/corpus`.
 
@@ -80,7 +81,7 @@ def import_embeddings(
     `ragray ingest` wrote, or Parquet or jsonl files with id and text; its rows are the vectors' in the same order. Without it
     the texts are those of the Parquet. ``encoder_config`` names the model that made the vectors; questions are encoded with
     it. The first passages, as many as ``sample`` says, are encoded again to see that it was this one. An interrupted import
-    goes on where it was.
+    goes on where it was, block by block of ``block_rows``.
 
     Raises:
         InputError: rows cannot be used; names file and row.
@@ -105,7 +106,7 @@ def import_embeddings(
         target = out / EMBEDDINGS_FOLDER
         settings = [asdict(encoder), encoder_config.question_prefix]
         key = fingerprint([*map(_content, files), embedding_column, passages.fingerprint, *settings])
-        job = _Job(files, passages, target, encoder_config, encoder, columns)
+        job = _VectorImport(files, passages, target, encoder_config, encoder, columns, block_rows)
         job.check_encoder(sample)
         current = is_current(target, kind="embeddings", fingerprint=key)
         if not current:
@@ -116,7 +117,7 @@ def import_embeddings(
 def _corpus(
     files: list[Path], corpus: Path | None, out: Path, columns: Columns, written: tuple[Path, ...]
 ) -> tuple[Corpus, bool]:
-    """Open the corpus of the vectors; where texts are given as files, write it first. Say whether it was written."""
+    """Open the corpus of the vectors; where texts are given as files, write it first. Return also whether it was written."""
     if corpus is not None and (corpus / MANIFEST_NAME).is_file():
         return Corpus.open(corpus), False
     if corpus is not None:
@@ -146,17 +147,17 @@ def _write_corpus(files: list[Path], out: Path, columns: Columns, key: str) -> N
         ShardWriter(out / PASSAGE_FOLDER, SHARD_ROWS) as shards,
         Progress("import: texts", total=None, unit="rows") as progress,
     ):
-        for piece in read_texts(files, columns):
+        for batch in read_texts(files, columns):
             starts.append(shards.num_rows)
-            places.append((piece.path, piece.first))
-            numbers = np.arange(len(piece.passages)) + shards.num_rows
-            ids.add([passage.id for passage in piece.passages], numbers)
-            documents.add([passage.document_id for passage in piece.passages], numbers)
-            shards.write(passages_to_table(piece.passages))
-            progress.advance(len(piece.passages))
+            places.append((batch.path, batch.first))
+            numbers = np.arange(len(batch.passages)) + shards.num_rows
+            ids.add([passage.id for passage in batch.passages], numbers)
+            documents.add([passage.document_id for passage in batch.passages], numbers)
+            shards.write(passages_to_table(batch.passages))
+            progress.advance(len(batch.passages))
     if not shards.num_rows:
         raise InputError(f"{files[0]}: 0 rows; name files that hold passages")
-    if doubled := ids.twice():
+    if doubled := ids.duplicates():
         first, second = (_place(starts, places, row) for row in doubled[0])
         raise InputError(f"{second} has the id of {first} ({len(doubled)} such rows in all); every id must be another")
     for path in (out / PASSAGE_FOLDER).iterdir():
@@ -177,7 +178,7 @@ def _place(starts: list[int], places: list[tuple[Path, int]], row: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class _VectorImport:
     """The vectors of ``files``, of the passages of ``corpus`` in the same order, to be written as embeddings."""
 
     files: list[Path]
@@ -186,18 +187,19 @@ class _Job:
     config: EncoderConfig
     encoder: EncoderFingerprint
     columns: Columns
+    block_rows: int
 
     def run(self, key: str) -> None:
         """Write the blocks that are missing, then the manifest; blocks of another import are removed."""
         unpublish(self.out)
-        blocks = plan_blocks(self.corpus.shards, BLOCK_ROWS, key)
-        rows = _Rows(read_vectors(self.files, self.columns))
+        blocks = plan_blocks(self.corpus.shards, self.block_rows, key)
+        rows = _RowCutter(read_vectors(self.files, self.columns))
         with Progress("import: vectors", total=self.corpus.num_passages, unit="rows") as progress:
             for block in blocks:
-                vectors_BD, pieces = rows.take(block.num_rows)
+                vectors_BD, batches = rows.take(block.num_rows)
                 if not is_whole(self.out, block):
                     table = read_block(block)
-                    self._check(vectors_BD, pieces, table["id"].to_pylist())
+                    self._check(vectors_BD, batches, table["id"].to_pylist())
                     write_block(self.out, block, table["id"], vectors_BD)
                 progress.advance(block.num_rows)
         files = [self.out / BLOCK_FOLDER / block.name for block in blocks]
@@ -209,29 +211,29 @@ class _Job:
         )
         publish(self.out, kind="embeddings", fingerprint=key, facts=facts, files=files)
 
-    def _check(self, vectors_BD: np.ndarray, pieces: list[Piece], ids: list[str]) -> None:
+    def _check(self, vectors_BD: np.ndarray, batches: list[VectorBatch], ids: list[str]) -> None:
         """Refuse vectors of another dimension or length than the encoder's, and those of another passage."""
         if vectors_BD.shape[1] != self.encoder.dim:
             raise EncoderMismatchError(
-                f"{pieces[0].path}: vectors of {vectors_BD.shape[1]} dimensions, the encoder '{self.config.model}' makes "
+                f"{batches[0].path}: vectors of {vectors_BD.shape[1]} dimensions, the encoder '{self.config.model}' makes "
                 f"{self.encoder.dim}; name the one that made them"
             )
         for row in not_finite(vectors_BD)[:1]:
             raise InputError(
-                f"{_at(pieces, row)}: a number is NaN, infinite or beyond 65504; repair or leave out this row"
+                f"{_at(batches, row)}: a number is NaN, infinite or beyond 65504; repair or leave out this row"
             )
         lengths = np.linalg.norm(vectors_BD, axis=1)
         wrong = (np.abs(lengths - 1) > LENGTH_TOLERANCE) & ((lengths > 0) | (self.encoder.weights != "hash"))
         for row in np.flatnonzero(wrong)[:1] if self.encoder.normalize else ():
             raise InputError(
-                f"{_at(pieces, int(row))}: a vector of length {lengths[row]:.3f}, the encoder '{self.config.model}' makes them of "
+                f"{_at(batches, int(row))}: a vector of length {lengths[row]:.3f}, the encoder '{self.config.model}' makes them of "
                 "length one; scale them, or set embed.normalize=false"
             )
-        found = [identity for piece in pieces for identity in piece.ids or ()]
+        found = [identity for batch in batches for identity in batch.ids or ()]
         if len(found) == len(ids) and found != ids:
             row = next(row for row in range(len(ids)) if found[row] != ids[row])
             raise InputError(
-                f"{_at(pieces, row)}: the vector of '{found[row]}', the corpus {self.corpus.folder} has '{ids[row]}' there; "
+                f"{_at(batches, row)}: the vector of '{found[row]}', the corpus {self.corpus.folder} has '{ids[row]}' there; "
                 "bring both into the same order"
             )
 
@@ -245,41 +247,41 @@ class _Job:
             if sum(map(len, tables)) >= sample:
                 break
         passages = pa.concat_tables(tables).slice(0, sample)
-        vectors_SD, pieces = _Rows(read_vectors(self.files, self.columns)).take(len(passages))
-        self._check(vectors_SD, pieces, passages["id"].to_pylist())
+        vectors_SD, batches = _RowCutter(read_vectors(self.files, self.columns)).take(len(passages))
+        self._check(vectors_SD, batches, passages["id"].to_pylist())
         made_SD = load_encoder(self.config).encode(encoder_texts(passages))
         lengths = np.linalg.norm(made_SD, axis=1) * np.linalg.norm(vectors_SD, axis=1)
         cosines = (made_SD * vectors_SD).sum(axis=1) / np.maximum(lengths, np.finfo(np.float32).tiny)
         for row in np.flatnonzero((cosines < MIN_COSINE) & (lengths > 0))[:1]:
             raise EncoderMismatchError(
-                f"{_at(pieces, int(row))}: the encoder '{self.config.model}' makes another vector of this passage (cosine "
+                f"{_at(batches, int(row))}: the encoder '{self.config.model}' makes another vector of this passage (cosine "
                 f"{cosines[row]:.3f}); name the model, pooling and prefixes that made the vectors"
             )
 
 
-class _Rows:
-    """Cuts pieces of vectors into any number of rows."""
+class _RowCutter:
+    """Cuts batches of vectors into any number of rows."""
 
-    def __init__(self, pieces: Iterator[Piece]) -> None:
-        self._pieces = pieces
-        self._rest: Piece | None = None
+    def __init__(self, batches: Iterator[VectorBatch]) -> None:
+        self._batches = batches
+        self._rest: VectorBatch | None = None
 
-    def take(self, count: int) -> tuple[np.ndarray, list[Piece]]:
-        """Return the next ``count`` rows, and the pieces that they are from."""
-        taken: list[Piece] = []
+    def take(self, count: int) -> tuple[np.ndarray, list[VectorBatch]]:
+        """Return the next ``count`` rows, and the batches that they are from."""
+        taken: list[VectorBatch] = []
         while count:
-            piece = self._rest or next(self._pieces)
-            taken.append(piece.slice(0, count))
+            batch = self._rest or next(self._batches)
+            taken.append(batch.slice(0, count))
             count -= len(taken[-1].vectors_BD)
-            rest = piece.slice(len(taken[-1].vectors_BD), None)
+            rest = batch.slice(len(taken[-1].vectors_BD), None)
             self._rest = rest if len(rest.vectors_BD) else None
-        return np.concatenate([piece.vectors_BD for piece in taken]), taken
+        return np.concatenate([batch.vectors_BD for batch in taken]), taken
 
 
-def _at(pieces: list[Piece], row: int) -> str:
-    """Say where a row of several pieces stands."""
-    for piece in pieces:
-        if row < len(piece.vectors_BD):
-            return piece.at(row)
-        row -= len(piece.vectors_BD)
+def _at(batches: list[VectorBatch], row: int) -> str:
+    """Return the file and the row number there of a row of several batches."""
+    for batch in batches:
+        if row < len(batch.vectors_BD):
+            return batch.at(row)
+        row -= len(batch.vectors_BD)
     raise IndexError(row)

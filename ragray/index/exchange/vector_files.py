@@ -1,6 +1,6 @@
 """Vectors and texts made elsewhere. In: Parquet, npy or jsonl files. Out: their rows in order, a bounded number in memory at a time.
 
-Every error names the file and the row, counted from 0; blank lines of jsonl are no rows. B rows of a piece, D dim.
+Every error names the file and the row, counted from 0; blank lines of jsonl are no rows. B rows of a batch, D dim.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ragray.errors import InputError, first_line
 from ragray.text import require_utf8
 from ragray.types import Passage
 
-PIECE_ROWS = 2048
+BATCH_ROWS = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Columns:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class VectorBatch:
     """Neighbouring vectors of one file, its ``first`` row among them; ``ids`` where the file has any."""
 
     path: Path
@@ -43,17 +43,17 @@ class Piece:
     ids: list[str] | None
 
     def at(self, row: int) -> str:
-        """Say where a row of the piece stands."""
+        """Return the file and the row number there of a row of the batch."""
         return f"{self.path}: row {self.first + row}"
 
-    def slice(self, start: int, stop: int | None) -> Piece:
-        """Return some rows of the piece."""
+    def slice(self, start: int, stop: int | None) -> VectorBatch:
+        """Return some rows of the batch."""
         ids = None if self.ids is None else self.ids[start:stop]
-        return Piece(self.path, self.first + start, self.vectors_BD[start:stop], ids)
+        return VectorBatch(self.path, self.first + start, self.vectors_BD[start:stop], ids)
 
 
 @dataclass(frozen=True, slots=True)
-class Texts:
+class PassageBatch:
     """Neighbouring passages of one file, its ``first`` row among them."""
 
     path: Path
@@ -85,29 +85,29 @@ def count_rows(path: Path) -> int:
 
 
 def has_column(path: Path, name: str) -> bool:
-    """Say whether a file is Parquet with a column of this name."""
+    """Return whether a file is Parquet with a column of this name."""
     return path.suffix == ".parquet" and name in _open_parquet(path).schema_arrow.names
 
 
-def read_vectors(paths: list[Path], columns: Columns) -> Iterator[Piece]:
-    """Yield all vectors in order, float32 in pieces of at most `PIECE_ROWS` rows.
+def read_vectors(paths: list[Path], columns: Columns) -> Iterator[VectorBatch]:
+    """Yield all vectors in order, float32 in batches of at most `BATCH_ROWS` rows.
 
     Raises:
         InputError: a file holds no vectors, or some of another length than the first; a vector is missing.
     """
     dim = 0
     for path in paths:
-        for piece in _npy_pieces(path) if path.suffix == ".npy" else _parquet_pieces(path, columns):
-            dim = dim or piece.vectors_BD.shape[1]
-            if piece.vectors_BD.shape[1] != dim:
+        for batch in _npy_batches(path) if path.suffix == ".npy" else _parquet_batches(path, columns):
+            dim = dim or batch.vectors_BD.shape[1]
+            if batch.vectors_BD.shape[1] != dim:
                 raise InputError(
-                    f"{piece.at(0)}: a vector of {piece.vectors_BD.shape[1]} numbers, those before have {dim}"
+                    f"{batch.at(0)}: a vector of {batch.vectors_BD.shape[1]} numbers, those before have {dim}"
                 )
-            yield piece
+            yield batch
 
 
-def read_texts(paths: list[Path], columns: Columns) -> Iterator[Texts]:
-    """Yield all passages in order, in pieces of at most `PIECE_ROWS` rows.
+def read_texts(paths: list[Path], columns: Columns) -> Iterator[PassageBatch]:
+    """Yield all passages in order, in batches of at most `BATCH_ROWS` rows.
 
     Raises:
         InputError: a line or column cannot be read, or an id or text is missing.
@@ -115,8 +115,8 @@ def read_texts(paths: list[Path], columns: Columns) -> Iterator[Texts]:
     for path in paths:
         rows = enumerate(_json_rows(path) if path.suffix == ".jsonl" else _parquet_rows(path, columns))
         first = 0
-        while passages := [_passage(row, columns, f"{path}: row {number}") for number, row in islice(rows, PIECE_ROWS)]:
-            yield Texts(path, first, passages)
+        while passages := [_passage(row, columns, f"{path}: row {number}") for number, row in islice(rows, BATCH_ROWS)]:
+            yield PassageBatch(path, first, passages)
             first += len(passages)
 
 
@@ -130,10 +130,10 @@ def _open_npy(path: Path) -> np.ndarray:
     return array
 
 
-def _npy_pieces(path: Path) -> Iterator[Piece]:
+def _npy_batches(path: Path) -> Iterator[VectorBatch]:
     array = _open_npy(path)
-    for start in range(0, len(array), PIECE_ROWS):
-        yield Piece(path, start, array[start : start + PIECE_ROWS].astype(np.float32), None)
+    for start in range(0, len(array), BATCH_ROWS):
+        yield VectorBatch(path, start, array[start : start + BATCH_ROWS].astype(np.float32), None)
 
 
 def _open_parquet(path: Path) -> pq.ParquetFile:
@@ -143,27 +143,27 @@ def _open_parquet(path: Path) -> pq.ParquetFile:
         raise InputError(f"{path}: cannot be read as Parquet ({first_line(err)})") from err
 
 
-def _batches(path: Path, names: list[str], required: set[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Yield the first row and the columns of pieces of a Parquet file; columns that it lacks are left out."""
+def _record_batches(path: Path, names: list[str], required: set[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Yield the first row and the columns of batches of a Parquet file; columns that it lacks are left out."""
     with _open_parquet(path) as file:
         there = file.schema_arrow.names
         if missing := required - {*there}:
             raise InputError(f"{path}: has no column {sorted(missing)[0]!r}; it has: {', '.join(there)}")
         first = 0
         try:
-            for batch in file.iter_batches(PIECE_ROWS, columns=[name for name in names if name in there]):
+            for batch in file.iter_batches(BATCH_ROWS, columns=[name for name in names if name in there]):
                 yield first, batch
                 first += len(batch)
         except (OSError, ValueError) as err:
             raise InputError(f"{path}: cannot be read beyond row {first} ({first_line(err)})") from err
 
 
-def _parquet_pieces(path: Path, columns: Columns) -> Iterator[Piece]:
-    for first, batch in _batches(path, [columns.id, columns.embedding], {columns.embedding}):
+def _parquet_batches(path: Path, columns: Columns) -> Iterator[VectorBatch]:
+    for first, batch in _record_batches(path, [columns.id, columns.embedding], {columns.embedding}):
         if not len(batch):
             continue
         ids = [str(value) for value in batch[columns.id].to_pylist()] if columns.id in batch.schema.names else None
-        yield Piece(path, first, _matrix(batch[columns.embedding], f"{path}: ", first, columns.embedding), ids)
+        yield VectorBatch(path, first, _matrix(batch[columns.embedding], f"{path}: ", first, columns.embedding), ids)
 
 
 def _matrix(column: pa.Array, where: str, first: int, name: str) -> np.ndarray:
@@ -191,7 +191,7 @@ def _matrix(column: pa.Array, where: str, first: int, name: str) -> np.ndarray:
 
 def _parquet_rows(path: Path, columns: Columns) -> Iterator[Mapping[str, object]]:
     names = [columns.id, columns.text, columns.title, "document_id", "metadata"]
-    for _, batch in _batches(path, names, {columns.id, columns.text}):
+    for _, batch in _record_batches(path, names, {columns.id, columns.text}):
         yield from batch.to_pylist()
 
 

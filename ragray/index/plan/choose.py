@@ -1,4 +1,4 @@
-"""Which index for which rows. In: rows, dimensions, budgets. Out: a FAISS type and its parameters, with reasons; pure arithmetic."""
+"""Choice of a FAISS type. In: rows, dimensions, budgets. Out: a FAISS type and its parameters, with reasons; pure arithmetic."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ragray.config import IndexConfig, IndexType
 from ragray.errors import ConfigError, IndexBudgetError
 from ragray.index.plan import cost
-from ragray.index.plan.cost import Layout
+from ragray.index.plan.cost import IndexLayout
 from ragray.index.plan.explain import Choice, choices, why_type
 from ragray.index.store.search_params import SearchParams
 
@@ -17,7 +17,7 @@ LADDER: tuple[IndexType, ...] = ("ivf", "ivf_sq", "ivf_rabitq", "ivf_pq")
 """What `auto` tries above `exact_up_to_rows`, finest codes first; an HNSW cannot be deleted from and is only taken when asked for."""
 
 MIN_POINTS_PER_LIST = 39
-"""FAISS warns below this many training points a list (`ClusteringParameters.min_points_per_centroid`)."""
+"""FAISS warns below this many training points per list (`ClusteringParameters.min_points_per_centroid`)."""
 
 PQ_VALUES = 16
 """Values of a four-bit code, each trained."""
@@ -165,7 +165,7 @@ def _choose(rows: int, dim: int, config: IndexConfig, *, free: bool) -> IndexPla
     raise _too_slow(small, config)
 
 
-def _layout(type_: IndexType, rows: int, dim: int, config: IndexConfig, *, free: bool) -> Layout:
+def _layout(type_: IndexType, rows: int, dim: int, config: IndexConfig, *, free: bool) -> IndexLayout:
     """Give a type its segments and parameters."""
     wanted = config.segment_rows
     if free and rows > wanted:
@@ -183,7 +183,7 @@ def _layout(type_: IndexType, rows: int, dim: int, config: IndexConfig, *, free:
         nprobe = min(nlist, config.nprobe or max(4, math.ceil(min(nlist, math.sqrt(nlist) * effort))))
     ef_search = EF_SEARCH if type_ == "hnsw" else 0
     params = SearchParams(nprobe=nprobe, ef_search=ef_search, over_retrieve=over)
-    return Layout(type_, rows, dim, num_segments, segment_rows, nlist, params, train_rows)
+    return IndexLayout(type_, rows, dim, num_segments, segment_rows, nlist, params, train_rows)
 
 
 def _lists(segment_rows: int, most: int) -> int:
@@ -210,7 +210,7 @@ def _why_untrainable(type_: IndexType, rows: int, config: IndexConfig) -> str | 
     return None
 
 
-def _in_memory(layouts: list[Layout], config: IndexConfig) -> list[Layout]:
+def _in_memory(layouts: list[IndexLayout], config: IndexConfig) -> list[IndexLayout]:
     """Return the layouts that fit the memory."""
     small = [layout for layout in layouts if cost.fits(layout, config.memory_gib)]
     if not small:
@@ -222,8 +222,8 @@ def _in_memory(layouts: list[Layout], config: IndexConfig) -> list[Layout]:
     return small
 
 
-def _too_slow(small: list[Layout], config: IndexConfig) -> IndexBudgetError:
-    """Say what suffices; more memory never does, as coarser codes are searched faster."""
+def _too_slow(small: list[IndexLayout], config: IndexConfig) -> IndexBudgetError:
+    """Return the error that names a p95 that suffices. More memory never does: coarser codes are searched faster."""
     fastest = min(small, key=lambda layout: cost.p95_ms(layout, layout.num_segments))
     needed = _round_up(cost.p95_ms(fastest, fastest.num_segments))
     return IndexBudgetError(
@@ -238,7 +238,7 @@ def _round_up(value: float) -> float:
     return float(f"{math.ceil(value / step) * step:.6g}")
 
 
-def _plan(layout: Layout, num_shards: int, why: str, config: IndexConfig) -> IndexPlan:
+def _plan(layout: IndexLayout, num_shards: int, why: str, config: IndexConfig) -> IndexPlan:
     memory = cost.memory_bytes(layout)
     settings = {"type": layout.type, "segment_rows": layout.segment_rows}
     if layout.nlist:

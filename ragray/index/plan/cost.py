@@ -1,4 +1,4 @@
-"""What an index costs. In: a type with its parameters. Out: bytes, milliseconds, seconds of building; arithmetic from measured rates.
+"""Cost of an index. In: a type with its parameters. Out: bytes, milliseconds, seconds of building; arithmetic from measured rates.
 
 The rates are those of one core of an AMD EPYC with AVX2 and vectors of 384 dimensions (`tests/bench/ann.py`, README); other
 machines differ by a factor, the order of the types does not.
@@ -20,8 +20,8 @@ HNSW_LINKS = 32
 OVER_RETRIEVE: dict[IndexType, int] = {"flat": 2, "ivf": 2, "hnsw": 2, "ivf_sq": 4, "ivf_rabitq": 10, "ivf_pq": 10}
 """Candidates re-scored for every result, before tuning: the coarser the codes, the more the exact scores must sort out."""
 
-CENTROID_BYTES_A_MS = 10e6
-CODE_BYTES_A_MS: dict[IndexType, float] = {
+CENTROID_BYTES_PER_MS = 10e6
+CODE_BYTES_PER_MS: dict[IndexType, float] = {
     "flat": 5e6,
     "ivf": 5e6,
     "ivf_sq": 2e6,
@@ -34,13 +34,13 @@ SEGMENT_MS = 0.1
 P95_OF_MEAN = 1.5
 FLOPS = 40e9
 KMEANS_ROUNDS = 10
-ADD_BYTES_A_S = 200e6
+ADD_BYTES_PER_S = 200e6
 LINK_S = 1.6e-4
 """Linking a row of 384 dimensions into a graph of 100,000."""
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class IndexLayout:
     """A type with its parameters, those that the type does not have 0."""
 
     type: IndexType
@@ -63,7 +63,7 @@ class Layout:
 
     @property
     def rotated(self) -> bool:
-        """True for codes of less than a byte a dimension: they lose most where few dimensions hold most of a vector.
+        """True for codes of less than one byte per dimension: they lose most where few dimensions hold most of a vector.
 
         Without a rotation RaBitQ found 0.06 of the ten nearest among 20,000 hashed bags of words, with one 0.96; vectors of a
         trained encoder gained little, and lost nothing.
@@ -87,7 +87,7 @@ def code_bytes(type_: IndexType, dim: int) -> int:
     return 4 * dim + (8 * HNSW_LINKS + 16 if type_ == "hnsw" else 0)
 
 
-def memory_bytes(layout: Layout) -> int:
+def memory_bytes(layout: IndexLayout) -> int:
     """Return the bytes that FAISS keeps for all segments: codes, ids, centroids."""
     each = code_bytes(layout.type, layout.dim)
     if not layout.nlist:
@@ -98,17 +98,17 @@ def memory_bytes(layout: Layout) -> int:
     return layout.rows * (each + 8) + layout.num_segments * (lists + rotation)
 
 
-def fits(layout: Layout, memory_gib: float) -> bool:
-    """Say whether a layout keeps to a memory; 0 is no limit."""
+def fits(layout: IndexLayout, memory_gib: float) -> bool:
+    """Return whether a layout keeps to a memory; 0 is no limit."""
     return not memory_gib or memory_bytes(layout) <= memory_gib * 2**30
 
 
-def p95_ms(layout: Layout, num_shards: int) -> float:
+def p95_ms(layout: IndexLayout, num_shards: int) -> float:
     """Estimate the 95th percentile of one search on one thread that has its share of the segments, everything in memory."""
     return -(-layout.num_segments // num_shards) * _segment_ms(layout)
 
 
-def shards(layout: Layout, limit_ms: float) -> int:
+def shards(layout: IndexLayout, limit_ms: float) -> int:
     """Return over how many threads the segments must be spread to search them within a limit (0: none); 0 where none suffice."""
     if not limit_ms:
         return 1
@@ -116,20 +116,20 @@ def shards(layout: Layout, limit_ms: float) -> int:
     return -(-layout.num_segments // at_a_time) if at_a_time else 0
 
 
-def _segment_ms(layout: Layout) -> float:
+def _segment_ms(layout: IndexLayout) -> float:
     codes = layout.segment_rows * code_bytes(layout.type, layout.dim)
-    coarse = (layout.nlist + layout.rotated * layout.dim) * layout.dim * 4 / CENTROID_BYTES_A_MS
+    coarse = (layout.nlist + layout.rotated * layout.dim) * layout.dim * 4 / CENTROID_BYTES_PER_MS
     if layout.type == "hnsw":
         scanned = layout.search_params.ef_search * HNSW_LINKS * 4.0 * layout.dim
     else:
         scanned = codes * (layout.search_params.nprobe / layout.nlist if layout.nlist else 1)
-    rescored = layout.search_params.over_retrieve * RESULTS * (RESCORE_MS + 2 * layout.dim / CODE_BYTES_A_MS["flat"])
-    return P95_OF_MEAN * (SEGMENT_MS + coarse + scanned / CODE_BYTES_A_MS[layout.type] + rescored)
+    rescored = layout.search_params.over_retrieve * RESULTS * (RESCORE_MS + 2 * layout.dim / CODE_BYTES_PER_MS["flat"])
+    return P95_OF_MEAN * (SEGMENT_MS + coarse + scanned / CODE_BYTES_PER_MS[layout.type] + rescored)
 
 
-def build_seconds(layout: Layout) -> float:
+def build_seconds(layout: IndexLayout) -> float:
     """Estimate the seconds of one core: k-means, the list of every row, codes, writing (texts and BM25 not counted)."""
-    total = layout.rows * (2 * layout.dim + code_bytes(layout.type, layout.dim)) / ADD_BYTES_A_S
+    total = layout.rows * (2 * layout.dim + code_bytes(layout.type, layout.dim)) / ADD_BYTES_PER_S
     if layout.type == "hnsw":
         return total + layout.rows * LINK_S * layout.dim / 384 * math.log2(max(layout.segment_rows, 2)) / 17
     compared = (min(layout.train_rows, 256 * layout.nlist) * KMEANS_ROUNDS + layout.rows) * layout.nlist

@@ -1,4 +1,4 @@
-"""A plan in words. In: a layout and what was tried. Out: everything that was chosen, each with its reason in a plain sentence; pure."""
+"""Explanation of a plan. In: a layout and the ones tried before. Out: every choice with its reason in one sentence. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ragray.index.plan import cost
-from ragray.index.plan.cost import Layout
+from ragray.index.plan.cost import IndexLayout
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,22 +18,23 @@ class Choice:
     reason: str
 
 
-def why_type(layout: Layout, tried: Sequence[Layout], memory_gib: float) -> str:
-    """Say why a type was taken, given the finer ones that were tried before it."""
+def why_type(layout: IndexLayout, tried: Sequence[IndexLayout], memory_gib: float) -> str:
+    """Return why a type was chosen, given the finer ones that were tried before it."""
     if layout.type == "flat":
-        return f"{layout.segment_rows:,} rows a segment: exact search is fast enough"
+        return f"{layout.segment_rows:,} rows per segment: exact search is fast enough"
     finer = tried[: list(tried).index(layout)]
     large = [f"{one.factory} needs {gib(cost.memory_bytes(one))}" for one in finer if not cost.fits(one, memory_gib)]
     slow = [one.factory for one in finer if cost.fits(one, memory_gib)]
     reasons = [f"finer codes do not fit the memory: {', '.join(large)}"] if large else []
     reasons += [f"estimated to be too slow: {', '.join(slow)}"] if slow else []
     return (
-        "; ".join(reasons) or f"{layout.segment_rows:,} rows a segment: too many to look at all, and exact vectors fit"
+        "; ".join(reasons)
+        or f"{layout.segment_rows:,} rows per segment: too many to look at all, and exact vectors fit"
     )
 
 
-def choices(layout: Layout, num_shards: int, why: str) -> tuple[Choice, ...]:
-    """Say everything that was chosen, and why."""
+def choices(layout: IndexLayout, num_shards: int, why: str) -> tuple[Choice, ...]:
+    """Return everything that was chosen, each with its reason."""
     segments = f"{layout.num_segments:,} of {layout.segment_rows:,} rows"
     return (
         Choice("type", layout.factory, why),
@@ -49,7 +50,7 @@ def choices(layout: Layout, num_shards: int, why: str) -> tuple[Choice, ...]:
     )
 
 
-def _parameters(layout: Layout) -> list[Choice]:
+def _parameters(layout: IndexLayout) -> list[Choice]:
     found = []
     if layout.nlist:
         share = layout.train_rows / layout.nlist
@@ -60,37 +61,37 @@ def _parameters(layout: Layout) -> list[Choice]:
                 f"{layout.search_params.nprobe:,}",
                 "lists searched where tuning begins; grows with the recall asked for",
             ),
-            Choice("training", f"{layout.train_rows:,} rows", f"{share:.0f} rows a list; FAISS asks for 39"),
+            Choice("training", f"{layout.train_rows:,} rows", f"{share:.0f} rows per list; FAISS asks for 39"),
         ]
     if layout.search_params.ef_search:
         found = [Choice("efSearch", f"{layout.search_params.ef_search}", "nodes kept where tuning begins")]
     exact = cost.OVER_RETRIEVE[layout.type] == cost.OVER_RETRIEVE["flat"]
     why = "they only settle ties" if exact else "coarse codes find candidates, exact scores decide"
-    reason = f"candidates a result, re-scored from the fp16 vectors: {why}"
+    reason = f"candidates per result, re-scored from the fp16 vectors: {why}"
     return [*found, Choice("over_retrieve", f"{layout.search_params.over_retrieve}", reason)]
 
 
-def _costs(layout: Layout) -> list[Choice]:
+def _costs(layout: IndexLayout) -> list[Choice]:
     memory, dim = cost.memory_bytes(layout), layout.dim
     each = memory / layout.rows
     parts = f"a code of {cost.code_bytes(layout.type, dim):,}"
     parts += ", an id of 8, a share of the centroids" if layout.nlist else ""
-    disk = f"{each + 2 * dim:,.1f} bytes a vector: those in memory and {2 * dim:,} of fp16; texts come on top"
+    disk = f"{each + 2 * dim:,.1f} bytes per vector: those in memory and {2 * dim:,} of fp16; texts come on top"
     build = "estimated for the vectors alone; segments are built in parallel"
     return [
-        Choice("memory", gib(memory), f"{each:,.1f} bytes a vector: {parts}"),
+        Choice("memory", gib(memory), f"{each:,.1f} bytes per vector: {parts}"),
         Choice("disk", gib(memory + 2 * dim * layout.rows), disk),
         Choice("build", f"{_duration(cost.build_seconds(layout))} of one core", build),
     ]
 
 
-def _why_segments(layout: Layout) -> str:
+def _why_segments(layout: IndexLayout) -> str:
     if layout.num_segments == 1:
         return "few enough rows for one task to build"
     return f"{layout.num_segments:,} tasks, each with what fits its memory; every further one has centroids to search"
 
 
-def _why_shards(layout: Layout, num_shards: int) -> str:
+def _why_shards(layout: IndexLayout, num_shards: int) -> str:
     if num_shards == 1:
         return "one thread searches all segments in time"
     alone = _digits(cost.p95_ms(layout, 1))

@@ -45,7 +45,7 @@ logger = logging.getLogger("ragray")
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class TuningPoint:
     """One setting and what was measured with it, on one thread, a query at a time; ``ms_per_query`` is the mean."""
 
     search_params: SearchParams
@@ -60,7 +60,7 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class HeldOut:
+class HeldOutQueries:
     """Queries with their own global rows, and the score that the k nearest other rows reach."""
 
     rows_Q: np.ndarray
@@ -69,20 +69,20 @@ class HeldOut:
     k: int
 
 
-Measure = Callable[[SearchParams], Point]
+Measure = Callable[[SearchParams], TuningPoint]
 
 
 def curve_path(index: Path, snapshot: str) -> Path:
-    """Return where the points measured for a snapshot are kept, a JSON list of `Point`; an exact index has none."""
+    """Return where the points measured for a snapshot are kept, a JSON list of `TuningPoint`; an exact index has none."""
     return index / TUNING / f"{snapshot}.json"
 
 
-def write_curve(path: Path, curve: list[Point]) -> None:
+def write_curve(path: Path, curve: list[TuningPoint]) -> None:
     """Write points, each as a flat mapping."""
     write_json(path, [flattened(asdict(point)) for point in curve])
 
 
-def read_curve(path: Path) -> tuple[Point, ...]:
+def read_curve(path: Path) -> tuple[TuningPoint, ...]:
     """Read what `write_curve` wrote; nothing where there is no file.
 
     Raises:
@@ -90,7 +90,7 @@ def read_curve(path: Path) -> tuple[Point, ...]:
     """
     try:
         raw = TypeAdapter(list[dict[str, JsonValue]]).validate_json(path.read_text(encoding="utf-8"))
-        return TypeAdapter(tuple[Point, ...]).validate_python([lifted(point) for point in raw])
+        return TypeAdapter(tuple[TuningPoint, ...]).validate_python([lifted(point) for point in raw])
     except FileNotFoundError:
         return ()
     except ValidationError as err:
@@ -118,7 +118,7 @@ def tuned_snapshot(index: Path, snapshot: Snapshot, config: IndexConfig) -> Snap
     return snapshot.model_copy(update={"search_params": best.search_params, "recall_at_10": best.recall_at_10})
 
 
-def explore(measure: Measure, factory: str, config: IndexConfig) -> list[Point]:
+def explore(measure: Measure, factory: str, config: IndexConfig) -> list[TuningPoint]:
     """Measure growing efforts until the recall is reached, for exact vectors or for several numbers of candidates."""
     lists = re.search(r"IVF(\d+)", factory)
     most = int(lists[1]) if lists else MAX_EF_SEARCH
@@ -126,10 +126,10 @@ def explore(measure: Measure, factory: str, config: IndexConfig) -> list[Point]:
     start = config.nprobe if lists and config.nprobe else max(1, round(math.sqrt(most) / 4))
     if lists and config.nprobe:
         most = start = min(start, most)
-    curve: list[Point] = []
+    curve: list[TuningPoint] = []
     for over in (config.over_retrieve,) if config.over_retrieve else OVER_RETRIEVE if coarse else (2,):
 
-        def at(effort: int, over: int = over) -> Point:
+        def at(effort: int, over: int = over) -> TuningPoint:
             return measure(_params(factory, effort, over))
 
         points = _grow(at, start, most, coarse=coarse, min_recall=config.min_recall)
@@ -149,7 +149,9 @@ def _params(factory: str, effort: int, over_retrieve: int) -> SearchParams:
     return SearchParams(nprobe=effort, over_retrieve=over_retrieve)
 
 
-def _grow(at: Callable[[int], Point], start: int, most: int, *, coarse: bool, min_recall: float) -> list[Point]:
+def _grow(
+    at: Callable[[int], TuningPoint], start: int, most: int, *, coarse: bool, min_recall: float
+) -> list[TuningPoint]:
     """Double the effort until it suffices or cannot, then look between the last two."""
     points = [at(start)]
     while points[-1].recall_at_10 < min_recall and points[-1].effort < most:
@@ -167,7 +169,7 @@ def _grow(at: Callable[[int], Point], start: int, most: int, *, coarse: bool, mi
     return sorted(points, key=lambda point: point.effort)
 
 
-def choose(curve: list[Point], factory: str, num_segments: int, config: IndexConfig) -> Point:
+def choose(curve: list[TuningPoint], factory: str, num_segments: int, config: IndexConfig) -> TuningPoint:
     """Return the cheapest point that keeps to the budgets.
 
     The segments of a snapshot may be spread over as many threads: the latency holds if it does then.
@@ -192,7 +194,7 @@ def choose(curve: list[Point], factory: str, num_segments: int, config: IndexCon
     return best
 
 
-def _too_coarse(best: Point, factory: str, config: IndexConfig) -> IndexBudgetError:
+def _too_coarse(best: TuningPoint, factory: str, config: IndexConfig) -> IndexBudgetError:
     advice = [f"raise index.{key}" for key in ("nprobe", "over_retrieve") if getattr(config, key)]
     if not factory.endswith(",Flat"):
         advice.append("raise index.memory_gib and set a finer index.type")
@@ -203,23 +205,25 @@ def _too_coarse(best: Point, factory: str, config: IndexConfig) -> IndexBudgetEr
     )
 
 
-def _too_slow(best: Point, curve: list[Point], factory: str, share: int, config: IndexConfig) -> IndexBudgetError:
+def _too_slow(
+    best: TuningPoint, curve: list[TuningPoint], factory: str, share: int, config: IndexConfig
+) -> IndexBudgetError:
     fast = [point.recall_at_10 for point in curve if point.p95_ms <= config.p95_ms * share]
     lower = f", or lower index.min_recall to {math.floor(max(fast) * 1000) / 1000:g}" if fast else ""
     return IndexBudgetError(
-        f"{factory} needs {best.p95_ms / share:.3g} ms a segment for recall@10 {best.recall_at_10:.3f} ({_setting(best)}), "
+        f"{factory} needs {best.p95_ms / share:.3g} ms per segment for recall@10 {best.recall_at_10:.3f} ({_setting(best)}), "
         f"index.p95_ms={config.p95_ms:g} is asked for; nothing was published: raise index.p95_ms to "
         f"{math.ceil(best.p95_ms / share * 12) / 10:g}{lower}"
     )
 
 
-def _setting(point: Point) -> str:
+def _setting(point: TuningPoint) -> str:
     params = point.search_params
     effort = f"nprobe={params.nprobe}" if params.nprobe else f"efSearch={params.ef_search}"
     return f"{effort}, over_retrieve={params.over_retrieve}"
 
 
-def measure_point(reader: IndexReader, held: HeldOut, params: SearchParams) -> Point:
+def measure_point(reader: IndexReader, held: HeldOutQueries, params: SearchParams) -> TuningPoint:
     """Search with some parameters, a query at a time; every row as near as the tenth counts, the query's own row does not.
 
     Which of several equally near rows is found says nothing about the index. ``reader`` is to search with one thread.
@@ -232,10 +236,10 @@ def measure_point(reader: IndexReader, held: HeldOut, params: SearchParams) -> P
         found = (rows_NK[0] >= 0) & (rows_NK[0] != row) & (scores_NK[0] >= needed)
         near += min(int(found.sum()), held.k)
     recall = near / (held.k * len(times)) if held.k else 1.0
-    return Point(params, recall, float(np.mean(times)), float(np.quantile(times, 0.95)))
+    return TuningPoint(params, recall, float(np.mean(times)), float(np.quantile(times, 0.95)))
 
 
-def held_out(reader: IndexReader, seed: int) -> HeldOut:
+def held_out(reader: IndexReader, seed: int) -> HeldOutQueries:
     """Draw queries from the live rows of all segments, and find exactly how near their nearest others are, a piece at a time."""
     rows_Q = _sample(reader, seed)
     offsets = np.array([opened.offset for opened in reader.segments])
@@ -259,7 +263,7 @@ def held_out(reader: IndexReader, seed: int) -> HeldOut:
             if k:
                 best_QK = np.partition(np.concatenate([best_QK, scores_QN], axis=1), -k, axis=1)[:, -k:]
     tolerance_Q = ROUNDING * np.square(queries_QD).sum(axis=1)
-    return HeldOut(rows_Q, queries_QD, best_QK.min(axis=1, initial=np.inf) - tolerance_Q, k)
+    return HeldOutQueries(rows_Q, queries_QD, best_QK.min(axis=1, initial=np.inf) - tolerance_Q, k)
 
 
 def _sample(reader: IndexReader, seed: int) -> np.ndarray:

@@ -32,8 +32,8 @@ def require_lexical(snapshot: Snapshot) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
-    """The lexical part of one segment of a snapshot: its first global row, and which of its rows are live (None: all)."""
+class _SegmentPostings:
+    """The postings of one segment of a snapshot, its first global row, and which of its rows are live (None: all)."""
 
     offset: int
     postings: Postings
@@ -48,32 +48,33 @@ class _Part:
 
 
 class LexicalIndex:
-    """The lexical parts of all segments of a snapshot, memory-mapped."""
+    """The postings of all segments of a snapshot, memory-mapped."""
 
-    def __init__(self, parts: Sequence[_Part], analyzer: str) -> None:
-        self._parts = parts
+    def __init__(self, segments: Sequence[_SegmentPostings], analyzer: str) -> None:
+        self._segments = segments
         self._analyzer = analyzer
         lengths = [
-            part.postings.lengths_N if part.live_N is None else part.postings.lengths_N[part.live_N] for part in parts
+            segment.postings.lengths_N if segment.live_N is None else segment.postings.lengths_N[segment.live_N]
+            for segment in segments
         ]
         self._num_live = sum(len(lengths_N) for lengths_N in lengths)
         self._mean_length = sum(int(lengths_N.sum(dtype=np.int64)) for lengths_N in lengths) / max(self._num_live, 1)
 
     @classmethod
     def open(cls, index: Path, snapshot: Snapshot) -> LexicalIndex:
-        """Open the parts.
+        """Open the postings of all segments.
 
         Raises:
             InputError: the snapshot has none.
-            CorruptArtifactError: a part does not fit its segment.
+            CorruptArtifactError: some postings do not fit their segment.
         """
         require_lexical(snapshot)
-        parts, offset = [], 0
+        segments, offset = [], 0
         for ref in snapshot.segments:
             postings = Postings.open(index / SEGMENTS / ref.name / LEXICAL, ref.num_rows)
-            parts.append(_Part(offset, postings, live_mask(index, ref) if ref.num_deleted else None))
+            segments.append(_SegmentPostings(offset, postings, live_mask(index, ref) if ref.num_deleted else None))
             offset += ref.num_rows
-        return cls(parts, snapshot.lexical)
+        return cls(segments, snapshot.lexical)
 
     def search(
         self, queries: Sequence[str], k: int, allowed: Mapping[int, np.ndarray]
@@ -89,7 +90,7 @@ class LexicalIndex:
         ids, hashes = analyze(queries, self._analyzer)
         for number, terms in enumerate(ids):
             weights = self._weights(Counter(hashes[term] for term in terms))
-            found = [self._best(self._parts[part], weights, k, allowed_N) for part, allowed_N in allowed.items()]
+            found = [self._best(self._segments[place], weights, k, allowed_N) for place, allowed_N in allowed.items()]
             rows = np.concatenate([np.empty(0, np.int64), *(rows for rows, _ in found)])
             scores = np.concatenate([np.empty(0, np.float32), *(scores for _, scores in found)])
             best = np.lexsort((rows, -scores))[:k]
@@ -100,16 +101,16 @@ class LexicalIndex:
         """Return the inverse document frequency of the terms of a query, times how often it names them; those of no row are left out."""
         weights = {}
         for term, times in terms.items():
-            df = sum(part.document_frequency(term) for part in self._parts)
+            df = sum(segment.document_frequency(term) for segment in self._segments)
             if df:
                 weights[term] = times * float(np.log(1 + (self._num_live - df + 0.5) / (df + 0.5)))
         return weights
 
     def _best(
-        self, part: _Part, weights: Mapping[np.uint64, float], k: int, allowed_N: np.ndarray
+        self, segment: _SegmentPostings, weights: Mapping[np.uint64, float], k: int, allowed_N: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the global rows and scores of the k best of a segment (more where the k-th ties), in no order."""
-        postings = part.postings
+        postings = segment.postings
         scores_N = np.zeros(len(allowed_N))
         for term, weight in weights.items():
             where = postings.of(term)
@@ -121,4 +122,4 @@ class LexicalIndex:
         if len(rows) > k:
             keep = scores >= np.partition(scores, -k)[-k]
             rows, scores = rows[keep], scores[keep]
-        return rows + part.offset, scores
+        return rows + segment.offset, scores

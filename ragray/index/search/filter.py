@@ -48,7 +48,7 @@ class Condition(Protocol):
     """A part of an expression."""
 
     def mask(self, passages: pa.Table) -> np.ndarray:
-        """Say for each row whether it matches, (rows,) bool."""
+        """Return for each row whether it matches, (rows,) bool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Comparison:
     values: tuple[Value, ...]
 
     def mask(self, passages: pa.Table) -> np.ndarray:
-        """Say for each row whether it matches, (rows,) bool."""
+        """Return for each row whether it matches, (rows,) bool."""
         found = np.zeros(len(passages), dtype=bool)
         if self.field in COLUMNS:
             start = 0
@@ -111,7 +111,7 @@ class Not:
     condition: Condition
 
     def mask(self, passages: pa.Table) -> np.ndarray:
-        """Say for each row whether it matches, (rows,) bool."""
+        """Return for each row whether it matches, (rows,) bool."""
         return ~self.condition.mask(passages)
 
 
@@ -122,7 +122,7 @@ class Every:
     conditions: tuple[Condition, ...]
 
     def mask(self, passages: pa.Table) -> np.ndarray:
-        """Say for each row whether it matches, (rows,) bool."""
+        """Return for each row whether it matches, (rows,) bool."""
         found: np.ndarray = np.all([condition.mask(passages) for condition in self.conditions], axis=0)
         return found
 
@@ -134,7 +134,7 @@ class Some:
     conditions: tuple[Condition, ...]
 
     def mask(self, passages: pa.Table) -> np.ndarray:
-        """Say for each row whether it matches, (rows,) bool."""
+        """Return for each row whether it matches, (rows,) bool."""
         found: np.ndarray = np.any([condition.mask(passages) for condition in self.conditions], axis=0)
         return found
 
@@ -148,11 +148,11 @@ class Filter:
     fields: frozenset[str]
 
     def mask(self, passages: pa.Table) -> np.ndarray:
-        """Say for each row of a segment's passages whether it matches, (rows,) bool."""
+        """Return for each row of a segment's passages whether it matches, (rows,) bool."""
         return self.condition.mask(passages)
 
     def unknown_field(self, tables: Sequence[pa.Table]) -> str:
-        """Say which field no passage has (misspelt, most likely), and which there are; nothing if all occur."""
+        """Return a message that names a field that no passage has (probably misspelt) and the fields there are; "" if all occur."""
         keys = {key for table in tables for pairs in table["metadata"].chunks for key in _keys(pairs)}
         unknown = sorted(self.fields.difference(COLUMNS, keys))
         if not unknown:

@@ -6,11 +6,10 @@ N queries, M candidates, K results, D dim.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from math import ceil
 from pathlib import Path
+from typing import TypeVar
 
 import faiss
 import numpy as np
@@ -18,8 +17,9 @@ import numpy as np
 from ragray.embed.encoder import EncoderFingerprint, Vectors
 from ragray.errors import ArtifactError, CorruptArtifactError, EncoderMismatchError, InputError
 from ragray.index.search.bm25 import LexicalIndex
+from ragray.index.search.candidates import SPARE, OpenSegment, faiss_candidates
 from ragray.index.search.filter import parse_filter
-from ragray.index.search.rescore import Candidates, among, best, inner_products, refined, top
+from ragray.index.search.rescore import among, best, inner_products, refined, top
 from ragray.index.search.result import SearchResult
 from ragray.index.store.search_params import SearchParams
 from ragray.index.store.segment import Segment
@@ -27,9 +27,6 @@ from ragray.index.store.snapshot import SEGMENTS, Snapshot, current_name, read_s
 from ragray.index.store.tombstones import live_mask
 from ragray.text import require_utf8
 from ragray.types import Hit, Passage
-
-SPARE = 8
-"""Candidates beyond those asked for: the k-th result and what ties with it are seldom the last ones."""
 
 FEW_ROWS = 20_000
 """Where deletions and filters leave so few rows of a segment, these are searched exactly: an index would miss most of them."""
@@ -41,21 +38,11 @@ MAX_RESULTS = 1_000_000
 """Results of a query, at most: they are laid out in memory before it is known how many there are."""
 
 OPENINGS = 20
-"""Times that `IndexReader.open` follows `CURRENT` when what it named was collected before it was open."""
+"""Times that `follow_current` follows `CURRENT` when what it named was collected before it was open."""
 
 logger = logging.getLogger("ragray")
 
-
-@dataclass(frozen=True, slots=True)
-class OpenSegment:
-    """A segment of an open snapshot: its number there, its first global row, which of its rows are live, (rows,) bool, and its
-    index with the candidates ordered by their fp16 vectors."""
-
-    number: int
-    offset: int
-    segment: Segment
-    live_N: np.ndarray
-    refined: faiss.IndexRefine
+T = TypeVar("T")
 
 
 class IndexReader:
@@ -71,12 +58,15 @@ class IndexReader:
         segments: Sequence[OpenSegment],
         threads: int,
         lexical: LexicalIndex | None = None,
+        few_rows: int = FEW_ROWS,
     ) -> None:
+        """Search ``segments``; where deletions and filters leave at most ``few_rows`` of one, search these exactly."""
         self.index = index
         self.snapshot = snapshot
         self.segments = segments
         self._threads = threads
         self._lexical = lexical
+        self._few_rows = few_rows
         self._matching = lru_cache(MASKS)(partial(_matching, tuple(segments)))
 
     @classmethod
@@ -88,15 +78,11 @@ class IndexReader:
         Raises:
             NotAnArtifactError, CorruptArtifactError: there is nothing whole to open.
         """
-        for _ in range(OPENINGS):
-            name = current_name(index) if snapshot is None else snapshot
-            try:
-                return cls.of(index, read_snapshot(index, name), shard=shard, num_shards=num_shards, threads=threads)
-            except (ArtifactError, OSError) as err:
-                if snapshot is not None or current_name(index) == name:
-                    raise
-                failure = err
-        raise failure
+
+        def opened(name: str) -> IndexReader:
+            return cls.of(index, read_snapshot(index, name), shard=shard, num_shards=num_shards, threads=threads)
+
+        return follow_current(index, opened) if snapshot is None else opened(snapshot)
 
     @classmethod
     def of(
@@ -139,7 +125,7 @@ class IndexReader:
         """
         self._check(queries_ND, k)
         params = params or self.snapshot.search_params
-        faiss.omp_set_num_threads(self._threads)
+        faiss.omp_set_num_threads(self._threads)  # before every search: OpenMP keeps the number for each calling thread
         queries_ND = np.ascontiguousarray(queries_ND, dtype=np.float32)
         parts = [(np.empty((len(queries_ND), 0), dtype=np.int64), np.empty((len(queries_ND), 0), dtype=np.float32))]
         if len(queries_ND):
@@ -229,8 +215,8 @@ class IndexReader:
         vectors_ND = np.asarray(opened.segment.vectors_ND)
         count = int(np.count_nonzero(allowed_N))
         try:
-            if count == len(allowed_N) or count > FEW_ROWS:
-                found = _candidates(opened, allowed_N, count, queries_ND, k, params)
+            if count == len(allowed_N) or count > self._few_rows:
+                found = faiss_candidates(opened, allowed_N, count, queries_ND, k, params)
             else:
                 depth = min(count, params.over_retrieve * k + SPARE)
                 found = among(vectors_ND, np.flatnonzero(allowed_N), queries_ND, depth)
@@ -248,59 +234,20 @@ class IndexReader:
         return np.where(rows_NK < 0, -1, rows_NK + opened.offset), scores_NK
 
 
-def _candidates(
-    opened: OpenSegment, allowed_N: np.ndarray, count: int, queries_ND: Vectors, k: int, params: SearchParams
-) -> Candidates:
-    """Ask FAISS; an index that is not exhaustive looks the farther the more a filter hides."""
-    index = opened.segment.index
-    selector = None
-    if count < len(allowed_N):
-        selector = faiss.IDSelectorBitmap(np.packbits(allowed_N, bitorder="little"))
-    asked = _faiss_params(index, selector, params, np.count_nonzero(opened.live_N) / max(count, 1))
-    if not isinstance(index, faiss.IndexFlat | faiss.IndexIVFFlat | faiss.IndexHNSWFlat):
-        return _refined(opened.refined, min(count, params.over_retrieve * k), asked, queries_ND, k)
-    depth = min(count, params.over_retrieve * k + SPARE)
-    scores_NM, rows_NM = index.search(queries_ND, depth, params=asked)
+def follow_current(index: Path, open_snapshot: Callable[[str], T]) -> T:
+    """Open the snapshot that `CURRENT` names; where it was collected before it was open, the one that `CURRENT` names then.
 
-    def beyond(query_D: np.ndarray, bound: float) -> np.ndarray:
-        found: np.ndarray = index.range_search(query_D[None], bound, params=asked)[2]
-        return found
-
-    return Candidates(rows_NM, scores_NM, beyond if depth < count else None)
-
-
-def _refined(
-    index: faiss.IndexRefine, depth: int, base: faiss.SearchParameters, queries_ND: Vectors, k: int
-) -> Candidates:
-    """Take the best of ``depth`` candidates by their fp16 vectors, which FAISS reads faster than numpy does."""
-
-    def search(some_ND: Vectors, kept: int) -> tuple[np.ndarray, np.ndarray]:
-        params = faiss.IndexRefineSearchParameters(k_factor=(depth + 0.5) / kept, base_index_params=base)
-        found: tuple[np.ndarray, np.ndarray] = index.search(some_ND, kept, params=params)
-        return found
-
-    def beyond(query_D: np.ndarray, _: float) -> np.ndarray:
-        rows_M: np.ndarray = search(query_D[None], depth)[1][0]
-        return rows_M[rows_M >= 0]
-
-    kept = min(depth, k + SPARE)
-    scores_NM, rows_NM = search(queries_ND, kept)
-    return Candidates(rows_NM, scores_NM, beyond if kept < depth else None)
-
-
-def _faiss_params(
-    index: faiss.Index, selector: faiss.IDSelector | None, params: SearchParams, widening: float
-) -> faiss.SearchParameters:
-    """Say the parameters to FAISS, the effort times ``widening``."""
-    if lists := faiss.try_extract_index_ivf(index):
-        nprobe = min(lists.nlist, ceil(max(1, params.nprobe) * widening))
-        found = faiss.SearchParametersIVF(sel=selector, nprobe=nprobe)
-        if isinstance(index, faiss.IndexPreTransform):
-            return faiss.SearchParametersPreTransform(index_params=found)
-        return found
-    if isinstance(index, faiss.IndexHNSW):
-        return faiss.SearchParametersHNSW(sel=selector, efSearch=ceil(max(1, params.ef_search) * widening))
-    return faiss.SearchParameters(sel=selector)
+    Raises what ``open_snapshot`` raises once `CURRENT` stays where it is.
+    """
+    for _ in range(OPENINGS):
+        name = current_name(index)
+        try:
+            return open_snapshot(name)
+        except (ArtifactError, OSError) as err:
+            if current_name(index) == name:
+                raise
+            failure = err
+    raise failure
 
 
 def _check_k(k: int) -> None:

@@ -27,7 +27,7 @@ HALF_MAGNITUDE = np.int32(-0x70002000)
 """Mask 0x8fffe000: sign, exponent and mantissa of a half after its sign was extended to 32 bits and shifted left by 13."""
 
 Beyond = Callable[[np.ndarray, float], np.ndarray]
-"""Returns all rows to be had whose score with a query (D,) is at least a bound, up to the rounding of its own sums."""
+"""Returns all rows that the index can find whose score with a query (D,) is at least a bound, up to FAISS's own rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,11 @@ def best(vectors_ND: np.ndarray, found: Candidates, queries_ND: Vectors, k: int)
 
 
 def top(rows_NM: np.ndarray, scores_NM: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sort by score, then by row, and keep k columns; -1 and -inf fill up what is missing."""
+    """Sort by score, then by row, and keep k columns; -1 and -inf fill up what is missing.
+
+    Rows decide ties, as they are the same however rows are cut into segments and segments into shards: the order in which shards answer,
+    or FAISS's own order among equal scores, would give other results on another cluster.
+    """
     order_NK = np.lexsort((rows_NM, -scores_NM))[:, :k]
     rows_NK, scores_NK = (np.take_along_axis(found, order_NK, axis=1) for found in (rows_NM, scores_NM))
     if num_missing := k - order_NK.shape[1]:

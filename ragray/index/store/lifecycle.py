@@ -1,4 +1,4 @@
-"""The past of an index. In: its folder. Out: its snapshots, another one of them made current, what nobody needs removed."""
+"""Lifecycle of snapshots. In: an index folder. Out: a list of its snapshots, another one made current, unneeded files removed."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class SnapshotInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Collected:
+class GarbageReport:
     """What was removed: snapshots, segments and tombstone files by name, and the bytes of everything."""
 
     snapshots: tuple[str, ...]
@@ -117,17 +117,17 @@ def rollback(index: Path) -> str:
     return current.parent
 
 
-def collect_garbage(index: Path, *, keep: int = 2, min_age_s: float = 3600) -> Collected:
+def collect_garbage(index: Path, *, keep: int = 2, min_age_s: float = 3600) -> GarbageReport:
     """Remove what no reader can need: snapshots but the current one, its ``keep`` nearest ancestors and those younger than
-    ``min_age_s``; then segments, tombstones, tuning files and leavings of killed processes that no remaining snapshot
-    names, unless they are younger than that (an interrupted build or sync goes on from them).
+    ``min_age_s``; then segments, tombstones, tuning files and the remains of killed processes that no remaining snapshot
+    names, unless they are younger than that (an interrupted build or sync continues from them).
 
     A reader keeps what it has opened: removed files stay readable to it (on a local file system, or on one that keeps
     open files).
 
     Raises:
         ArtifactBusyError: another process is writing to the index.
-        CorruptArtifactError: a snapshot's file cannot be read, and so nobody knows what it needs; nothing is removed.
+        CorruptArtifactError: a snapshot's file cannot be read, so that the files it needs are unknown; nothing is removed.
     """
     if keep < 0 or min_age_s < 0:
         raise ArtifactError(f"{index}: keep={keep} and min_age_s={min_age_s} must not be negative")
@@ -135,19 +135,19 @@ def collect_garbage(index: Path, *, keep: int = 2, min_age_s: float = 3600) -> C
     oldest_s = time.time() - min_age_s
     with exclusive(index):
         with holding_current(index):  # a snapshot that is being removed cannot become current
-            kept, dropped = _sort_out(index, keep, oldest_s)
-            litter = _litter(index)
+            kept, dropped = _kept_and_dropped(index, keep, oldest_s)
+            orphans = _orphans(index)
             num_bytes = sum(_remove(index / SNAPSHOTS / f"{name}.json") for name in dropped)
         refs = [ref for snapshot in kept for ref in snapshot.segments]
-        tuning = _unnamed(index / TUNING, {f"{snapshot.name}.json" for snapshot in kept}, oldest_s)
-        segments = _unnamed(index / SEGMENTS, {ref.name for ref in refs}, oldest_s)
-        tombstones = _unnamed(index / TOMBSTONES, {ref.tombstones for ref in refs}, oldest_s)
-        litter = [path for path in litter if _written_s(path) <= oldest_s]
-        num_bytes += sum(_remove(path) for path in [*tuning, *segments, *tombstones, *litter])
-    return Collected(dropped, _shown(segments), _shown(tombstones), num_bytes)
+        tuning = _unreferenced(index / TUNING, {f"{snapshot.name}.json" for snapshot in kept}, oldest_s)
+        segments = _unreferenced(index / SEGMENTS, {ref.name for ref in refs}, oldest_s)
+        tombstones = _unreferenced(index / TOMBSTONES, {ref.tombstones for ref in refs}, oldest_s)
+        orphans = [path for path in orphans if _written_s(path) <= oldest_s]
+        num_bytes += sum(_remove(path) for path in [*tuning, *segments, *tombstones, *orphans])
+    return GarbageReport(dropped, _names_of(segments), _names_of(tombstones), num_bytes)
 
 
-def _sort_out(index: Path, keep: int, oldest_s: float) -> tuple[list[Snapshot], tuple[str, ...]]:
+def _kept_and_dropped(index: Path, keep: int, oldest_s: float) -> tuple[list[Snapshot], tuple[str, ...]]:
     """Return the snapshots that are kept, and the names of the others."""
     found = {name: _readable(index, name) for name in names(index)}
     needed = set(_lineage(found, read_snapshot(index).name, keep))
@@ -162,7 +162,7 @@ def _readable(index: Path, name: str) -> Snapshot:
         return read_snapshot(index, name)
     except CorruptArtifactError as err:
         raise CorruptArtifactError(
-            f"{index / SNAPSHOTS / name}.json: cannot be read, so nobody knows which segments it needs; restore the file, or "
+            f"{index / SNAPSHOTS / name}.json: cannot be read, so the segments that it needs are unknown; restore the file, or "
             f"remove it, and run again (nothing was removed; {err})"
         ) from err
 
@@ -177,13 +177,13 @@ def _lineage(found: dict[str, Snapshot], current: str, keep: int) -> Iterator[st
         name = found[name].parent
 
 
-def _unnamed(folder: Path, named: set[str], oldest_s: float) -> list[Path]:
-    """Return what lies in a folder, was there before ``oldest_s`` and is named by nobody; hidden names aside."""
+def _unreferenced(folder: Path, named: set[str], oldest_s: float) -> list[Path]:
+    """Return the entries of a folder that were written before ``oldest_s`` and that no snapshot names, without hidden ones."""
     paths = sorted(path for path in folder.glob("[!.]*") if path.name not in named)
     return [path for path in paths if _written_s(path) <= oldest_s]
 
 
-def _litter(index: Path) -> list[Path]:
+def _orphans(index: Path) -> list[Path]:
     """Return what killed processes left: temporary names, and the working folders of an unfinished sync or build."""
     folders = [index, *(index / name for name in (SNAPSHOTS, SEGMENTS, TOMBSTONES, TUNING))]
     hidden = [path for folder in folders for end in ("tmp", "old") for path in folder.glob(f".*.{end}")]
@@ -207,5 +207,5 @@ def _remove(path: Path) -> int:
     return num_bytes
 
 
-def _shown(paths: list[Path]) -> tuple[str, ...]:
+def _names_of(paths: list[Path]) -> tuple[str, ...]:
     return tuple(path.name for path in paths)

@@ -17,11 +17,11 @@ from ragray.index.store.segment import Segment
 from ragray.index.store.snapshot import SEGMENTS, Snapshot
 from ragray.index.store.tombstones import live_mask
 
-BLOCK_ROWS = 4096
+BATCH_ROWS = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class LiveBlock:
+class LiveBatch:
     """Live rows of one segment, ascending; ``offset`` is the segment's first global row."""
 
     segment: Segment
@@ -42,7 +42,7 @@ class LiveBlock:
         return np.asarray(self.segment.vectors_ND[self.rows_B])
 
 
-def live_blocks(index: Path, snapshot: Snapshot, start: int = 0, stop: int | None = None) -> Iterator[LiveBlock]:
+def live_batches(index: Path, snapshot: Snapshot, start: int = 0, stop: int | None = None) -> Iterator[LiveBatch]:
     """Yield the live rows number ``start`` to ``stop``; one segment is open at a time, and only where it has some of them.
 
     Raises:
@@ -55,8 +55,8 @@ def live_blocks(index: Path, snapshot: Snapshot, start: int = 0, stop: int | Non
         if first < stop and first + num_live > start:
             segment = Segment.open(index / SEGMENTS / ref.name, num_rows=ref.num_rows, dim=snapshot.dim)
             rows = np.flatnonzero(live_mask(index, ref))[max(0, start - first) : stop - first]
-            for block in range(0, len(rows), BLOCK_ROWS):
-                yield LiveBlock(segment, offset, rows[block : block + BLOCK_ROWS])
+            for first_row in range(0, len(rows), BATCH_ROWS):
+                yield LiveBatch(segment, offset, rows[first_row : first_row + BATCH_ROWS])
         first += num_live
         offset += ref.num_rows
 
@@ -68,7 +68,7 @@ def missing_ids(index: Path, snapshot: Snapshot, ids: Collection[str]) -> set[st
         NotAnArtifactError, CorruptArtifactError: a segment, or its tombstones, is not whole.
     """
     missing = set(ids)
-    for block in live_blocks(index, snapshot) if missing else ():
+    for block in live_batches(index, snapshot) if missing else ():
         passages = block.passages
         for column in ("id", "document_id"):
             held = pc.is_in(passages[column], pa.array(sorted(missing), pa.string()))

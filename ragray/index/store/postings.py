@@ -20,7 +20,7 @@ from ragray.errors import CorruptArtifactError, first_line
 
 LEXICAL = "lexical"
 
-BLOCK_ROWS = 8192
+RUN_ROWS = 8192
 """Passages that are tokenised and counted together."""
 
 DTYPES: dict[str, type[np.generic]] = {
@@ -114,7 +114,7 @@ def analyze(texts: Sequence[str], analyzer: str) -> tuple[list[list[int]], np.nd
 
 
 @dataclass(frozen=True, slots=True)
-class _Block:
+class _SortedRun:
     """The postings of some neighbouring rows: ``sizes_T`` of each term, in the order of ``terms_T``."""
 
     terms_T: np.ndarray
@@ -124,28 +124,28 @@ class _Block:
 
 
 class LexicalWriter:
-    """Collects the terms of a segment's passages, in row order, and writes them as posting lists; needs some 12 bytes a posting."""
+    """Collects the terms of a segment's passages, in row order, and writes them as posting lists; needs some 12 bytes per posting."""
 
     def __init__(self, analyzer: str) -> None:
         self._analyzer = analyzer
         self._pending: list[str] = []
-        self._blocks: list[_Block] = []
+        self._runs: list[_SortedRun] = []
         self._lengths: list[np.ndarray] = []
 
     def add(self, texts: Sequence[str]) -> None:
         """Append passages (title and text joined as the encoder sees them)."""
         self._pending.extend(texts)
-        if len(self._pending) >= BLOCK_ROWS:
+        if len(self._pending) >= RUN_ROWS:
             self._count()
 
     def write(self, folder: Path) -> list[Path]:
         """Write the files of the lexical part; return them."""
         self._count()
         folder.mkdir(parents=True, exist_ok=True)
-        terms_T = np.unique(np.concatenate([np.empty(0, np.uint64), *(block.terms_T for block in self._blocks)]))
+        terms_T = np.unique(np.concatenate([np.empty(0, np.uint64), *(run.terms_T for run in self._runs)]))
         sizes_T = np.zeros(len(terms_T), dtype=np.int64)
-        for block in self._blocks:
-            sizes_T[np.searchsorted(terms_T, block.terms_T)] += block.sizes_T
+        for run in self._runs:
+            sizes_T[np.searchsorted(terms_T, run.terms_T)] += run.sizes_T
         starts = np.concatenate([[0], np.cumsum(sizes_T)])
         rows_P, counts_P = self._postings(terms_T, starts)
         lengths_N = np.concatenate([np.empty(0, np.int32), *self._lengths])
@@ -155,7 +155,7 @@ class LexicalWriter:
         return [folder / f"{name}.npy" for name in arrays]
 
     def _count(self) -> None:
-        """Turn the pending texts into a block."""
+        """Turn the pending texts into a run."""
         if not self._pending:
             return
         ids, hashes = analyze(self._pending, self._analyzer)
@@ -168,18 +168,18 @@ class LexicalWriter:
         term_P, row_P = np.divmod(keys, num_rows)
         sizes_T = np.bincount(term_P, minlength=len(terms_T)).astype(np.int32)
         counts_P = np.minimum(counts_P, np.iinfo(np.uint16).max).astype(np.uint16)
-        self._blocks.append(_Block(terms_T, sizes_T, (row_P + first).astype(np.int32), counts_P))
+        self._runs.append(_SortedRun(terms_T, sizes_T, (row_P + first).astype(np.int32), counts_P))
         self._lengths.append(lengths_N)
         self._pending = []
 
     def _postings(self, terms_T: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Lay the blocks' postings behind one another, term by term: a counting sort, as every block is in order already."""
+        """Merge the runs term by term. A counting sort suffices: runs are in row order, and each is sorted by term already."""
         rows_P, counts_P = np.empty(starts[-1], np.int32), np.empty(starts[-1], np.uint16)
         ends = starts[:-1].copy()
-        for block in self._blocks:
-            places = np.searchsorted(terms_T, block.terms_T)
-            begins = np.cumsum(block.sizes_T) - block.sizes_T
-            to = np.repeat(ends[places] - begins, block.sizes_T) + np.arange(len(block.rows_P))
-            rows_P[to], counts_P[to] = block.rows_P, block.counts_P
-            ends[places] += block.sizes_T
+        for run in self._runs:
+            places = np.searchsorted(terms_T, run.terms_T)
+            begins = np.cumsum(run.sizes_T) - run.sizes_T
+            to = np.repeat(ends[places] - begins, run.sizes_T) + np.arange(len(run.rows_P))
+            rows_P[to], counts_P[to] = run.rows_P, run.counts_P
+            ends[places] += run.sizes_T
         return rows_P, counts_P

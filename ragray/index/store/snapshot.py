@@ -66,7 +66,7 @@ class Snapshot(BaseModel):
     """How the BM25 parts were tokenised (`IndexConfig.lexical`); `none`: there are none."""
     recall_at_10: float | None
     """Share of the exact ten nearest that the index finds, None for exact search. Measured by leave-one-out: with rows of the
-    index as queries, each left out of its own result; a snapshot that follows by sync or deletion keeps its parent's."""
+    index as queries, each left out of its own result. A snapshot made by sync or deletion keeps the figure of its parent."""
 
     @model_validator(mode="before")
     @classmethod
@@ -182,6 +182,8 @@ def publish_snapshot(index: Path, snapshot: Snapshot, *, expected: str | None) -
     """
     content = snapshot.model_dump(mode="json")
     path = index / SNAPSHOTS / f"{snapshot.name}.json"
+    # The segments are on disk before this is called. The snapshot's file comes before CURRENT: a process that is killed in between leaves
+    # a snapshot that nobody opens, never a CURRENT that names what is not there.
     with changing_current(index, expected):
         if path.exists():
             raise SnapshotConflictError(
@@ -193,10 +195,12 @@ def publish_snapshot(index: Path, snapshot: Snapshot, *, expected: str | None) -
 
 @contextlib.contextmanager
 def holding_current(index: Path) -> Iterator[str | None]:
-    """Keep `CURRENT` where it is, for moments: nobody else moves it meanwhile; yield the name that it holds."""
+    """Lock `CURRENT` for the length of the block, which should be short; yield the name that it holds."""
     require_file_system(index)
     index.mkdir(parents=True, exist_ok=True)
-    with (index / CURRENT_LOCK).open("a") as lock:
+    with (index / CURRENT_LOCK).open(
+        "a"
+    ) as lock:  # opened to write: on NFS an exclusive lock needs that (see `artifact.lock`)
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield find_current(index)
 

@@ -55,7 +55,7 @@ def plan_segments(embeddings: Embeddings, corpus: Corpus, segment_rows: int, key
     """Cut all vectors into segments of equal size, at most ``segment_rows`` each, in corpus order.
 
     Raises:
-        CorruptArtifactError: the blocks do not stand for as many passages as the corpus has, or hold another number of vectors
+        CorruptArtifactError: the blocks cover another number of passages than the corpus has, or hold another number of vectors
             than their manifest says.
     """
     spans, total = _spans(embeddings, corpus), embeddings.num_rows
@@ -114,7 +114,9 @@ def train_empty_index(plan: IndexPlan, sample_SD: np.ndarray, config: IndexConfi
     if plan.nlist:
         lists = faiss.downcast_index(faiss.extract_index_ivf(index))
         lists.cp.seed = config.seed + 1
-        lists.cp.min_points_per_centroid = 1
+        lists.cp.min_points_per_centroid = (
+            1  # the plan has weighed lists against rows; FAISS would only warn on standard error
+        )
         if hasattr(lists, "pq"):
             lists.pq.cp.min_points_per_centroid = 1
         index.train(np.ascontiguousarray(sample_SD, dtype=np.float32))
@@ -130,7 +132,8 @@ def trained_like(segment: Segment) -> faiss.Index:
     lists = faiss.try_extract_index_ivf(index)
     if lists is None:
         return faiss.IndexFlatIP(index.d)
-    if isinstance(faiss.downcast_index(lists), faiss.IndexIVFFastScan):  # FAISS does not map these
+    if isinstance(faiss.downcast_index(lists), faiss.IndexIVFFastScan):
+        # FAISS does not map these: what it reads is a copy in memory, which may be emptied.
         index = faiss.read_index(path)
         index.reset()
         return index

@@ -85,7 +85,7 @@ def delete_passages(index: Path, *, ids: Collection[str] = (), where: str = "") 
 
 
 def _has_id(passages: pa.Table, wanted: pa.Array) -> np.ndarray:
-    """Say for each row whether its passage id or its document id is wanted, (rows,) bool."""
+    """Return for each row whether its passage id or its document id is wanted, (rows,) bool."""
     masks = [pc.is_in(passages[column], value_set=wanted).to_numpy() for column in ("id", "document_id")]
     return np.asarray(masks[0] | masks[1], dtype=bool)
 

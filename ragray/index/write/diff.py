@@ -22,7 +22,7 @@ from ragray.corpus.dedup import id_key
 from ragray.corpus.table import PASSAGE_FOLDER, SCHEMA_VERSION, Corpus, ShardWriter
 from ragray.errors import CorruptArtifactError
 from ragray.index.search.reader import IndexReader
-from ragray.index.store.live import live_blocks
+from ragray.index.store.live import live_batches
 from ragray.index.store.snapshot import Snapshot
 
 DELTA_CORPUS = "corpus"
@@ -31,7 +31,7 @@ SHARD_ROWS = 50_000
 
 UNCHANGED = -2
 EMBED = -1
-"""What `Comparison.sources` says of a passage; every other number is the global row whose vector serves it."""
+"""What `Comparison.origins` says of a passage; every other number is the global row whose vector serves it."""
 
 WIDTHS = {"id": 16, "text": 16, "facts": 8}
 """Bytes of the digests kept of a passage: its id; title and text to the letter; document id and metadata."""
@@ -55,7 +55,7 @@ class Delta:
 
 
 class Comparison:
-    """Compares the tables of a corpus with the live rows of a snapshot, by sorted digests: some 75 bytes a passage."""
+    """Compares the tables of a corpus with the live rows of a snapshot, by sorted digests: some 75 bytes per passage."""
 
     def __init__(self, index: Path, snapshot: Snapshot, num_new: int) -> None:
         ids, self._texts, self._facts, self._rows = _digests_of(index, snapshot)
@@ -73,8 +73,8 @@ class Comparison:
         """Memory that the state takes."""
         return sum(value.nbytes for value in vars(self).values() if isinstance(value, np.ndarray))
 
-    def sources(self, table: pa.Table) -> np.ndarray:
-        """Say for each passage of the next table where its vector comes from, (M,) int64."""
+    def origins(self, table: pa.Table) -> np.ndarray:
+        """Return for each passage of the next table where its vector comes from, (M,) int64."""
         ids, texts, facts = (digests(table, kind) for kind in WIDTHS)
         self._new_ids[self._num_seen : self._num_seen + len(ids)] = ids
         self._num_seen += len(ids)
@@ -84,10 +84,10 @@ class Comparison:
         self._claimed[place[found]] = True
         self._kept[place[same]] = True
         twin, has_twin = _find(self._texts, texts, self._by_text)
-        sources = np.full(len(ids), EMBED, dtype=np.int64)
-        sources[has_twin] = self._rows[twin[has_twin]]
-        sources[same] = UNCHANGED
-        return sources
+        origins = np.full(len(ids), EMBED, dtype=np.int64)
+        origins[has_twin] = self._rows[twin[has_twin]]
+        origins[same] = UNCHANGED
+        return origins
 
     def delta(self, reused_rows: np.ndarray, num_embed: int) -> Delta:
         """Return the counts and dead rows once every table has been seen."""
@@ -102,7 +102,7 @@ class Comparison:
             dead_rows=np.sort(self._rows[~self._kept]),
         )
 
-    def doubled(self) -> bytes | None:
+    def duplicate_id(self) -> bytes | None:
         """Return the digest of an id that two passages of the corpus share, None where there is none."""
         self._new_ids.sort()
         twice = np.flatnonzero(self._new_ids[1:] == self._new_ids[:-1])
@@ -114,7 +114,7 @@ def _digests_of(index: Path, snapshot: Snapshot) -> tuple[np.ndarray, np.ndarray
     columns = [np.empty(snapshot.num_live, dtype=f"S{width}") for width in WIDTHS.values()]
     rows = np.empty(snapshot.num_live, dtype=np.int64)
     first = 0
-    for block in live_blocks(index, snapshot):
+    for block in live_batches(index, snapshot):
         here = slice(first, first + len(block.rows_B))
         passages = block.passages
         for column, kind in zip(columns, WIDTHS, strict=True):
@@ -182,15 +182,15 @@ def write_delta(index: Path, snapshot: Snapshot, corpus: Corpus, folder: Path) -
         ShardWriter(folder / REUSED_FOLDER, SHARD_ROWS) as to_reuse,
     ):
         for table in corpus.iter_tables():
-            sources = comparison.sources(table)
-            new = table.filter(pa.array(sources == EMBED))
+            origins = comparison.origins(table)
+            new = table.filter(pa.array(origins == EMBED))
             to_embed.write(new)
             content.update(digests(new, "id").tobytes() + digests(new, "text").tobytes())
             documents = [documents[-1], *new["document_id"].to_pylist()]
             num_documents += sum(one != other for one, other in pairwise(documents))
-            to_reuse.write(table.filter(pa.array(sources >= 0)))
-            reused.append(sources[sources >= 0])
-    if key := comparison.doubled():
+            to_reuse.write(table.filter(pa.array(origins >= 0)))
+            reused.append(origins[origins >= 0])
+    if key := comparison.duplicate_id():
         raise CorruptArtifactError(
             f"{corpus.folder}: passage id {_name_of(corpus, key)!r} is there twice; make the corpus again with `ragray ingest`"
         )
@@ -205,7 +205,7 @@ def _name_of(corpus: Corpus, key: bytes) -> str:
 
 
 def reused_blocks(reader: IndexReader, folder: Path, rows: np.ndarray) -> Iterator[tuple[pa.Table, np.ndarray]]:
-    """Yield the passages that `write_delta` put aside, with the vectors of their rows, (rows, D) float16."""
+    """Yield the passages that `write_delta` found with an unchanged text, with the vectors of their rows, (rows, D) float16."""
     first = 0
     for path in sorted((folder / REUSED_FOLDER).glob("part-*.parquet")):
         with pq.ParquetFile(path) as file:

@@ -30,10 +30,11 @@ from ragray.errors import ArtifactError, ConfigError, ServingError
 from ragray.generate.engines.fake import FirstSentenceGenerator
 from ragray.generate.pipeline import Pipeline
 from ragray.index.store.segment import write_segment
-from ragray.index.store.snapshot import SEGMENTS, SegmentRef, Snapshot, find_current, publish_snapshot
+from ragray.index.store.snapshot import SEGMENTS, SegmentRef, find_current, publish_snapshot
 from ragray.retrieve.load import load_retriever
 from ragray.serve.port import require_free_port
 from ragray.types import Passage
+from tests.helpers import make_snapshot
 from tests.processes import descendants
 
 CONFIGS = sorted((Path(__file__).parents[3] / "serve_configs").glob("*.yaml"))
@@ -57,21 +58,7 @@ def write_index(folder: Path, name: str = "000001-test") -> Path:
     vectors_ND = encoder.encode([passage.text for passage in PASSAGES]).astype(np.float16)
     blocks = [(passages_to_table(PASSAGES), vectors_ND)]
     write_segment(folder / SEGMENTS / name, blocks, num_rows=3, empty_index=faiss.IndexFlatIP(64))
-    snapshot = Snapshot.model_validate(
-        {
-            "name": name,
-            "parent": None,
-            "created_at": "2026-01-01T00:00:00+00:00",
-            "source": "test",
-            "segments": (SegmentRef(name=name, num_rows=3),),
-            "encoder": encoder.fingerprint,
-            "encoder_config": {"model": "hash:64"},
-            "dim": 64,
-            "factory": "Flat",
-            "nprobe": 0,
-            "recall_at_10": None,
-        }
-    )
+    snapshot = make_snapshot(name, [SegmentRef(name=name, num_rows=3)])
     publish_snapshot(folder, snapshot, expected=find_current(folder))
     return folder
 

@@ -9,13 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from ragray.config import IngestConfig
-from ragray.corpus.read import byte_ranges as parts
 from ragray.corpus.read.byte_ranges import cut_source
 from ragray.corpus.read.documents import read_source
 from ragray.corpus.read.find import find_sources
 from ragray.corpus.read.record import Record, Refusal
 from ragray.corpus.read.source import Source
-from ragray.corpus.staging import plan_lots
+from ragray.corpus.staging import plan_splits
 
 CONFIG = IngestConfig(max_chars=1000)
 
@@ -25,8 +24,8 @@ def source_of(path: Path) -> Source:
     return source
 
 
-def cut(path: Path, part_bytes: int) -> list[tuple[Source, str]]:
-    return list(cut_source(source_of(path), part_bytes))
+def cut(path: Path, range_bytes: int) -> list[tuple[Source, str]]:
+    return list(cut_source(source_of(path), range_bytes))
 
 
 def read(sources: list[Source]) -> list[Record | Refusal]:
@@ -42,21 +41,20 @@ def jsonl(path: Path, num_lines: int) -> Path:
     return path
 
 
-@pytest.mark.parametrize("part_bytes", [1, 100, 5000, 90_000, 1 << 30])
+@pytest.mark.parametrize("range_bytes", [1, 100, 5000, 90_000, 1 << 30])
 @pytest.mark.parametrize("read_bytes", [7, 1 << 20])
 def test_the_parts_of_json_lines_hold_every_record_with_its_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part_bytes: int, read_bytes: int
+    tmp_path: Path, range_bytes: int, read_bytes: int
 ) -> None:
-    monkeypatch.setattr(parts, "READ_BYTES", read_bytes)
     path = jsonl(tmp_path / "a.jsonl", 120)
-    found = [source for source, _ in cut(path, part_bytes)]
-    assert (len(found) > 1) == (part_bytes < 1 << 30)
+    found = [source for source, _ in cut_source(source_of(path), range_bytes, read_bytes=read_bytes)]
+    assert (len(found) > 1) == (range_bytes < 1 << 30)
     assert read(found) == read([source_of(path)])
     assert len(read(found)) == 119
 
 
 def test_parts_are_about_as_large_as_asked_for(tmp_path: Path) -> None:
-    found = [source.part for source, _ in cut(jsonl(tmp_path / "a.jsonl", 1000), 10_000)]
+    found = [source.byte_range for source, _ in cut(jsonl(tmp_path / "a.jsonl", 1000), 10_000)]
     sizes = [part.stop - part.start for part in found if part]
     assert all(10_000 <= size < 10_400 for size in sizes[:-2])
 
@@ -77,7 +75,7 @@ def test_the_parts_of_parquet_are_its_row_groups(tmp_path: Path) -> None:
     texts = [None if number % 97 == 0 else f"text {number}" for number in range(1000)]
     pq.write_table(pa.table({"id": range(1000), "text": texts}), tmp_path / "a.parquet", row_group_size=100)
     found = cut(tmp_path / "a.parquet", 2000)
-    groups = [source.part.row_groups for source, _ in found if source.part]
+    groups = [source.byte_range.row_groups for source, _ in found if source.byte_range]
     assert len(found) > 2 and groups[0][0] == 0 and groups[-1][1] == 10
     assert read([source for source, _ in found]) == read([source_of(tmp_path / "a.parquet")])
     assert [source.checksum() for source, _ in found] == [checksum for _, checksum in found]
@@ -95,7 +93,7 @@ def test_after_a_line_was_appended_only_the_last_part_is_read_again(tmp_path: Pa
 
     def keys() -> list[str]:
         sources, checksums = zip(*cut(path, 10_000), strict=True)
-        return [lot.key for lot in plan_lots(sources, checksums, CONFIG, "words")]
+        return [split.key for split in plan_splits(sources, checksums, CONFIG, "words")]
 
     before = keys()
     with path.open("a") as stream:
@@ -109,7 +107,7 @@ def test_the_same_part_of_the_same_settings_is_staged_once_whatever_only_merging
     source = [Source("/a.jsonl", "a.jsonl")]
 
     def key(**settings: object) -> str:
-        return plan_lots(source, ["sum"], IngestConfig.model_validate(settings), "words")[0].key
+        return plan_splits(source, ["sum"], IngestConfig.model_validate(settings), "words")[0].key
 
     same = ({"num_workers": 9}, {"shard_rows": 9}, {"deduplicate": False}, {"max_damaged": 9})
     assert {key(**settings) for settings in same} == {key()}

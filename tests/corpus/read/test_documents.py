@@ -20,7 +20,7 @@ from ragray.corpus.read.documents import read_source
 from ragray.corpus.read.find import find_sources
 from ragray.corpus.read.record import Record, Refusal
 from ragray.corpus.read.source import Source
-from ragray.corpus.staging import plan_lots
+from ragray.corpus.staging import plan_splits
 from ragray.errors import InputError
 from ragray.types import Document
 
@@ -139,7 +139,7 @@ def test_names_of_fields_columns_and_files_need_not_be_utf8(tmp_path: Path) -> N
     (document,) = documents(read(written(tmp_path / name, "text")))
     assert document.id == "caf?.txt"
     names = [os.fsdecode(one) for one in (b"caf\xe8.jsonl", b"caf\xe9.jsonl")]
-    first, second = plan_lots([Source(f"/{one}", one) for one in names], ["0", "0"], CONFIG, "")
+    first, second = plan_splits([Source(f"/{one}", one) for one in names], ["0", "0"], CONFIG, "")
     assert first.key != second.key
 
 

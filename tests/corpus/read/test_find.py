@@ -1,18 +1,20 @@
 """Which files a source stands for: files, folders, globs, URIs, saved datasets."""
 
-import errno
+import contextlib
 import functools
 import json
 import os
 import sys
+import tempfile
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from ragray.config import IngestConfig
 from ragray.corpus.read.documents import read_source
@@ -137,25 +139,35 @@ def test_a_glob_matches_as_in_a_shell(tmp_path: Path, monkeypatch: pytest.Monkey
         find_sources(["missing/*.txt"])
 
 
+@contextlib.contextmanager
+def without_privileges() -> Iterator[None]:
+    """Be somebody whom permissions bind: root may read everything."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody may read, as those of pytest are not."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
 @pytest.mark.parametrize("given", ["", "**/*.txt", "*/*.txt"])
-def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str) -> None:
-    written(tmp_path / "a" / "a.txt", "x")
-    secret = written(tmp_path / "secret" / "b.txt", "x").parent
-
-    def refuse(name: str, really: Callable[[Path], object]) -> None:
-        def read(folder: Path) -> object:
-            if Path(folder) == secret:
-                raise PermissionError(errno.EACCES, "Permission denied", str(folder))
-            return really(folder)
-
-        monkeypatch.setattr(os, name, read)
-
-    refuse("scandir", os.scandir)
-    refuse("listdir", os.listdir)
-    with pytest.raises(
-        InputError, match=rf"^{secret}: cannot be read \(Permission denied\); check the path and its perm"
-    ):
-        find_sources([str(tmp_path / given)])
+def test_a_folder_that_cannot_be_read_is_named(open_folder: Path, given: str) -> None:
+    written(open_folder / "a" / "a.txt", "x")
+    secret = written(open_folder / "secret" / "b.txt", "x").parent
+    secret.chmod(0)
+    message = rf"^{secret}: cannot be read \(Permission denied\); check the path and its perm"
+    with pytest.raises(InputError, match=message), without_privileges():
+        find_sources([str(open_folder / given)])
 
 
 def test_two_colons_in_a_local_name_mean_nothing(tmp_path: Path) -> None:
@@ -262,16 +274,23 @@ def test_a_filesystem_whose_package_is_missing_is_named_with_the_pip_line(monkey
         find_sources(["s3://bucket/a.jsonl"])
 
 
-def test_an_error_of_a_remote_file_is_told_with_its_name(
-    memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (source,) = find_sources(["memory://corpus/b.jsonl"])
+class LostNetwork(MemoryFileSystem):
+    """A filesystem that lists the files in memory and cannot open them."""
 
-    def fail(*_: object, **__: object) -> None:
+    protocol = "lost"
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return str(MemoryFileSystem._strip_protocol(path.replace("lost://", "memory://")))
+
+    def _open(self, *_: object, **__: object) -> None:
         raise KeyError("the network is gone")
 
-    monkeypatch.setattr(type(memory), "_open", fail)
-    with pytest.raises(InputError, match=r"memory://corpus/b\.jsonl: cannot be read as jsonl \(.*network is gone"):
+
+def test_an_error_of_a_remote_file_is_told_with_its_name(memory: fsspec.AbstractFileSystem) -> None:
+    fsspec.register_implementation("lost", LostNetwork, clobber=True)
+    (source,) = find_sources(["lost://corpus/b.jsonl"])
+    with pytest.raises(InputError, match=r"lost://corpus/b\.jsonl: cannot be read as jsonl \(.*network is gone"):
         list(read_source(source, IngestConfig()))
 
 

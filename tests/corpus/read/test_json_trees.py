@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from ragray.config import IngestConfig
-from ragray.corpus.read import json_trees as trees
 from ragray.corpus.read.documents import read_source
 from ragray.corpus.read.find import find_sources
+from ragray.corpus.read.json_trees import read_json
 from ragray.corpus.read.record import Record, Refusal
 from ragray.errors import InputError
 from ragray.types import Document
@@ -123,21 +123,22 @@ def test_json_that_is_not_utf8_is_named(tmp_path: Path) -> None:
         list(read_source(find_sources([str(tmp_path / "a.json")])[0], IngestConfig()))
 
 
-def test_one_record_is_held_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trees, "CHUNK_CHARS", 1 << 14)
+def test_one_record_is_held_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     records = (json.dumps({"id": str(number), "text": "x" * 1000}) for number in range(4000))
     path.write_text(f"[{(',' + chr(10)).join(records)}]", encoding="utf-8")
     (source,) = find_sources([str(path)])
     tracemalloc.start()
-    lines = [item.line for item in read_source(source, IngestConfig())]
+    lines = [item.line for item in read_json(source, IngestConfig(), chunk_chars=1 << 14)]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert lines == list(range(1, 4001))
     assert peak < 1_000_000
 
 
-def test_a_value_may_lie_across_any_number_of_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trees, "CHUNK_CHARS", 1)
-    items = read(tmp_path / "a.json", {"n": 12, "data": [{"text": "one", "n": 345}, {"text": "two"}]})
+def test_a_value_may_lie_across_any_number_of_reads(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"n": 12, "data": [{"text": "one", "n": 345}, {"text": "two"}]}, indent=1))
+    (source,) = find_sources([str(path)])
+    items = list(read_json(source, IngestConfig(), chunk_chars=1))
     assert [(item.line, item.document.text) for item in items if isinstance(item, Record)] == [(4, "one"), (8, "two")]

@@ -1,7 +1,7 @@
 """`inspect` tells what lies in an index, in text and in JSON, and plots what was measured."""
 
-import builtins
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,14 +92,7 @@ def test_plots_are_png_files(index: Path, tmp_path: Path) -> None:
 def test_without_matplotlib_the_plots_name_the_pip_line(
     index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = builtins.__import__
-
-    def missing(name: str, *args: object) -> object:
-        if name.startswith("matplotlib"):
-            raise ImportError(name)
-        return original(name, *args)  # type: ignore[arg-type] # passed on as it came
-
-    monkeypatch.setattr(builtins, "__import__", missing)
+    monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
     with pytest.raises(MissingPackageError, match=r"pip install 'ragray\[plots\]'"):
         write_plots(inspect_index(index), tmp_path)
 

@@ -345,11 +345,11 @@ def test_all_problems_are_reported_at_once(index: Path) -> None:
 
 def test_doubled_ids_name_neighbouring_rows_in_the_order_of_the_later_one() -> None:
     keys = IdKeys()
-    assert keys.twice() == []
+    assert keys.duplicates() == []
     keys.add(["a", "b", "c"], np.arange(3))
     keys.add([], np.arange(0))
     keys.add(["b", "d", "a", "b"], np.arange(10, 14))
-    assert keys.twice() == [(1, 10), (0, 12), (10, 13)]
+    assert keys.duplicates() == [(1, 10), (0, 12), (10, 13)]
     assert (len(keys), keys.num_distinct(), IdKeys().num_distinct()) == (7, 4, 0)
 
 
@@ -359,7 +359,7 @@ def test_ids_need_little_more_memory_to_be_compared_than_to_be_kept() -> None:
     for start in range(0, count, 2000):
         keys.add([f"p{n}" for n in range(start, start + 2000)], np.arange(start, start + 2000))
     tracemalloc.reset_peak()
-    assert keys.twice() == [] and keys.num_distinct() == count
+    assert keys.duplicates() == [] and keys.num_distinct() == count
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 36 * count

@@ -263,21 +263,18 @@ def test_any_list_of_floats_is_a_vector(tmp_path: Path, kind: pa.DataType) -> No
     np.testing.assert_array_equal(block[1], vectors_of(PLAIN))
 
 
-def test_an_interrupted_import_goes_on_and_a_changed_source_is_imported_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ragray.index.exchange.importing.BLOCK_ROWS", 20)
+def test_an_interrupted_import_goes_on_and_a_changed_source_is_imported_anew(tmp_path: Path) -> None:
     source = write_parquet(tmp_path / "v.parquet", PLAIN)
-    report = import_embeddings(source, None, tmp_path / "in", encoder_config=CONFIG)
+    report = import_embeddings(source, None, tmp_path / "in", encoder_config=CONFIG, block_rows=20)
     blocks = Embeddings.open(report.embeddings).blocks
     assert len(blocks) == 3
     (report.embeddings / "manifest.json").unlink()
     blocks[1].unlink()
     before = blocks[0].stat().st_mtime_ns
-    assert not import_embeddings(source, None, tmp_path / "in", encoder_config=CONFIG).reused
+    assert not import_embeddings(source, None, tmp_path / "in", encoder_config=CONFIG, block_rows=20).reused
     assert blocks[0].stat().st_mtime_ns == before
     write_parquet(source, PLAIN[:30])
-    import_embeddings(source, None, tmp_path / "in", encoder_config=CONFIG)
+    import_embeddings(source, None, tmp_path / "in", encoder_config=CONFIG, block_rows=20)
     assert len(list((report.embeddings / BLOCK_FOLDER).iterdir())) == 2
     assert [len(ids) for ids, _ in Embeddings.open(report.embeddings).iter_blocks()] == [20, 10]
 

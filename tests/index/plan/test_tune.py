@@ -12,7 +12,7 @@ from ragray.errors import IndexBudgetError
 from ragray.index.plan.tune import (
     MAX_EF_SEARCH,
     Measure,
-    Point,
+    TuningPoint,
     choose,
     curve_path,
     explore,
@@ -140,10 +140,10 @@ def test_too_small_a_latency_is_refused_with_the_one_that_suffices(index: Path) 
 def fake(recall: Callable[[int, int], float], ms: Callable[[int, int], float]) -> tuple[list[tuple[int, int]], Measure]:
     calls: list[tuple[int, int]] = []
 
-    def measure(params: SearchParams) -> Point:
+    def measure(params: SearchParams) -> TuningPoint:
         effort, over = params.effort, params.over_retrieve
         calls.append((effort, over))
-        return Point(params, recall(effort, over), ms(effort, over), 2 * ms(effort, over))
+        return TuningPoint(params, recall(effort, over), ms(effort, over), 2 * ms(effort, over))
 
     return calls, measure
 
@@ -180,13 +180,13 @@ def test_what_cannot_be_reached_ends_at_all_lists_or_where_nothing_is_gained() -
 
 
 POINTS = [
-    Point(SearchParams(nprobe=1), 0.5, 1, 2),
-    Point(SearchParams(nprobe=2), 0.9, 3, 6),
-    Point(SearchParams(nprobe=4), 0.99, 9, 18),
+    TuningPoint(SearchParams(nprobe=1), 0.5, 1, 2),
+    TuningPoint(SearchParams(nprobe=2), 0.9, 3, 6),
+    TuningPoint(SearchParams(nprobe=4), 0.99, 9, 18),
 ]
 
 
-def chosen(num_segments: int, **limits: float) -> Point:
+def chosen(num_segments: int, **limits: float) -> TuningPoint:
     return choose(POINTS, "IVF8,Flat", num_segments, IndexConfig.model_validate(limits))
 
 

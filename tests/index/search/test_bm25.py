@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 import Stemmer
 
-from ragray.config import EncoderConfig
-from ragray.embed.encoder import HashEncoder
 from ragray.errors import CorruptArtifactError, InputError
 from ragray.index.search.bm25 import LexicalIndex
 from ragray.index.store.postings import LEXICAL, LexicalWriter, Postings, analyze
 from ragray.index.store.snapshot import SEGMENTS, SegmentRef, Snapshot
 from ragray.index.store.tombstones import live_mask, with_tombstones
+from tests.helpers import make_snapshot
 
 WORDS = [
     "running", "runs", "runner", "the", "of", "and", "river", "rivers", "bank", "banks", "paris", "city", "cities", "code",
@@ -47,10 +46,7 @@ def write(
         writer.write(index / SEGMENTS / f"s{number}" / LEXICAL)
         ref = SegmentRef(name=f"s{number}", num_rows=len(rows))
         refs.append(with_tombstones(index, ref, [row - rows[0] for row in deleted if row in rows]))
-    return Snapshot(
-        name="000001-test", parent=None, created_at="", source="", segments=tuple(refs), dim=8, factory="Flat",
-        encoder=HashEncoder(8).fingerprint, encoder_config=EncoderConfig(), lexical=analyzer, recall_at_10=None,
-    )  # fmt: skip
+    return make_snapshot("000001-test", refs, dim=8, lexical=analyzer)
 
 
 def everything(index: Path, snapshot: Snapshot) -> dict[int, np.ndarray]:

@@ -12,11 +12,10 @@ from ragray.config import IndexConfig, IndexType
 from ragray.embed.encoder import HashEncoder
 from ragray.embed.passage_text import passage_text
 from ragray.errors import EncoderMismatchError, InputError, NotAnArtifactError
-from ragray.index.search import reader as search
-from ragray.index.search.reader import IndexReader
+from ragray.index.search.reader import FEW_ROWS, MAX_RESULTS, IndexReader, follow_current
 from ragray.index.search.result import SearchResult, merge
 from ragray.index.store.segment import Segment
-from ragray.index.store.snapshot import CURRENT, SEGMENTS, SNAPSHOTS, Snapshot, current_name, read_snapshot
+from ragray.index.store.snapshot import CURRENT, SEGMENTS, SNAPSHOTS, current_name
 from ragray.types import Passage
 from tests.helpers import index_of, sentence, some_passages, write_index
 
@@ -254,13 +253,13 @@ def of_type(tmp_path_factory: pytest.TempPathFactory) -> dict[IndexType, Path]:
     }
 
 
-@pytest.mark.parametrize("few_rows", [search.FEW_ROWS, 0])
+@pytest.mark.parametrize("few_rows", [FEW_ROWS, 0])
 @pytest.mark.parametrize("name", TYPES)
 def test_filters_and_tombstones_hold_in_every_type_and_what_is_left_is_scored_exactly(
-    of_type: dict[IndexType, Path], name: IndexType, few_rows: int, monkeypatch: pytest.MonkeyPatch
+    of_type: dict[IndexType, Path], name: IndexType, few_rows: int
 ) -> None:
-    monkeypatch.setattr(search, "FEW_ROWS", few_rows)
-    reader = IndexReader.open(of_type[name])
+    opened = IndexReader.open(of_type[name])
+    reader = IndexReader(opened.index, opened.snapshot, opened.segments, 1, few_rows=few_rows)
     asked = (
         30 if name == "ivf_pq" else len(QUESTIONS)
     )  # fast-scan passes over rows whose estimate is the least there is
@@ -310,7 +309,7 @@ def test_no_results_or_more_than_fit_into_memory_are_refused_alike_by_vectors_an
         one_segment.search(QUESTIONS, k)
     with pytest.raises(InputError, match=f"k={k}: .* at least one result and at most 1,000,000"):
         one_segment.search_text(["same"], k)
-    assert len(one_segment.search(QUESTIONS[:1], search.MAX_RESULTS).hits[0]) == ROWS
+    assert len(one_segment.search(QUESTIONS[:1], MAX_RESULTS).hits[0]) == ROWS
 
 
 def test_once_open_a_reader_needs_no_file_any_more(tmp_path: Path) -> None:
@@ -325,25 +324,19 @@ def test_once_open_a_reader_needs_no_file_any_more(tmp_path: Path) -> None:
         assert opened.search_text(words, 5).hits == texts.hits
 
 
-def test_opening_follows_current_when_what_it_named_was_collected_meanwhile(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_opening_follows_current_when_what_it_named_was_collected_meanwhile(tmp_path: Path) -> None:
     index = index_of(tmp_path, DIFFERENT[:20])
     write_index(index, tmp_path / "embeddings", tmp_path / "corpus", name="000002-test", deleted=range(10))
     (index / CURRENT).write_text("000001-test\n", encoding="utf-8")
 
-    def collected(index: Path, name: str) -> Snapshot:
-        snapshot = read_snapshot(index, name)
-        if (
-            name == "000001-test"
-        ):  # between the reader's first look and its second, another process promotes and collects
+    def open_late(name: str) -> IndexReader:
+        if name == "000001-test":  # between a look at CURRENT and the opening, another process promotes and collects
             (index / CURRENT).write_text("000002-test\n", encoding="utf-8")
             (index / SNAPSHOTS / "000001-test.json").unlink()
             shutil.rmtree(next((index / SEGMENTS).glob("000001-test*")))
-        return snapshot
+        return IndexReader.open(index, snapshot=name)
 
-    monkeypatch.setattr(search, "read_snapshot", collected)
-    assert IndexReader.open(index).snapshot.name == "000002-test"
+    assert follow_current(index, open_late).snapshot.name == "000002-test"
     with pytest.raises(NotAnArtifactError, match="has no snapshot '000001-test'"):
         IndexReader.open(index, snapshot="000001-test")
     (index / CURRENT).write_text("000003-test\n", encoding="utf-8")

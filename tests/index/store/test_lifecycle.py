@@ -15,7 +15,7 @@ from ragray.embed.passage_text import passage_text
 from ragray.errors import ArtifactBusyError, ArtifactError, CorruptArtifactError, NotAnArtifactError
 from ragray.index.plan.tune import curve_path
 from ragray.index.search.reader import IndexReader
-from ragray.index.store.lifecycle import Collected, collect_garbage, list_snapshots, promote, rollback
+from ragray.index.store.lifecycle import GarbageReport, collect_garbage, list_snapshots, promote, rollback
 from ragray.index.store.segment import FAISS_FILE
 from ragray.index.store.snapshot import CURRENT, SEGMENTS, SNAPSHOTS, current_name, names, read_snapshot
 from ragray.index.store.tombstones import TOMBSTONES
@@ -24,7 +24,7 @@ from tests.helpers import index_of, some_passages, write_corpus, write_embedding
 
 PASSAGES = some_passages(20)
 QUESTIONS = HashEncoder(64).encode([passage_text(passage) for passage in PASSAGES])
-NOTHING = Collected((), (), (), 0)
+NOTHING = GarbageReport((), (), (), 0)
 
 
 @pytest.fixture(scope="module")

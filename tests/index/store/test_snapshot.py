@@ -8,8 +8,6 @@ import pytest
 from pydantic import ValidationError
 
 from ragray.artifact.digest import fingerprint
-from ragray.config import EncoderConfig
-from ragray.embed.encoder import HashEncoder
 from ragray.errors import ArtifactError, CorruptArtifactError, NotAnArtifactError, SnapshotConflictError
 from ragray.index.store.search_params import SearchParams
 from ragray.index.store.snapshot import (
@@ -26,24 +24,15 @@ from ragray.index.store.snapshot import (
     read_snapshot,
     successor,
 )
+from tests.helpers import make_snapshot
 
 
 def snapshot(name: str, parent: str | None = None) -> Snapshot:
-    return Snapshot(
-        name=name,
-        parent=parent,
-        created_at="2026-01-01T00:00:00+00:00",
-        source="s",
-        segments=(
-            SegmentRef(name="a", num_rows=10, tombstones="t.npy", num_deleted=2),
-            SegmentRef(name="b", num_rows=5),
-        ),
-        encoder=HashEncoder(8).fingerprint,
-        encoder_config=EncoderConfig(model="hash:8"),
-        dim=8,
-        factory="Flat",
-        recall_at_10=None,
-    )
+    segments = [
+        SegmentRef(name="a", num_rows=10, tombstones="t.npy", num_deleted=2),
+        SegmentRef(name="b", num_rows=5),
+    ]
+    return make_snapshot(name, segments, dim=8, parent=parent, source="s")
 
 
 def publish(index: Path, new: Snapshot) -> None:
