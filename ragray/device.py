@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
 
 def pick_device(device: str) -> torch.device:
     """Resolve `auto` to the GPU if there is one."""
@@ -16,6 +18,4 @@ def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
     """Resolve `auto` to bfloat16 on a GPU that computes in it, else to float32."""
     if dtype == "auto":
         dtype = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
-    resolved = getattr(torch, dtype)
-    assert isinstance(resolved, torch.dtype)
-    return resolved
+    return DTYPES[dtype]

@@ -1,6 +1,7 @@
 """The house: who may import whom, read from the source."""
 
 import ast
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import ragray
 
 ROOT = Path(ragray.__file__).parent
 MAX_LINES = 330
+MAX_MODULES = 12
 
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
@@ -233,6 +235,41 @@ def test_importing_the_root_package_runs_no_other_module() -> None:
 def test_no_module_is_too_long_to_read_at_once() -> None:
     lengths = {at(module, len(module.path.read_text(encoding="utf-8").splitlines())) for module in MODULES.values()}
     assert [place for place in sorted(lengths) if int(place.rpartition(":")[2]) > MAX_LINES] == []
+
+
+def test_no_folder_holds_more_modules_than_a_screen_shows() -> None:
+    """`__init__` aside, which only says what the folder is for."""
+    folders = Counter(module.path.parent for module in MODULES.values() if module.path.stem != "__init__")
+    assert {str(path.relative_to(ROOT.parent)): n for path, n in folders.items() if n > MAX_MODULES} == {}
+
+
+def test_every_module_begins_with_a_caption() -> None:
+    captions = {name: ast.get_docstring(module.tree) or "" for name, module in MODULES.items()}
+    assert [name for name, caption in captions.items() if not caption.partition("\n")[0].endswith(".")] == []
+
+
+def asserts_on_data(tree: ast.AST) -> Iterator[int]:
+    """Yield the lines of asserts that say more than that something of our own is there; what comes from outside gets an error."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assert) and not ast.unparse(node.test).endswith(" is not None"):
+            yield node.lineno
+
+
+@pytest.mark.parametrize(
+    ("source", "lines"),
+    [
+        ("assert self._table is not None", []),
+        ("assert isinstance(facts['num_rows'], int)", [1]),
+        ("def f(x):\n  assert x > 0", [2]),
+        ("raise ValueError", []),
+    ],
+)
+def test_an_assert_on_data_is_found_where_there_is_one(source: str, lines: list[int]) -> None:
+    assert list(asserts_on_data(ast.parse(source))) == lines
+
+
+def test_no_assert_judges_data() -> None:
+    assert [at(module, line) for module in MODULES.values() for line in asserts_on_data(module.tree)] == []
 
 
 PICKLES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}

@@ -172,8 +172,29 @@ def _knock(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=KNOCK_TIMEOUT_S).close()
 
 
-def init_local() -> None:
-    """Start a cluster on this machine, once."""
+def start_local(start: Callable[[], None] | None = None) -> None:
+    """Start a cluster on this machine, or do what is given as ``start``; again, where Ray gives up because the machine is busy.
+
+    Raises:
+        ClusterError: Ray gave up `START_ATTEMPTS` times.
+    """
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            with _agent_on_a_free_port(), _out_of_our_group():
+                (start or _init_local)()
+            return
+        except Exception as err:
+            if type(err) is not Exception:  # what Ray raises where a process of its own did not come up in time
+                raise
+            if attempt == START_ATTEMPTS:
+                raise ClusterError(
+                    f"Ray did not start on this machine in {attempt} attempts ({first_line(err)}); "
+                    "try again when it is less busy, or join a cluster with --address; "
+                    "Ray's own logs are in /tmp/ray/session_latest/logs"
+                ) from err
+
+
+def _init_local() -> None:
     import ray
 
     ray.init(
@@ -186,28 +207,6 @@ def init_local() -> None:
         logging_level="ERROR",
         runtime_env={"env_vars": {"PYTHONPATH": _python_path(), **_worker_environment()}},
     )
-
-
-def start_local(start: Callable[[], None] = init_local) -> None:
-    """Start a cluster on this machine; again, where Ray gives it up because the machine is busy.
-
-    Raises:
-        ClusterError: Ray gave up `START_ATTEMPTS` times.
-    """
-    for attempt in range(1, START_ATTEMPTS + 1):
-        try:
-            with _agent_on_a_free_port(), _out_of_our_group():
-                start()
-            return
-        except Exception as err:
-            if type(err) is not Exception:  # what Ray raises where a process of its own did not come up in time
-                raise
-            if attempt == START_ATTEMPTS:
-                raise ClusterError(
-                    f"Ray did not start on this machine in {attempt} attempts ({first_line(err)}); "
-                    "try again when it is less busy, or join a cluster with --address; "
-                    "Ray's own logs are in /tmp/ray/session_latest/logs"
-                ) from err
 
 
 @contextlib.contextmanager

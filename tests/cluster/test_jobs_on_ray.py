@@ -96,11 +96,18 @@ def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         head.wait(timeout=30)
 
 
-def run_job(client: JobSubmissionClient, script: str, *arguments: str | Path) -> None:
-    """Submit a job from Python and wait for its end."""
+IN_TURN = """
+import runpy, shlex, sys
+for sys.argv in map(shlex.split, sys.argv[1:]):
+    runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def run_in_one_job(client: JobSubmissionClient, *commands: list[str | Path]) -> None:
+    """Submit a job from Python that runs entry points one after the other, in one process to import Ray once; wait for its end."""
+    lines = [shlex.join([f"jobs/{script}", *map(str, arguments)]) for script, *arguments in commands]
     job = client.submit_job(
-        entrypoint=shlex.join([sys.executable, f"jobs/{script}", *map(str, arguments)]),
-        runtime_env={"working_dir": str(ROOT)},
+        entrypoint=shlex.join([sys.executable, "-c", IN_TURN, *lines]), runtime_env={"working_dir": str(ROOT)}
     )
     deadline = time.monotonic() + JOB_S
     while not client.get_job_status(job).is_terminal() and time.monotonic() < deadline:
@@ -129,27 +136,33 @@ def submit(dashboard: str, script: str, *arguments: str) -> str:
     return done.stdout
 
 
+def write_documents(path: Path, texts: dict[str, str]) -> Path:
+    lines = [json.dumps({"id": name, "text": text}) + "\n" for name, text in texts.items()]
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
 def test_jobs_go_from_sources_to_a_service(dashboard: str, tiny_decoder: Path, tmp_path: Path) -> None:
-    data, source, examples = tmp_path / "data", tmp_path / "docs.jsonl", tmp_path / "examples.jsonl"
+    data, examples = tmp_path / "data", tmp_path / "examples.jsonl"
     passages = some_passages(24)
-    source.write_text("".join(json.dumps({"id": p.id, "text": p.text}) + "\n" for p in passages), encoding="utf-8")
+    texts = {passage.id: passage.text for passage in passages}
+    source = write_documents(tmp_path / "docs.jsonl", texts)
+    newer = write_documents(tmp_path / "newer.jsonl", {**texts, "new": "the newest passage of them all"})
     lines = [{"id": p.id, "question": p.text, "answers": ["red"], "gold_ids": [p.id]} for p in passages[:8]]
     examples.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    generator = [f"generate.model={tiny_decoder}", "generate.max_new_tokens=4"]
+    embed = ["embed.model=hash:64", "embed.num_workers=1", "ingest.num_workers=1"]
+    asked = ["--data", data, "--examples", examples, f"generate.model={tiny_decoder}", "generate.max_new_tokens=4"]
 
-    submit(dashboard, "embed_corpus.py", "--source", str(source), "--out", str(data), "embed.model=hash:64")
-    client = JobSubmissionClient(dashboard)
-    run_job(client, "build_index.py", "--data", data)
-    with source.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps({"id": "new", "text": "the newest passage of them all"}) + "\n")
-    run_job(client, "sync_index.py", "--source", source, "--data", data, "embed.model=hash:64")
+    submit(dashboard, "embed_corpus.py", "--source", str(source), "--out", str(data), *embed)
+    run_in_one_job(
+        JobSubmissionClient(dashboard),
+        ["build_index.py", "--data", data],
+        ["sync_index.py", "--source", newer, "--data", data, *embed],
+        ["train_rag.py", *asked, "train.max_steps=2", "train.cpus_per_worker=0.5", "train.num_workers=1"],
+        ["evaluate.py", *asked, "evaluate.num_workers=1"],
+    )
     assert read_snapshot(data / "index").num_live == len(passages) + 1
-    run_job(
-        client, "train_rag.py", "--data", data, "--examples", examples, *generator,
-        "train.max_steps=2", "train.cpus_per_worker=0.5", "train.num_workers=1",
-    )  # fmt: skip
     assert Run.open(data / "run").facts.num_steps == 2
-    run_job(client, "evaluate.py", "--data", data, "--examples", examples, *generator, "evaluate.num_workers=1")
     report = json.loads((data / "report" / "report.json").read_text(encoding="utf-8"))
     assert report["retrieval"]["recall"]["1"] == 100.0
 

@@ -3,7 +3,6 @@
 import logging
 import re
 from dataclasses import replace
-from time import monotonic
 
 import pytest
 
@@ -96,6 +95,4 @@ def test_a_busy_cluster_is_waited_for_and_the_wait_is_said(ray_session: None, ca
     assert re.search(rf"^train: waiting for {text}", caplog.text, re.MULTILINE) or re.search(text, caplog.text)
     assert re.search(rf"^train: {text} .* are free after \d+ s; end other jobs, .*cluster.wait_s", str(caught.value))
     ray.kill(holder)
-    started = monotonic()
     require("train", [RETRIEVERS], wait_s=60)
-    assert monotonic() - started < 60
