@@ -1,4 +1,4 @@
-"""Which failures on a cluster are tried again. In: what Ray or a worker raised. Out: the error to end with at once, or none: a death.
+"""Which failures on a cluster are tried again. In: what Ray or a worker raised. Out: the error to end with, or None after a death.
 
 Only what a lost process or node brings about may go away by itself; whatever code raises, it would raise again.
 """
@@ -33,7 +33,7 @@ def cause(error: BaseException) -> BaseException:
 
 
 def is_death(error: BaseException) -> bool:
-    """Say whether an error means that a process or a node is lost, or that Ray could not reach it."""
+    """Return whether an error means that a process or a node is lost, or that Ray could not reach it."""
     from ray import exceptions
     from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
 
@@ -47,7 +47,7 @@ def is_death(error: BaseException) -> bool:
 
 
 def is_peer_loss(error: BaseException) -> bool:
-    """Say whether a worker raised this because another one is gone."""
+    """Return whether a worker raised this because another worker is gone."""
     return isinstance(error, RuntimeError) and bool(_PEER.search(str(error)))
 
 

@@ -16,6 +16,7 @@ from ragray.cluster.failures import cause, is_death, verdict
 from ragray.config import Config
 from ragray.errors import RagrayError, TrainingError, first_line
 from ragray.failures import told
+from ragray.train.schedule import Progress
 
 if TYPE_CHECKING:
     from ray.train import Result, UserCallback
@@ -45,7 +46,7 @@ def fit(worker: Callable[[dict[str, Any]], Any], setup: object, out: Path, confi
             with _nothing_left_reserved():
                 return _in_a_thread(lambda: _run(worker, setup, out, config)).return_value
         except Exception as err:
-            # Ray Train itself counts deaths of workers at work, but not those of workers that it is just starting
+            # Ray Train counts the deaths of workers that have started, not of those that are starting.
             if not is_death(_failures(err)[-1]) or deaths == config.train.max_failures:
                 raise _told(err, out, config.train.max_failures) from err
             deaths += 1
@@ -171,7 +172,7 @@ def _told(error: Exception, out: Path, max_failures: int) -> RagrayError:
     for failure in failures:
         if isinstance(failure, RagrayError):
             return failure
-    then = f"run the same command: it goes on from step {saved_step(out)}"
+    then = f"run the same command: it goes on from step {saved_progress(out).step}"
     if all(map(is_death, failures)):
         line = first_line(getattr(failures[0], "health_check_failure", failures[0]))
         return TrainingError(
@@ -189,11 +190,12 @@ def temporary_checkpoint(out: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def saved_step(out: Path) -> int:
-    """Return the step of the checkpoint that a run would go on from, 0 without one."""
+def saved_progress(out: Path) -> Progress:
+    """Return the progress of the checkpoint that a run would go on from, that of a new run without one."""
     state = out / STATE_FOLDER
-    steps, known = _steps(state), _recorded(state / SNAPSHOT_FILE)
-    return max([0, *(step for name, step in steps.items() if known is None or name in known)])
+    found, known = _whole(state), _recorded(state / SNAPSHOT_FILE)
+    kept = [progress for name, progress in found.items() if known is None or name in known]
+    return max([Progress(), *kept], key=lambda progress: progress.step)
 
 
 def prepare_state(out: Path) -> str:
@@ -202,12 +204,12 @@ def prepare_state(out: Path) -> str:
     Returns the newest whole checkpoint where Ray Train's own record of them is lost, else "".
     """
     state = out / STATE_FOLDER
-    known, kept = _recorded(state / SNAPSHOT_FILE), _steps(state)
+    known, kept = _recorded(state / SNAPSHOT_FILE), _whole(state)
     if known is not None and not known <= kept.keys():
         known = None  # it names what is not there, with which Ray Train does not start
     if known is None:
         (state / SNAPSHOT_FILE).unlink(missing_ok=True)
-    newest = max(kept, key=lambda name: kept[name], default="")
+    newest = max(kept, key=lambda name: kept[name].step, default="")
     wanted = known or ({newest} - {""})
     for path in [*state.glob(f"{TEMPORARY}*"), *state.glob("checkpoint_*")]:
         if path.is_dir() and path.name not in wanted:
@@ -224,9 +226,9 @@ def _recorded(snapshot: Path) -> set[str] | None:
         return None
 
 
-def _steps(state: Path) -> dict[str, int]:
-    """Return the step of every whole checkpoint in a folder, by name."""
-    from ragray.train.checkpoint import whole_step
+def _whole(state: Path) -> dict[str, Progress]:
+    """Return the progress of every whole checkpoint in a folder, by name."""
+    from ragray.train.checkpoint import whole_progress
 
-    steps = {path.name: whole_step(path) for path in state.glob("checkpoint_*") if path.is_dir()}
-    return {name: step for name, step in steps.items() if step is not None}
+    found = {path.name: whole_progress(path) for path in state.glob("checkpoint_*") if path.is_dir()}
+    return {name: progress for name, progress in found.items() if progress is not None}

@@ -1,71 +1,37 @@
-"""The training loop; knows no Ray. In: a model, examples, a searcher. Out: steps, reported as they happen, resumable at any checkpoint.
+"""The training loop; knows neither Ray nor the loss. In: components, an objective, examples. Out: steps, resumable at any checkpoint.
 
-The passages of step t+1 are retrieved while step t computes; so the question vectors that retrieve them are one update old.
+The retrieval for step t+1 runs while step t computes; so the question vectors that it searches with are one update old.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
 
-from ragray.config import GenerateConfig, TrainConfig
-from ragray.embed.encoder import Encoder, Vectors
+from ragray.config import TrainConfig
 from ragray.errors import TrainingError
-from ragray.index.search.reader import IndexReader
 from ragray.index.search.result import SearchResult
-from ragray.train.batch import Collator, Schedule
-from ragray.train.checkpoint import Progress, load_model, load_pending, save_model, save_pending
-from ragray.train.model import RagModel, TrainBatch
+from ragray.train.checkpoint import load_model, load_pending, save_model, save_pending
+from ragray.train.components import Components
+from ragray.train.objectives.objective import CompletedSearch, Objective, SearchFuture
+from ragray.train.schedule import Progress, Rank, Schedule
 from ragray.types import Example
 
-
-class Pending(Protocol):
-    """A search under way."""
-
-    def result(self) -> SearchResult:
-        """Wait for it."""
-
-
-class Searcher(Protocol):
-    """Whatever searches for the loop: an index in this process, or a pool of retriever actors."""
-
-    def submit(self, vectors_ND: Vectors, k: int) -> Pending:
-        """Begin a search whose result holds the passages' vectors, and return at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """A search that is over; what a local searcher and a restored checkpoint hand out."""
-
-    found: SearchResult
-
-    def result(self) -> SearchResult:
-        """Return it."""
-        return self.found
-
-
-@dataclass(frozen=True, slots=True)
-class LocalSearcher:
-    """Searches an index in this process."""
-
-    reader: IndexReader
-
-    def submit(self, vectors_ND: Vectors, k: int) -> Pending:
-        """Search at once."""
-        return Done(self.reader.search(vectors_ND, k, with_vectors=True))
+B = TypeVar("B")
 
 
 @dataclass(frozen=True, slots=True)
 class StepMetrics:
-    """One finished optimizer step, as this worker saw it (``loss``: mean over its own examples)."""
+    """One finished optimizer step, as this rank saw it; ``loss`` and ``metrics`` are means over its own examples."""
 
     step: int
     epoch: float
@@ -75,68 +41,75 @@ class StepMetrics:
     seconds: float
     wait_seconds: float
     """Time spent waiting for passages; near zero while retrieval keeps up with the steps."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """What the objective reports beside its loss."""
 
 
 @dataclass(frozen=True, slots=True)
-class Worker:
-    """Which part of the run this process computes."""
+class _Update:
+    """The outcome of an optimizer step."""
 
-    rank: int = 0
-    world_size: int = 1
+    loss: float
+    grad_norm: float
+    metrics: Mapping[str, float]
 
 
-class TrainLoop:
-    """Runs the optimizer steps of one worker."""
+class TrainLoop(Generic[B]):
+    """Runs the optimizer steps of one rank."""
 
     def __init__(
         self,
-        model: RagModel,
-        encoder: Encoder,
-        searcher: Searcher,
+        components: Components,
+        objective: Objective[B],
         examples: Sequence[Example],
         *,
         train: TrainConfig,
-        generate: GenerateConfig,
-        k: int,
-        worker: Worker | None = None,
+        rank: Rank | None = None,
         parallel: nn.Module | None = None,
     ) -> None:
-        """Take ``k`` passages per example; ``parallel`` is the model wrapped for data-parallel gradients, else the model itself."""
-        self.model = model
-        self.worker = worker or Worker()
-        self.schedule = Schedule(len(examples), self.worker.world_size, train)
-        self.optimizer = torch.optim.AdamW(model.parameter_groups(train))
-        self._parallel: Any = parallel if parallel is not None else model
-        self._encoder = encoder
-        self._searcher = searcher
+        """``parallel``: the components wrapped so that gradients are averaged over the ranks (DistributedDataParallel)."""
+        self.components = components
+        self.rank = rank or Rank()
+        self.schedule = Schedule(len(examples), self.rank.world_size, train)
+        self.optimizer = torch.optim.AdamW(components.parameter_groups())
+        self.progress = Progress()
+        self._objective = objective
+        self._parallel: Any = parallel if parallel is not None else components
         self._examples = examples
         self._train = train
-        self._k = k
-        self._collator = Collator(model, train, generate)
         self._restored: SearchResult | None = None
         self._saved_step: int | None = None
-        self._pending: Pending | None = None
-        self.step = 0
+        self._pending: SearchFuture | None = None
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps of the whole run, as far as this number of ranks computes the rest of it."""
+        return self.schedule.num_steps(self.progress)
 
     def restore(self, folder: Path) -> None:
-        """Go on from a checkpoint; with as many workers as it was written by, exactly as if nothing had happened."""
-        progress = load_model(folder, self.model, self.optimizer)
-        self.step = self._saved_step = progress.step
-        if progress.world_size == self.worker.world_size:
-            self._restored = load_pending(folder, self.worker.rank)
+        """Go on from a checkpoint that any number of ranks wrote.
+
+        With the same number of ranks the run goes on exactly as if nothing had happened. With another one the weights, the
+        optimizer's state and the order of the examples go on. The retrieval for the next step is made anew, with vectors of
+        the restored question encoder, and random numbers (dropout) differ. `Schedule` says what becomes of the steps.
+        """
+        saved = load_model(folder, self.components, self.optimizer)
+        self.progress, self._saved_step = saved.progress, saved.step
+        if saved.world_size == self.rank.world_size:
+            self._restored = load_pending(folder, self.rank.rank)
 
     def save(self, folder: Path) -> None:
-        """Write this worker's part of a checkpoint: the weights from rank 0, the retrieval in flight from everyone.
+        """Write this rank's part of a checkpoint: the weights from rank 0, the retrieval in flight from every rank.
 
         Raises:
             TrainingError: a weight is not finite; nothing was written.
         """
         self._require_finite_weights()
-        if self.worker.rank == 0:
-            save_model(folder, self.model, self.optimizer, Progress(self.step, self.worker.world_size))
-        self._saved_step = self.step
+        if self.rank.rank == 0:
+            save_model(folder, self.components, self.optimizer, self.progress, self.rank.world_size)
+        self._saved_step = self.progress.step
         if self._pending is not None:
-            save_pending(folder, self.worker.rank, self._pending.result())
+            save_pending(folder, self.rank.rank, self._pending.result())
 
     def run(self, on_step: Callable[[StepMetrics], None]) -> None:
         """Compute all remaining steps; ``on_step`` is called after each and may `save`.
@@ -146,80 +119,109 @@ class TrainLoop:
         """
         self._require_finite_weights()
         self._parallel.train()
-        self._pending = Done(self._restored) if self._restored else self._retrieve(self.step)
-        while self.step < self.schedule.num_steps:
-            started = monotonic()
-            assert self._pending is not None
-            found = self._pending.result()
-            waited = monotonic() - started
-            self._pending = self._retrieve(self.step + 1)
-            rate = self._set_rate()
-            loss, norm = self._update(found)
-            self.step += 1
-            epoch = self.step / self.schedule.steps_per_epoch
-            on_step(StepMetrics(self.step, epoch, loss, rate, norm, monotonic() - started, waited))
+        self._pending = CompletedSearch(self._restored) if self._restored else self._retrieve(self.progress)
+        while self._pending is not None:
+            on_step(self._step(self._pending))
         self._require_finite_weights()
 
-    def _retrieve(self, step: int) -> Pending | None:
-        if step >= self.schedule.num_steps:
-            return None
-        questions = [self._examples[number].question for number in self.schedule.examples(step, self.worker.rank)]
-        return self._searcher.submit(self._encoder.encode_questions(questions), self._k)
+    def _step(self, pending: SearchFuture) -> StepMetrics:
+        started = monotonic()
+        found = pending.result()
+        waited = monotonic() - started
+        after = self.schedule.after(self.progress)
+        self._pending = self._retrieve(after)
+        rate = self._set_rate()
+        update = self._update(found)
+        self.progress = after
+        seconds = monotonic() - started
+        epoch = self.schedule.epoch(after)
+        return StepMetrics(after.step, epoch, update.loss, rate, update.grad_norm, seconds, waited, update.metrics)
 
-    def _update(self, found: SearchResult) -> tuple[float, float]:
-        """Take one optimizer step on this worker's examples; return its loss and the length of the gradient."""
-        torch.manual_seed(hash((self._train.seed, self.step, self.worker.rank)))
-        numbers = self.schedule.examples(self.step, self.worker.rank)
-        batches = list(self._collator.micro_batches([self._examples[n] for n in numbers], found))
-        total = 0.0
-        for number, batch in enumerate(batches):
-            last = number == len(batches) - 1
-            quiet = getattr(self._parallel, "no_sync", contextlib.nullcontext)
-            with contextlib.nullcontext() if last else quiet():
-                with torch.autocast("cuda", torch.bfloat16, enabled=self.model.generator.device.type == "cuda"):
-                    loss = self._parallel(batch) / len(batches)
-                loss.backward()
-            total += loss.item()
-        parameters = [parameter for _, parameter in self.model.trainable()]
+    def _retrieve(self, progress: Progress) -> SearchFuture | None:
+        """Begin the retrieval for the step that follows ``progress``; None where the run ends there."""
+        if progress.step >= self.schedule.num_steps(progress):
+            return None
+        return self._objective.retrieve(self._step_examples(progress))
+
+    def _step_examples(self, progress: Progress) -> list[Example]:
+        return [self._examples[number] for number in self.schedule.examples(progress, self.rank.rank)]
+
+    def _update(self, found: SearchResult) -> _Update:
+        """Take one optimizer step on this rank's examples."""
+        # The hash of a tuple of integers is the same in every process, and mixes them: the ranks of a step, and the steps of
+        # a rank, draw unrelated dropout masks, and a resumed run draws those that it would have drawn.
+        torch.manual_seed(hash((self._train.seed, self.progress.step, self.rank.rank)))
+        batches = list(self._micro_batches(found))
+        means = self._backward(batches)
+        loss = means.pop("loss")
+        parameters = [parameter for _, parameter in self.components.trainable()]
         length = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         norm = float(length)
-        # Gradients are means over all workers, so that after a loss that is not finite on one of them all workers stop here.
-        if not (isfinite(total) and isfinite(norm)):
-            raise self._stopped(f"the loss is {total:g}, the gradient's length {norm:g}", batches)
+        # Gradients are means over all ranks, so that after a loss that is not finite on one of them all ranks stop here: a
+        # rank that went on alone would wait for the others in the next backward pass.
+        if not (isfinite(loss) and isfinite(norm)):
+            raise self._stopped(f"the loss is {loss:g}, the gradient's length {norm:g}", batches)
         nn.utils.clip_grads_with_norm_(parameters, self._train.max_grad_norm, length)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        if self.step + 1 == self.schedule.num_steps:
+        if self._pending is None:
             self._require_finite_loss(batches[-1])
-        return total, norm
+        return _Update(loss, norm, means)
 
-    def _require_finite_loss(self, batch: TrainBatch) -> None:
+    def _micro_batches(self, found: SearchResult) -> Iterator[B]:
+        examples = self._step_examples(self.progress)
+        for start in range(0, len(examples), self._train.batch_size):
+            part = slice(start, start + self._train.batch_size)
+            yield self._objective.collate(examples[part], found.part(part))
+
+    def _backward(self, batches: Sequence[B]) -> dict[str, float]:
+        """Compute the gradients of a step; return the means over the micro-batches of the loss and of other metrics."""
+        sums: defaultdict[str, float] = defaultdict(float)
+        # Every rank reaches the last micro-batch, where the gradients are averaged over all of them; before it, each adds up
+        # its own.
+        quiet = getattr(self._parallel, "no_sync", contextlib.nullcontext)
+        for number, batch in enumerate(batches, 1):
+            with contextlib.nullcontext() if number == len(batches) else quiet():
+                with torch.autocast("cuda", torch.bfloat16, enabled=self.components.on_gpu):
+                    loss = self._parallel(self._objective.loss, batch)
+                    means = {**loss.metrics, "loss": loss.value}
+                    shares = {name: mean / len(batches) for name, mean in means.items()}
+                shares["loss"].backward()
+            for name, share in shares.items():
+                sums[name] += share.item()
+        return dict(sums)
+
+    def _require_finite_loss(self, batch: B) -> None:
         """Raise `TrainingError` where the weights of the last step cannot be used: no later step would notice."""
         with torch.no_grad():
-            loss = float(self.model(batch))
+            loss = float(self._objective.loss(batch).value)
         if not isfinite(loss):
             raise self._stopped(f"the loss after the last update is {loss:g}", [batch])
 
     def _require_finite_weights(self) -> None:
-        if found := self.model.weight_not_finite():
+        if found := self.components.weight_not_finite():
             raise self._stopped(found, [])
 
-    def _stopped(self, found: str, batches: Sequence[TrainBatch]) -> TrainingError:
+    def _stopped(self, found: str, batches: Sequence[B]) -> TrainingError:
         """Describe what is not finite: the step, the component, the last good checkpoint."""
-        causes = (self.model.not_finite(batch) for batch in batches)
-        cause = next(filter(None, causes), "")
+        cause = next(filter(None, map(self._cause, batches)), "")
         kept = (
             f"the last good checkpoint is that of step {self._saved_step}"
             if self._saved_step
             else "no checkpoint was written yet"
         )
         return TrainingError(
-            f"training stopped at step {self.step + 1} of {self.schedule.num_steps}: {found}{f' ({cause})' if cause else ''}; {kept}. "
-            "Lower train.generator_lr or train.encoder_lr, or use undamaged weights, and begin again with --restart"
+            f"training stopped at step {self.progress.step + 1} of {self.num_steps}: {found}{f' ({cause})' if cause else ''}; "
+            f"{kept}. Lower train.generator_lr or train.encoder_lr, or use undamaged weights, and begin again with --restart"
         )
+
+    @torch.no_grad()
+    def _cause(self, batch: B) -> str:
+        components = self.components
+        return components.weight_not_finite() or self._objective.not_finite(batch) or components.gradient_not_finite()
 
     def _set_rate(self) -> float:
         """Set every group's learning rate for this step; return the largest."""
         for group in self.optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * self.schedule.rate(self.step)
+            group["lr"] = group["peak_lr"] * self.schedule.rate(self.progress)
         return max(float(group["lr"]) for group in self.optimizer.param_groups)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +22,29 @@ def read_metrics(folder: Path) -> Iterator[dict[str, float]]:
         for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
             if line.endswith("\n"):
                 yield json.loads(line)
+
+
+class MetricsTail:
+    """Reads only the lines that were written since the last time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / METRICS_FILE
+        self._file = 0
+        self._offset = 0
+
+    def read(self) -> list[dict[str, float]]:
+        """Return the whole lines that are new, all of them where a resumed run has replaced the file."""
+        try:
+            with self._path.open("rb") as file:
+                found = os.fstat(file.fileno())
+                if found.st_ino != self._file or found.st_size < self._offset:
+                    self._file, self._offset = found.st_ino, 0
+                file.seek(self._offset)
+                whole, end, _ = file.read().rpartition(b"\n")
+        except FileNotFoundError:
+            return []
+        self._offset += len(whole) + len(end)
+        return [json.loads(line) for line in whole.splitlines()]
 
 
 class MetricsLog:

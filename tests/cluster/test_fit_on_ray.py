@@ -1,8 +1,6 @@
 """Workers on Ray Train: an error ends them at once, as it was raised; a death is tried again, but not for ever."""
 
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +15,13 @@ from ragray.cluster.fit import (
     TEMPORARY,
     fit,
     prepare_state,
-    saved_step,
+    saved_progress,
     temporary_checkpoint,
 )
 from ragray.config import Config, TrainConfig
-from ragray.errors import InputError, RagrayError, TrainingError
+from ragray.errors import InputError, RagrayError
 from ragray.train.checkpoint import STATE_FILE, STEP_FILE
+from ragray.train.schedule import Progress
 
 CONFIG = Config(train=TrainConfig(max_failures=0, cpus_per_worker=0.5))
 
@@ -31,31 +30,11 @@ def refuse(_: dict[str, Any]) -> None:
     raise InputError("train.jsonl:8: field 'question' is blank")
 
 
-def die(loop: dict[str, Any]) -> None:
-    """Leave a mark, then end the process."""
-    (Path(loop["setup"]) / f"died-{os.getpid()}").touch()
-    os._exit(3)
-
-
-@pytest.mark.parametrize(
-    ("worker", "kind", "message"),
-    [
-        (refuse, InputError, r"^train.jsonl:8: field 'question' is blank$"),
-        (
-            die,
-            TrainingError,
-            r"died more than train.max_failures=0 times.*run the same command: it goes on from step 0",
-        ),
-    ],
-    ids=["an error on purpose", "deaths"],
-)
-def test_a_worker_that_fails_ends_the_training_with_one_line(
-    ray_session: None, tmp_path: Path, worker: Callable[[dict[str, Any]], None], kind: type[RagrayError], message: str
-) -> None:
-    with pytest.raises(RagrayError, match=message) as caught:
-        fit(worker, str(tmp_path), tmp_path, CONFIG)
-    assert type(caught.value) is kind and "\n" not in str(caught.value)
-    assert bool(list(tmp_path.glob("died-*"))) is (worker is die)
+def test_a_worker_that_refuses_ends_the_training_with_its_own_error(ray_session: None, tmp_path: Path) -> None:
+    """Workers that die: `test_train_on_ray.py`."""
+    with pytest.raises(RagrayError, match=r"^train.jsonl:8: field 'question' is blank$") as caught:
+        fit(refuse, str(tmp_path), tmp_path, CONFIG)
+    assert type(caught.value) is InputError
     assert all(group["state"] == "REMOVED" for group in placement_group_table().values())
 
 
@@ -64,7 +43,7 @@ def checkpoint(out: Path, name: str, step: int, *, cut: bool = False) -> None:
     folder = out / STATE_FOLDER / name
     folder.mkdir(parents=True)
     save_file({"weight": np.zeros(64, np.float32)}, folder / STATE_FILE)
-    (folder / STEP_FILE).write_text(json.dumps({"step": step, "world_size": 1}))
+    (folder / STEP_FILE).write_text(json.dumps({"step": step, "examples_seen": 4 * step, "world_size": 1}))
     if cut:
         data = (folder / STATE_FILE).read_bytes()
         (folder / STATE_FILE).write_bytes(data[: len(data) // 2])
@@ -93,7 +72,7 @@ def test_what_is_half_written_is_removed_and_the_record_is_trusted(tmp_path: Pat
     record(tmp_path, "checkpoint_1", "checkpoint_2")
     assert prepare_state(tmp_path) == ""
     assert names(tmp_path) == sorted([SNAPSHOT_FILE, "checkpoint_1", "checkpoint_2"])
-    assert saved_step(tmp_path) == 6
+    assert saved_progress(tmp_path).step == 6
 
 
 @pytest.mark.parametrize("damage", ["", '{"checkpoint_results": [{"checkpoi', "gone"])
@@ -107,8 +86,8 @@ def test_a_full_disk_that_cuts_the_record_off_costs_no_checkpoint(tmp_path: Path
         (tmp_path / STATE_FOLDER / SNAPSHOT_FILE).write_text(damage)
     assert prepare_state(tmp_path) == str(tmp_path / STATE_FOLDER / "checkpoint_2")
     assert names(tmp_path) == ["checkpoint_2"]
-    assert saved_step(tmp_path) == 6
+    assert saved_progress(tmp_path).step == 6
 
 
 def test_a_new_run_begins_at_step_0(tmp_path: Path) -> None:
-    assert (prepare_state(tmp_path), saved_step(tmp_path)) == ("", 0)
+    assert (prepare_state(tmp_path), saved_progress(tmp_path)) == ("", Progress())

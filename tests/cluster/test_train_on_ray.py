@@ -1,27 +1,42 @@
-"""Training on Ray: two workers equal one with the doubled batch, a killed worker costs steps and nothing else."""
+"""Training on Ray: equal to training without it, also after a killed worker, and with another number of workers.
+
+Every start of Ray Train takes 12 to 20 s on two CPUs: there are four here. What needs no cluster: `tests/train`.
+"""
 
 import json
 import os
+import re
+import shutil
 import signal
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas
 import pytest
+import torch
+from ray.util import placement_group_table
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
+from ragray.cluster.fit import STATE_FOLDER, saved_progress
 from ragray.cluster.train import KEY_FILE, train_rag
+from ragray.cluster.train_worker import WorkerSetup, make_objective
 from ragray.config import Config, load_config
 from ragray.errors import TrainingError
+from ragray.examples import read_examples
 from ragray.generate.load import load_generator
+from ragray.index.search.reader import IndexReader
 from ragray.retrieve.load import load_retriever
 from ragray.run import Run
+from ragray.train.checkpoint import STEP_FILE, read_step
+from ragray.train.loop import TrainLoop
 from ragray.train.metrics import read_metrics
+from ragray.train.objectives.objective import LocalSearcher
 from tests.processes import actors_of_this_process
 
-NUM_STEPS = 6
+NUM_STEPS = 8
 
 
 @pytest.fixture(scope="module")
@@ -48,18 +63,98 @@ def config(settings: list[str], *more: str) -> Config:
     return load_config(None, [*settings, *more])
 
 
+class Killer(threading.Thread):
+    """Kills one training worker once the run has logged a step that was computed after a checkpoint."""
+
+    def __init__(self, out: Path, step: int) -> None:
+        super().__init__(daemon=True)
+        self._out = out
+        self._step = step
+        self._killed: int | None = None
+        self.start()
+
+    def run(self) -> None:
+        deadline = time.monotonic() + 240
+        workers: list[int] = []
+        while time.monotonic() < deadline:
+            steps = [line["step"] for line in read_metrics(self._out)]
+            if steps and not workers:  # found before they are needed: looking for them takes longer than a step
+                workers = actors_of_this_process("RayTrainWorker")
+            if workers and steps[-1] >= self._step:
+                os.kill(workers[-1], signal.SIGKILL)
+                self._killed = workers[-1]
+                return
+            time.sleep(0.01)
+
+    def done(self) -> bool:
+        """Return whether a worker was killed."""
+        self.join(timeout=10)
+        return self._killed is not None
+
+
+@dataclass(frozen=True)
+class Runs:
+    """A run that was interrupted and went on to its end, and a copy of it as it was when interrupted."""
+
+    finished: Path
+    interrupted: Path
+    error: TrainingError
+
+
 @pytest.fixture(scope="module")
-def one_worker(
+def runs(
     ray_session: None,
     tiny_encoder_index: Path,
     examples: Path,
     settings: list[str],
     tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
-    """A run of one worker with batches of four: what the others are compared with."""
-    out = tmp_path_factory.mktemp("runs") / "one"
-    train_rag(tiny_encoder_index, examples, out, config(settings, "train.batch_size=4"))
-    return out
+) -> Runs:
+    """The first attempt may not fail at all, and its only worker dies; the same command then goes on."""
+    folder = tmp_path_factory.mktemp("runs")
+    out, copy = folder / "one", folder / "copy"
+    alone = config(settings, "train.batch_size=4", "train.max_failures=0")
+    killer = Killer(out, step=3)
+    with pytest.raises(TrainingError) as caught:
+        train_rag(tiny_encoder_index, examples, out, alone)
+    assert killer.done()
+    assert all(group["state"] == "REMOVED" for group in placement_group_table().values())
+    assert not (out / "manifest.json").exists()
+    shutil.copytree(out, copy)
+    train_rag(tiny_encoder_index, examples, out, alone)
+    return Runs(out, copy, caught.value)
+
+
+def test_a_death_too_many_ends_the_training_with_one_line_that_says_how_to_go_on(runs: Runs) -> None:
+    step = saved_progress(runs.interrupted).step
+    assert 0 < step < NUM_STEPS
+    assert type(runs.error) is TrainingError and "\n" not in str(runs.error)
+    wanted = rf"died more than train.max_failures=0 times.*run the same command: it goes on from step {step}"
+    assert re.search(wanted, str(runs.error))
+
+
+@pytest.fixture(scope="module")
+def one_worker(runs: Runs) -> Path:
+    """A finished run of one worker with batches of four."""
+    return runs.finished
+
+
+def compute_here(
+    index: Path, examples: Path, settings: Config, out: Path, checkpoint: Path | None = None
+) -> list[float]:
+    """Train in this process, without Ray, and write the model; return the losses as a run logs them."""
+    torch.manual_seed(settings.train.seed)
+    reader, questions = IndexReader.open(index), read_examples(examples, settings.examples)
+    encoder, searcher = reader.snapshot.encoder_config, LocalSearcher(reader)
+    components, objective = make_objective(
+        WorkerSetup(str(out), settings.generate.model, encoder, questions, searcher, settings)
+    )
+    loop = TrainLoop(components, objective, questions, train=settings.train)
+    if checkpoint:
+        loop.restore(checkpoint)
+    found: list[float] = []
+    loop.run(lambda step: found.append(round(step.loss, 6)))
+    components.save(out / "model")
+    return found
 
 
 def assert_same_weights(first: Path, second: Path, tolerance: float) -> None:
@@ -105,59 +200,31 @@ def test_the_same_examples_from_a_table_are_the_same_run(
         train_rag(tiny_encoder_index, frame[:8], one_worker, config(settings, "train.batch_size=4"))
 
 
-def test_two_workers_equal_one_with_the_doubled_batch_even_when_one_is_killed(
+def test_an_interrupted_run_that_went_on_equals_an_uninterrupted_one(
     one_worker: Path, tiny_encoder_index: Path, examples: Path, settings: list[str], tmp_path: Path
+) -> None:
+    """Bit by bit, on Ray and without it."""
+    expected = compute_here(tiny_encoder_index, examples, config(settings, "train.batch_size=4"), tmp_path)
+    assert losses(one_worker) == expected
+    assert_same_weights(one_worker, tmp_path, tolerance=0)
+
+
+def test_two_workers_go_on_with_the_run_of_one_and_equal_one_with_the_doubled_batch_even_when_one_is_killed(
+    runs: Runs, tiny_encoder_index: Path, examples: Path, settings: list[str], tmp_path: Path
 ) -> None:
     """Data-parallel gradients average to those of the whole batch; the replayed steps come out as they had been."""
-    out = tmp_path / "two"
-    killer = Killer(out)
-    train_rag(tiny_encoder_index, examples, out, config(settings, "train.batch_size=2", "train.num_workers=2"))
+    out, start = runs.interrupted, saved_progress(runs.interrupted)
+    steps = [path.parent for path in (out / STATE_FOLDER).glob(f"checkpoint_*/{STEP_FILE}")]
+    [checkpoint] = [path for path in steps if read_step(path).progress == start]
+    shutil.copytree(checkpoint, tmp_path / "checkpoint", ignore=shutil.ignore_patterns("pending-*"))
+    killer = Killer(out, step=len(losses(out)) + 1)  # lines after the checkpoint are there until the workers begin
+    report = train_rag(tiny_encoder_index, examples, out, config(settings, "train.batch_size=4", "train.num_workers=2"))
     assert killer.done()
-    assert losses(out) == pytest.approx(losses(one_worker), rel=1e-3)
-    assert_same_weights(out, one_worker, tolerance=2e-3)
+    doubled = config(settings, "train.batch_size=4", "train.gradient_accumulation=2")
+    expected = compute_here(tiny_encoder_index, examples, doubled, tmp_path, tmp_path / "checkpoint")
+    assert losses(out)[: start.step] == losses(runs.finished)[: start.step]
+    assert losses(out)[start.step :] == pytest.approx(expected, rel=1e-3)
+    assert_same_weights(out, tmp_path, tolerance=2e-3)
+    assert report.num_steps == Run.open(out).facts.num_steps == len(losses(out)) == NUM_STEPS
     assert (out / KEY_FILE).is_file()
-    assert not (out / ".train").exists()
-
-
-class Killer(threading.Thread):
-    """Kills one training worker once the run has logged its third step, which is after its first checkpoint."""
-
-    def __init__(self, out: Path) -> None:
-        super().__init__(daemon=True)
-        self._out = out
-        self._killed: int | None = None
-        self.start()
-
-    def run(self) -> None:
-        deadline = time.monotonic() + 240
-        workers: list[int] = []
-        while time.monotonic() < deadline:
-            steps = [line["step"] for line in read_metrics(self._out)]
-            if steps and not workers:  # found before they are needed: looking for them takes longer than a step
-                workers = actors_of_this_process("RayTrainWorker")
-            if workers and steps[-1] >= 3:
-                os.kill(workers[-1], signal.SIGKILL)
-                self._killed = workers[-1]
-                return
-            time.sleep(0.01)
-
-    def done(self) -> bool:
-        """Say whether a worker was killed."""
-        self.join(timeout=10)
-        return self._killed is not None
-
-
-def test_an_interrupted_run_goes_on_and_equals_an_uninterrupted_one(
-    one_worker: Path, tiny_encoder_index: Path, examples: Path, settings: list[str], tmp_path: Path
-) -> None:
-    """The first attempt may not fail at all, and its only worker dies; the same command then goes on and ends alike."""
-    out = tmp_path / "again"
-    alone = config(settings, "train.batch_size=4", "train.max_failures=0")
-    killer = Killer(out)
-    with pytest.raises(TrainingError, match="run the same command"):
-        train_rag(tiny_encoder_index, examples, out, alone)
-    assert killer.done()
-    assert not (out / "manifest.json").exists()
-    train_rag(tiny_encoder_index, examples, out, alone)
-    assert_same_weights(out, one_worker, tolerance=0)
-    assert losses(out) == losses(one_worker)
+    assert not (out / STATE_FOLDER).exists()

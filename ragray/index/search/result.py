@@ -25,6 +25,12 @@ class SearchResult:
     vectors_NKD: np.ndarray
     hits: list[list[Hit]]
 
+    def part(self, queries: slice) -> SearchResult:
+        """Return the results of some of the queries."""
+        return SearchResult(
+            self.rows_NK[queries], self.scores_NK[queries], self.vectors_NKD[queries], self.hits[queries]
+        )
+
 
 def merge(parts: Sequence[SearchResult], k: int) -> SearchResult:
     """Join the results of disjoint segments: exactly what one index over all their rows would have returned."""

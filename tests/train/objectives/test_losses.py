@@ -1,4 +1,4 @@
-"""RAG-Sequence against a slow loop written from the paper's formula."""
+"""RAG-Sequence and RAG-Token against slow loops written from the paper's formulas."""
 
 import math
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 
 from ragray.config import GenerateConfig
 from ragray.generate.engines.model import GeneratorModel
-from ragray.train.losses import doc_log_probs, rag_sequence_loss
+from ragray.train.objectives.losses import doc_log_probs, rag_sequence_loss, rag_token_loss
 
 
 def test_the_loss_equals_a_slow_loop_over_passages_and_tokens() -> None:
@@ -27,6 +27,25 @@ def test_the_loss_equals_a_slow_loop_over_passages_and_tokens() -> None:
         expected -= math.log(p_y) / 3
     loss = rag_sequence_loss(scores.log_softmax(-1), tokens)
     assert float(loss) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_token_loss_equals_a_slow_loop_over_tokens_and_passages() -> None:
+    """An answer that has ended, with zeros, adds nothing."""
+    torch.manual_seed(0)
+    scores, tokens = torch.randn(3, 4), -torch.rand(3, 4, 5)
+    tokens[1, :, 3:] = 0
+    expected = 0.0
+    for b in range(3):
+        total_exp = sum(math.exp(scores[b, z]) for z in range(4))
+        for i in range(3 if b == 1 else 5):
+            expected -= math.log(sum(math.exp(scores[b, z] + tokens[b, z, i]) for z in range(4)) / total_exp) / 3
+    assert float(rag_token_loss(scores.log_softmax(-1), tokens)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_sequence_and_token_loss_are_one_where_there_is_one_passage() -> None:
+    tokens = -torch.rand(3, 1, 5)
+    certain = torch.zeros(3, 1)
+    torch.testing.assert_close(rag_token_loss(certain, tokens), rag_sequence_loss(certain, tokens))
 
 
 def test_passage_probabilities_are_a_softmax_of_inner_products() -> None:

@@ -1,0 +1,220 @@
+"""What a training worker computes; Ray Train starts it. In: its setup, a checkpoint. Out: metrics, checkpoints, the trained model."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from ragray.artifact.files import atomic_path
+from ragray.cluster.failures import PeerLostError, cause, is_death, is_peer_loss
+from ragray.cluster.fit import temporary_checkpoint
+from ragray.config import Config, EncoderConfig
+from ragray.embed.load import load_encoder
+from ragray.errors import RagrayError, TrainingError, first_line
+from ragray.failures import storage_errno, told
+from ragray.run import MODEL_FOLDER
+from ragray.train.metrics import MetricsLog, read_metrics
+from ragray.train.objectives.objective import Searcher
+from ragray.train.schedule import Rank
+from ragray.types import Example
+
+if TYPE_CHECKING:
+    from ragray.train.components import Components
+    from ragray.train.loop import StepMetrics, TrainLoop
+    from ragray.train.objectives.rag import RagBatch, RagObjective
+
+logger = logging.getLogger("ragray")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSetup:
+    """Everything that a training worker needs.
+
+    ``checkpoint`` is the one to go on from where Ray Train has no record of any, else "".
+    """
+
+    out: str
+    generator: str
+    encoder: EncoderConfig
+    examples: Sequence[Example]
+    searcher: Searcher
+    config: Config
+    checkpoint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a finished training returns."""
+
+    num_steps: int
+    final_loss: float
+
+
+@dataclass(slots=True)
+class Reached:
+    """How far a worker is: steps computed, the step of the last checkpoint, the last loss that was logged."""
+
+    step: int = 0
+    saved: int = 0
+    loss: float | None = None
+
+
+class TrainContext(Protocol):
+    """What Ray Train tells a worker about its place."""
+
+    def get_world_rank(self) -> int:
+        """Return the worker's number among all."""
+
+    def get_world_size(self) -> int:
+        """Return the number of workers."""
+
+    def get_local_world_size(self) -> int:
+        """Return the number of workers on this node."""
+
+
+def train_worker(loop_config: dict[str, WorkerSetup]) -> Outcome:
+    """Run one data-parallel worker; a failure is described in one line that names the step.
+
+    Raises:
+        PeerLostError: the connection to another worker broke, because that one died or failed.
+        RagrayError: any other failure; it would happen again.
+    """
+    setup, reached = loop_config["setup"], Reached()
+    try:
+        return _train(setup, reached)
+    except Exception as err:
+        if isinstance(err, RagrayError) or is_death(err):
+            raise
+        logger.error("%s: a training worker failed", setup.out, exc_info=err)  # the worker's log keeps the traceback
+        if setup.config.train.num_workers > 1 and is_peer_loss(err):
+            raise PeerLostError(first_line(err)) from None
+        then = f"run the same command: it goes on from step {reached.saved}"
+        where = setup.out if storage_errno(cause(err)) else f"{setup.out}: step {reached.step + 1}"
+        raise told(cause(err), where, then=then, kind=TrainingError) from None
+
+
+def num_threads(setting: int, num_cpus: int, context: TrainContext) -> int:
+    """Return the torch threads of a worker: the setting, or an even share of the node's CPUs where it is 0."""
+    return setting or max(1, num_cpus // context.get_local_world_size())
+
+
+def _train(setup: WorkerSetup, reached: Reached) -> Outcome:
+    import ray.train
+
+    out, context = Path(setup.out), ray.train.get_context()
+    rank = Rank(context.get_world_rank(), context.get_world_size())
+    loop = _loop(setup, context, rank)
+    _restore(loop, setup.checkpoint)
+    reached.step = reached.saved = loop.progress.step
+    with MetricsLog(out, reached.step) if rank.rank == 0 else nullcontext() as log:
+        loop.run(_StepReport(setup, loop, reached, log))
+    if rank.rank == 0:
+        with atomic_path(out / MODEL_FOLDER) as folder:
+            loop.components.save(folder)
+        if reached.loss is None:  # every step had been computed before the crash
+            reached.loss = next((line["loss"] for line in reversed(list(read_metrics(out)))), None)
+    return Outcome(loop.progress.step, float("nan") if reached.loss is None else reached.loss)
+
+
+def _loop(setup: WorkerSetup, context: TrainContext, rank: Rank) -> TrainLoop[RagBatch]:
+    import ray.train.torch
+    import torch
+
+    from ragray.train.loop import TrainLoop
+
+    train = setup.config.train
+    torch.set_num_threads(num_threads(train.threads_per_worker, os.cpu_count() or 1, context))
+    torch.manual_seed(train.seed)
+    components, objective = make_objective(setup)
+    # The models load to the worker's GPU by themselves, and the encoder keeps using its module: a move here would leave the
+    # objective with tensors on another device than the weights.
+    parallel = ray.train.torch.prepare_model(components, move_to_device=False)
+    return TrainLoop(components, objective, setup.examples, train=train, rank=rank, parallel=parallel)
+
+
+def make_objective(setup: WorkerSetup) -> tuple[Components, RagObjective]:
+    """Load the models of a run, and make the objective that trains them."""
+    import torch
+
+    from ragray.embed.transformer import TransformerEncoder
+    from ragray.generate.engines.model import GeneratorModel
+    from ragray.train.components import Components
+    from ragray.train.objectives.rag import RagObjective
+
+    config = setup.config
+    encoder = load_encoder(setup.encoder)
+    generator = GeneratorModel.load(Path(setup.generator), dtype=torch.float32)
+    trained = encoder if isinstance(encoder, TransformerEncoder) else None
+    components = Components(config.train, question_encoder=trained, generator=generator)
+    return components, RagObjective(components, encoder, setup.searcher, k=config.retrieve.k, generate=config.generate)
+
+
+def _restore(loop: TrainLoop[RagBatch], checkpoint: str) -> None:
+    import ray.train
+
+    if found := ray.train.get_checkpoint():
+        with found.as_directory() as folder:
+            loop.restore(Path(folder))
+    elif checkpoint:
+        loop.restore(Path(checkpoint))
+
+
+@dataclass(frozen=True, slots=True)
+class _StepReport:
+    """Called after each step: writes metrics and checkpoints as often as the settings say, and after the last step."""
+
+    setup: WorkerSetup
+    loop: TrainLoop[RagBatch]
+    reached: Reached
+    log: MetricsLog | None
+
+    def __call__(self, metrics: StepMetrics) -> None:
+        train = self.setup.config.train
+        self.reached.step = metrics.step
+        final = metrics.step == self.loop.num_steps
+        # All ranks must come to the same decision here: a mean, and Ray Train's report of a checkpoint, wait for every rank.
+        if final or metrics.step % train.logging_steps == 0:
+            self._write(metrics)
+        if final or metrics.step % train.checkpoint_steps == 0:
+            self._save(metrics.step)
+
+    def _write(self, metrics: StepMetrics) -> None:
+        world_size = self.loop.rank.world_size
+        means = {name: _mean_over_ranks(value, world_size) for name, value in sorted(metrics.metrics.items())}
+        self.reached.loss = _mean_over_ranks(metrics.loss, world_size)
+        if self.log:
+            self.log.write(
+                metrics.step,
+                epoch=metrics.epoch,
+                loss=self.reached.loss,
+                learning_rate=metrics.learning_rate,
+                grad_norm=metrics.grad_norm,
+                step_seconds=metrics.seconds,
+                wait_seconds=metrics.wait_seconds,
+                **means,
+            )
+
+    def _save(self, step: int) -> None:
+        import ray.train
+
+        with temporary_checkpoint(Path(self.setup.out)) as folder:
+            self.loop.save(folder)
+            ray.train.report({"step": step}, checkpoint=ray.train.Checkpoint.from_directory(str(folder)))
+        self.reached.saved = step
+
+
+def _mean_over_ranks(value: float, world_size: int) -> float:
+    """Return the mean of a value over all ranks; a collective, which waits until every rank has called it."""
+    import torch
+
+    if world_size == 1:
+        return value
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    total = torch.tensor([value], device=device)
+    torch.distributed.all_reduce(total)
+    return float(total) / world_size

@@ -1,0 +1,157 @@
+"""What is trained and saved. In: question encoder, passage encoder, generator, as far as a run has them. Out: one module of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import nn
+
+from ragray.config import TrainConfig
+from ragray.embed.transformer import TransformerEncoder
+from ragray.errors import TrainingError
+from ragray.generate.engines.model import GeneratorModel
+from ragray.run import ENCODER_FOLDER, GENERATOR_FOLDER
+
+NO_DECAY = ("bias", "norm", "Norm")
+"""Parts of the names of weights that AdamW does not decay: decay pulls towards zero, which is no neutral value for these."""
+
+PASSAGE_ENCODER_FOLDER = "passage_encoder"
+FOLDERS = {"question_encoder": ENCODER_FOLDER, "passage_encoder": PASSAGE_ENCODER_FOLDER}
+
+B = TypeVar("B")
+T = TypeVar("T")
+
+
+class Components(nn.Module):
+    """The models of a run; any may be absent. Owns which weights train, at what learning rate, and how they are saved.
+
+    ``train.generator_lr`` and ``train.tune`` are for the generator, ``train.encoder_lr`` is for both encoders.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        *,
+        question_encoder: TransformerEncoder | None = None,
+        passage_encoder: TransformerEncoder | None = None,
+        generator: GeneratorModel | None = None,
+    ) -> None:
+        """Freeze what the settings freeze, and add adapters where they want them.
+
+        Raises:
+            TrainingError: no weight is left to train, or ``train.tune=last`` finds no layers in the generator.
+        """
+        super().__init__()
+        given = {"question_encoder": question_encoder, "passage_encoder": passage_encoder}
+        self.encoders = {name: encoder for name, encoder in given.items() if encoder is not None}
+        self.question_encoder = question_encoder.module if question_encoder else None
+        self.passage_encoder = passage_encoder.module if passage_encoder else None
+        self.generator = generator
+        self._config = config
+        self._freeze_encoders()
+        self._freeze_generator()
+        if not any(parameter.requires_grad for parameter in self.parameters()):
+            raise TrainingError("nothing to train: train.generator_lr and train.encoder_lr are both 0; raise one")
+
+    def forward(self, loss: Callable[[B], T], batch: B) -> T:
+        """Return ``loss(batch)``.
+
+        DistributedDataParallel prepares the averaging of gradients in its own forward, which calls this one. So the loss is
+        computed in here, though an objective knows how.
+        """
+        return loss(batch)
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the weights are on a GPU."""
+        return next(self.parameters()).device.type == "cuda"
+
+    def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield the parameters that training changes."""
+        return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the trainable parameters as groups of an optimizer, by peak learning rate and weight decay."""
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for name, parameter in self.trainable():
+            rate = self._config.generator_lr if name.startswith("generator.") else self._config.encoder_lr
+            decay = 0.0 if any(word in name for word in NO_DECAY) else self._config.weight_decay
+            groups.setdefault((rate, decay), []).append(parameter)
+        return [
+            {"params": parameters, "lr": rate, "peak_lr": rate, "weight_decay": decay}
+            for (rate, decay), parameters in groups.items()
+        ]
+
+    def weight_not_finite(self) -> str:
+        """Return which weight of which component is not finite, or ""."""
+        for name, parameter in self.named_parameters():
+            if not bool(parameter.isfinite().all()):
+                component, _, weight = name.partition(".")
+                return f"the {component.replace('_', ' ')}'s weight '{weight}' holds NaN or infinity"
+        return ""
+
+    def gradient_not_finite(self) -> str:
+        """Return which components have a gradient that is not finite, or ""."""
+        spoilt = dict.fromkeys(
+            name.partition(".")[0].replace("_", " ")
+            for name, parameter in self.trainable()
+            if parameter.grad is not None and not bool(parameter.grad.isfinite().all())
+        )
+        return f"the gradient of the {' and the '.join(spoilt)} is not finite" if spoilt else ""
+
+    def save(self, folder: Path) -> None:
+        """Write every component as a `transformers` folder below ``folder``; adapters are merged into the weights."""
+        if self.generator is not None:
+            model: Any = self.generator.model
+            if hasattr(model, "merge_and_unload"):
+                model = model.merge_and_unload()
+            model.save_pretrained(folder / GENERATOR_FOLDER)
+            self.generator.tokenizer.save_pretrained(folder / GENERATOR_FOLDER)
+        for name, encoder in self.encoders.items():
+            model = encoder.module.model
+            model.save_pretrained(folder / FOLDERS[name])
+            encoder.tokenizer.save_pretrained(folder / FOLDERS[name])
+
+    def _freeze_encoders(self) -> None:
+        for encoder in self.encoders.values():
+            for name, parameter in encoder.module.named_parameters():
+                # A pooler takes no part in mean or first-token pooling: it would never get a gradient.
+                parameter.requires_grad_(self._config.encoder_lr > 0 and ".pooler." not in name)
+
+    def _freeze_generator(self) -> None:
+        if self.generator is None:
+            return
+        if self._config.generator_lr == 0:
+            self.generator.model.requires_grad_(False)
+        elif self._config.tune == "lora":
+            self.generator.model = _with_adapters(self.generator.model, self._config)
+        elif self._config.tune == "last":
+            self.generator.model.requires_grad_(False)
+            _unfreeze_last(self.generator.model, self._config.last_layers)
+
+
+def _with_adapters(model: Any, config: TrainConfig) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    settings = LoraConfig(r=config.lora_rank, lora_alpha=2 * config.lora_rank, target_modules="all-linear")
+    return get_peft_model(model, settings)
+
+
+def _unfreeze_last(model: Any, num_layers: int) -> None:
+    """Let the last layers of the longest stack of layers learn (the decoder's, for an encoder-decoder), and the final norm."""
+    stacks = [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) > 1 and "encoder." not in name
+    ]
+    if not stacks:
+        raise TrainingError(
+            "train.tune=last: this generator has no stack of layers to choose from; use train.tune=full"
+        )
+    for layer in max(stacks, key=len)[-num_layers:]:
+        layer.requires_grad_(True)
+    for name, module in model.named_modules():
+        if name.rpartition(".")[2] in ("norm", "final_layer_norm", "ln_f"):
+            module.requires_grad_(True)

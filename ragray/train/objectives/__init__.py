@@ -1,0 +1,1 @@
+"""What training minimises: the port `Objective`, and RAG-Sequence and RAG-Token behind it."""
