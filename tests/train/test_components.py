@@ -26,7 +26,7 @@ class TwoEncoders:
         self.components = components
 
     def retrieve(self, examples: Sequence[Example]) -> SearchFuture:
-        return CompletedSearch(nothing(len(examples), 0, 0))
+        return CompletedSearch(nothing(len(examples), 0))
 
     def collate(self, examples: Sequence[Example], found: SearchResult) -> tuple[Tensor, Tensor]:
         assert len(found.hits) == len(examples)
