@@ -149,7 +149,7 @@ def test_fewer_passages_than_k_train_too(rig: Rig) -> None:
 
     class OnlyOne:
         def submit(self, vectors_ND: object, k: int) -> SearchFuture:
-            found = reader.search(vectors_ND, k)  # type: ignore[arg-type] # passed on as it came
+            found = reader.search(vectors_ND, k, with_vectors=True)  # type: ignore[arg-type] # passed on as it came
             found.rows_NK[:, 1:] = -1
             found.vectors_NKD[:, 1:] = 0
             return CompletedSearch(
