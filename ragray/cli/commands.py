@@ -36,7 +36,7 @@ from ragray.cli.options import (
 from ragray.config import Config, load_config, to_yaml
 from ragray.errors import ArtifactError, InputError
 from ragray.failures import keep_traceback, told
-from ragray.text import require_text
+from ragray.text.checks import require_text
 
 HELP = """Train and serve retrieval-augmented generation over large corpora on a Ray cluster.
 
@@ -57,6 +57,8 @@ The stages, in order, each resumable, each writing a folder that the next one re
 Every stage takes --config FILE.yaml and, last, any number of section.key=value overrides; `ragray config show` lists the keys.
 Without --address (or RAY_ADDRESS) a Ray cluster is started on this machine for the length of the command.
 """
+
+logger = logging.getLogger("ragray")
 
 _OVERRIDE = re.compile(r"[a-z_]+\.[a-z_0-9]+=")
 
@@ -145,11 +147,18 @@ def search(
     config: ConfigFile = None,
 ) -> None:
     """Print the passages nearest to a text."""
+    from ragray.index.search.nothing import why_nothing
+    from ragray.index.search.reader import IndexReader
     from ragray.retrieve.load import load_retriever
 
     require_text(text, "search: the text to look for")
     settings = load_config(config, [*(overrides or []), *retrieval(mode, where)], command="search")
-    [hits] = load_retriever(index, run, settings, device="cpu").search([text], k or settings.retrieve.k)
+    retriever = load_retriever(index, run, settings, device="cpu")
+    [hits] = retriever.search([text], k or settings.retrieve.k)
+    if not hits:
+        logger.warning(
+            "search: %s", why_nothing(IndexReader.open(index, snapshot=retriever.snapshot), text, settings.retrieve)
+        )
     if as_json:
         say_json([asdict(hit) for hit in hits])
         return
@@ -171,6 +180,8 @@ def ask(
     """Answer a question from an index and print the answer with its numbered sources."""
     from ragray.generate.load import load_generator, load_prompts
     from ragray.generate.pipeline import Pipeline
+    from ragray.index.search.nothing import why_nothing
+    from ragray.index.search.reader import IndexReader
     from ragray.retrieve.load import load_retriever
     from ragray.run import Run
 
@@ -183,6 +194,9 @@ def ask(
     retriever = load_retriever(index, run, settings)
     pipeline = Pipeline(retriever, load_generator(settings.generate, run), k=settings.retrieve.k)
     [answer] = pipeline.answer([question])
+    if not answer.citations:
+        reason = why_nothing(IndexReader.open(index, snapshot=retriever.snapshot), question, settings.retrieve)
+        logger.warning("ask: answered without passages: %s", reason)
     if as_json:
         say_json(asdict(answer))
         return

@@ -38,7 +38,7 @@ def evaluate(
     config: ConfigFile = None,
     address: Address = None,
 ) -> None:
-    """Answer examples and score the answers: exact match and F1 (SQuAD), accuracy, recall@k, MRR."""
+    """Answer examples and score the answers: exact match and F1 (evaluate.metric), accuracy, recall@k, MRR."""
     from ragray.cluster.evaluate import REPORT_FILE
     from ragray.cluster.evaluate import evaluate_rag as run_stage
 
@@ -77,10 +77,10 @@ def score(
     overrides: Overrides = None,
     config: ConfigFile = None,
 ) -> None:
-    """Score any system's predictions and print JSON: exact_match and f1 in percent as SQuAD 1.1 defines them, and the counts."""
+    """Score any system's predictions and print JSON: exact_match and f1 in percent, the counts, and the metrics used (evaluate.metric)."""
     from ragray.evaluate.answers import score as score_predictions
     from ragray.examples import read_predictions, read_references
 
     settings = load_config(config, overrides or [], command="score")
-    scores = score_predictions(read_predictions(predictions), read_references(examples, settings.examples))
+    scores = score_predictions(read_predictions(predictions), read_references(examples, settings.examples), metric=settings.evaluate.metric)
     say_json(asdict(scores))

@@ -38,6 +38,7 @@ from ragray.index.store.snapshot import (
 )
 from ragray.index.write.build import SegmentPlan, build_segment, plan_segments, sample_rows, train_empty_index
 from ragray.progress import Progress
+from ragray.text.analyzer import newest
 
 BUILT = "%s: built before from these embeddings and changed since (now %s): left as it is; ragray index snapshots, promote go back"
 
@@ -69,7 +70,8 @@ def build_index(
     vectors, passages = Embeddings.open(embeddings.resolve()), Corpus.open(corpus.resolve())
     _require_match(vectors, passages)
     plan = plan_index(vectors.num_rows, vectors.encoder.dim, config.index)
-    key = fingerprint([vectors.content, config.index.model_dump(mode="json")])
+    lexical = newest(config.index.lexical)
+    key = fingerprint([vectors.content, config.index.model_dump(mode="json") | {"lexical": lexical}])
     require_file_system(out)
     with exclusive(out, kind="index"):
         expected = find_current(out)
@@ -86,7 +88,7 @@ def build_index(
             empty = _trained(out, vectors, plan, config.index)
             with session(address), Progress("index", total=sum(s.num_rows for s in todo), unit="passages") as progress:
                 write_as_tasks(
-                    todo, partial(_build, out.resolve(), config.index.lexical), out, empty, progress,
+                    todo, partial(_build, out.resolve(), lexical), out, empty, progress,
                     stage="index build", wait_s=config.cluster.wait_s,
                 )  # fmt: skip
         snapshot = tuned_snapshot(
@@ -113,7 +115,7 @@ def _require_match(vectors: Embeddings, corpus: Corpus) -> None:
 def _segment_key(vectors: Embeddings, plan: IndexPlan, config: IndexConfig) -> str:
     """Name what a segment's content depends on: another latency or recall asked for builds none anew."""
     sample = [plan.train_rows, config.seed] if plan.nlist else []
-    return fingerprint([vectors.content, plan.factory, config.segment_rows, config.lexical, *sample])
+    return fingerprint([vectors.content, plan.factory, config.segment_rows, newest(config.lexical), *sample])
 
 
 def _current(out: Path) -> Snapshot | None:
@@ -168,6 +170,6 @@ def _snapshot(
         nprobe=plan.nprobe,
         ef_search=plan.ef_search,
         over_retrieve=plan.over_retrieve,
-        lexical=config.lexical,
+        lexical=newest(config.lexical),
         recall_at_10=None,
     )

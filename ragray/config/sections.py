@@ -267,6 +267,11 @@ class EvaluateConfig(Section):
     cpus_per_worker: float = Field(1, ge=LEAST_CPUS, le=1024, description="CPUs, and threads, of an actor")
     gpus_per_worker: Gpus = Field(0, description="GPUs of an actor")
     recall_at: tuple[PositiveInt, ...] = Field((1, 5, 20), description="ranks at which recall is reported")
+    metric: str = Field(
+        "auto",
+        pattern="^(auto|squad|cmrc|mlqa(-(ar|de|en|es|hi|vi|zh))?)$",
+        description="of answers: squad, cmrc, mlqa, mlqa-LANGUAGE; auto: cmrc where no spaces are written, squad for Latin, else mlqa",
+    )
     limit: int = Field(0, ge=0, description="use only this many examples, spread evenly over the file; 0: all")
 
 

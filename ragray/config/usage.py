@@ -39,7 +39,7 @@ USED: Mapping[str, tuple[str, ...]] = {
         *("train.*", *PROMPT, "examples.*", "cluster.*"),
     ),
     "evaluate": (*SEARCH, "generate.*", "evaluate.*", "examples.*", "cluster.*"),
-    "score": ("examples.*",),
+    "score": ("examples.*", "evaluate.metric"),
     "serve": (*SEARCH, "generate.*", "serve.*", "cluster.*"),
 }
 """Patterns of the keys that a command looks at; a command that is not named looks at all."""

@@ -14,9 +14,10 @@ from ragray.config import EncoderConfig
 from ragray.embed.encoder import HashEncoder
 from ragray.errors import CorruptArtifactError, InputError
 from ragray.index.search.bm25 import LexicalIndex
-from ragray.index.store.postings import LEXICAL, LexicalWriter, Postings, analyze
+from ragray.index.store.postings import LEXICAL, LexicalWriter, Postings
 from ragray.index.store.snapshot import SEGMENTS, SegmentRef, Snapshot
 from ragray.index.store.tombstones import live_mask, with_tombstones
+from ragray.text.analyzer import analyze
 
 WORDS = [
     "running", "runs", "runner", "the", "of", "and", "river", "rivers", "bank", "banks", "paris", "city", "cities", "code",
