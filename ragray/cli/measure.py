@@ -82,5 +82,7 @@ def score(
     from ragray.examples import read_predictions, read_references
 
     settings = load_config(config, overrides or [], command="score")
-    scores = score_predictions(read_predictions(predictions), read_references(examples, settings.examples), metric=settings.evaluate.metric)
+    scores = score_predictions(
+        read_predictions(predictions), read_references(examples, settings.examples), metric=settings.evaluate.metric
+    )
     say_json(asdict(scores))

@@ -51,7 +51,9 @@ def multiset_f1(predicted: Sequence[str], expected: Sequence[str]) -> float:
 
 def common_run_f1(predicted: Sequence[str], expected: Sequence[str]) -> float:
     """Return the harmonic mean of precision and recall of the longest run of tokens that both hold."""
-    return _f1(SequenceMatcher(None, predicted, expected, autojunk=False).find_longest_match().size, predicted, expected)
+    return _f1(
+        SequenceMatcher(None, predicted, expected, autojunk=False).find_longest_match().size, predicted, expected
+    )
 
 
 def _f1(shared: int, predicted: Sequence[str], expected: Sequence[str]) -> float:

@@ -182,7 +182,12 @@ def test_every_measure_is_a_share_and_an_answer_fits_itself(measure: Callable[[s
 def test_the_best_reference_counts_for_each_measure() -> None:
     examples = [Example("1", "", ("Bard", "William Shakespeare", "he wrote Hamlet"))]
     assert score({"1": "the William Shakespeare who wrote Hamlet"}, examples) == AnswerScores(
-        exact_match=0, f1=pytest.approx(100 * 2 * 2 / 7), accuracy=100, num_examples=1, num_predictions=1, num_missing=0,
+        exact_match=0,
+        f1=pytest.approx(100 * 2 * 2 / 7),
+        accuracy=100,
+        num_examples=1,
+        num_predictions=1,
+        num_missing=0,
         metrics={"squad": 1},
     )
 

@@ -12,7 +12,12 @@ CMRC = [
     # prediction, reference, exact match, F1
     ("仓库在三号码头。", "三号码头", 0, 2 * 4 / (7 + 4)),
     ("《港口志》", "港口志", 1, 1),
-    ("码头三号", "三号码头", 0, 2 * 2 / (4 + 4)),  # the longest common run is of two characters, though all four are shared
+    (
+        "码头三号",
+        "三号码头",
+        0,
+        2 * 2 / (4 + 4),
+    ),  # the longest common run is of two characters, though all four are shared
     ("使用Crane OS 3系统", "crane os 3", 0, 2 * 3 / (7 + 3)),
     ("吊车、仓库", "吊车：仓库", 1, 1),
     ("12号", "13号", 0, 2 * 1 / (2 + 2)),
@@ -56,7 +61,13 @@ def test_mlqa_is_what_the_authors_script_gives(
 
 @pytest.mark.parametrize("metric", ["cmrc", "mlqa"])
 def test_width_and_the_punctuation_of_all_scripts_do_not_count(metric: str) -> None:
-    for prediction, reference in [("１２号", "12号"), ("「倉庫」！", "倉庫"), ("ｸﾚｰﾝ", "クレーン"), ("गोदाम।", "गोदाम"), ("مخزن؟", "مخزن")]:
+    for prediction, reference in [
+        ("１２号", "12号"),
+        ("「倉庫」！", "倉庫"),
+        ("ｸﾚｰﾝ", "クレーン"),
+        ("गोदाम।", "गोदाम"),
+        ("مخزن؟", "مخزن"),
+    ]:
         assert exact_match(prediction, reference, metric) == token_f1(prediction, reference, metric) == 1
 
 
@@ -98,7 +109,11 @@ def test_accuracy_finds_the_tokens_side_by_side() -> None:
     assert contains("1949年10月", "49年") == 0
 
 
-EXAMPLES = [Example("zh", "", ("三号码头",)), Example("en", "", ("the harbour",)), Example("hi", "", ("गोदाम", "shed", "गोदाम में"))]
+EXAMPLES = [
+    Example("zh", "", ("三号码头",)),
+    Example("en", "", ("the harbour",)),
+    Example("hi", "", ("गोदाम", "shed", "गोदाम में")),
+]
 
 
 def test_a_mixed_file_is_scored_example_by_example_and_says_by_what() -> None:

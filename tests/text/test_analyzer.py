@@ -86,7 +86,12 @@ def reference(texts: list[str], analyzer: str) -> list[list[str]]:
     return [list(words) for words in found]
 
 
-ENGLISH = ["The cranes were running; runs of the runner!", "Ports (and harbours) are re-opened in 2024, snake_case", "", "?!"]
+ENGLISH = [
+    "The cranes were running; runs of the runner!",
+    "Ports (and harbours) are re-opened in 2024, snake_case",
+    "",
+    "?!",
+]
 
 
 @pytest.mark.parametrize("analyzer", ["english", "plain"])

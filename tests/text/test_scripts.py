@@ -8,7 +8,10 @@ from ragray.text.scripts import count_units, runs, split_dense
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("Ask 問い合わせ!", [("Latin", "Ask "), ("Han", "問"), ("Hiragana", "い"), ("Han", "合"), ("Hiragana", "わせ!")]),
+        (
+            "Ask 問い合わせ!",
+            [("Latin", "Ask "), ("Han", "問"), ("Hiragana", "い"), ("Han", "合"), ("Hiragana", "わせ!")],
+        ),
         ("３つのカード", [("Common", "３"), ("Hiragana", "つの"), ("Katakana", "カード")]),
         ("서울 5호선", [("Hangul", "서울 5호선")]),
         ("รถไฟ and ລົດໄຟ", [("Thai", "รถไฟ "), ("Latin", "and "), ("Lao", "ລົດໄຟ")]),

@@ -87,7 +87,12 @@ def test_an_index_made_before_is_searched_with_the_analyzer_that_made_it(tmp_pat
     [
         ("锚链 chains", "lexical", "", "no term of the query occurs in the index (锚链, chains)"),
         ("？！", "lexical", "", "the query has no word to look for"),
-        ("吊车", "lexical", "document_id == zh-canteen", "the filter `document_id == zh-canteen` hides all passages that hold a term"),
+        (
+            "吊车",
+            "lexical",
+            "document_id == zh-canteen",
+            "the filter `document_id == zh-canteen` hides all passages that hold a term",
+        ),
         ("吊车", "lexical", "document_id == nobody", "the filter `document_id == nobody` matches none of 18 passages"),
         ("吊车", "dense", "document_id == nobody", "the filter `document_id == nobody` matches none of 18 passages"),
     ],
