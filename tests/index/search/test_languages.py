@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from ragray.cli.commands import app
 from ragray.config import IndexConfig, RetrieveConfig
+from ragray.generate.load import FAKE
 from ragray.index.search.nothing import why_nothing
 from ragray.index.search.reader import IndexReader
 from ragray.index.store.snapshot import SNAPSHOT_FORMAT
@@ -104,3 +107,20 @@ def test_a_search_that_finds_nothing_is_explained(
         assert reader.search_text([query], 3, where=where).hits == [[]]
     said = why_nothing(reader, query, RetrieveConfig.model_validate({"mode": mode, "where": where}))
     assert said.startswith(f"nothing found: {reason}")
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["search"], "search: nothing found: no term of the query occurs in the index (锚链)"),
+        (["ask", "generate.model=FAKE"], "ask: answered without passages: nothing found: no term of the query occurs"),
+    ],
+)
+def test_the_command_says_why_it_found_nothing(
+    reader: IndexReader, caplog: pytest.LogCaptureFixture, command: list[str], said: str
+) -> None:
+    name, *overrides = command
+    settings = [override.replace("FAKE", FAKE) for override in overrides]
+    result = CliRunner().invoke(app, [name, str(reader.index), "锚链", "--mode", "lexical", *settings])
+    assert result.exit_code == 0
+    assert said in caplog.text
