@@ -155,6 +155,7 @@ def test_score_prints_exact_match_and_f1_as_json(tmp_path: Path) -> None:
         "num_examples": 2,
         "num_predictions": 2,
         "num_missing": 0,
+        "metrics": {"squad": 2},
     }
 
 

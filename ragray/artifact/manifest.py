@@ -102,12 +102,12 @@ def unpublish(folder: Path) -> None:
     (folder / MANIFEST_NAME).unlink(missing_ok=True)
 
 
-def require_known_format(path: Path, raw: Mapping[str, object]) -> None:
-    """Raise `CorruptArtifactError` where a newer ragray wrote a file."""
+def require_known_format(path: Path, raw: Mapping[str, object], newest: int = FORMAT_VERSION) -> None:
+    """Raise `CorruptArtifactError` where a newer ragray wrote a file, in a format later than ``newest``."""
     version = raw.get("format_version")
-    if isinstance(version, int) and version > FORMAT_VERSION:
+    if isinstance(version, int) and version > newest:
         raise CorruptArtifactError(
-            f"{path}: format_version {version} was written by a newer ragray (this one reads {FORMAT_VERSION}); upgrade"
+            f"{path}: format_version {version} was written by a newer ragray (this one reads {newest}); upgrade"
         )
 
 

@@ -38,7 +38,7 @@ from ragray.cli.options import (
 from ragray.config import Config, load_config, to_yaml
 from ragray.errors import ArtifactError, InputError
 from ragray.failures import keep_traceback, told
-from ragray.text import require_text
+from ragray.text.checks import require_text
 
 HELP = """Train and serve retrieval-augmented generation over large corpora on a Ray cluster.
 
@@ -60,6 +60,8 @@ Every stage takes --config FILE.yaml and, last, any number of section.key=value 
 Without --address (or RAY_ADDRESS) a Ray cluster is started on this machine for the length of the command; with --executor local
 the stages that take it start none.
 """
+
+logger = logging.getLogger("ragray")
 
 _OVERRIDE = re.compile(r"[a-z_]+\.[a-z_0-9]+=")
 
@@ -151,11 +153,17 @@ def search(
     config: ConfigFile = None,
 ) -> None:
     """Print the passages nearest to a text."""
+    from ragray.index.search.nothing import why_nothing
+    from ragray.index.search.reader import IndexReader
     from ragray.retrieve.load import load_retriever
 
     require_text(text, "search: the text to look for")
     settings = load_config(config, [*(overrides or []), *retrieval(mode, where)], command="search")
-    [found] = load_retriever(index, run, settings, device="cpu").search([text], k or settings.retrieve.k)
+    retriever = load_retriever(index, run, settings, device="cpu")
+    [found] = retriever.search([text], k or settings.retrieve.k)
+    if not found.hits:
+        reader = IndexReader.open(index, snapshot=found.snapshot)
+        logger.warning("search: %s", why_nothing(reader, text, settings.retrieve))
     if as_json:
         say_json([asdict(hit) for hit in found.hits])
         return
@@ -177,6 +185,8 @@ def ask(
     """Answer a question from an index and print the answer with its numbered sources."""
     from ragray.generate.load import load_generator, load_template
     from ragray.generate.pipeline import Pipeline
+    from ragray.index.search.nothing import why_nothing
+    from ragray.index.search.reader import IndexReader
     from ragray.retrieve.load import load_retriever
     from ragray.run import Run
 
@@ -189,6 +199,9 @@ def ask(
     retriever = load_retriever(index, run, settings)
     pipeline = Pipeline(retriever, load_generator(settings.generate, run), k=settings.retrieve.k)
     [answer] = pipeline.answer([question])
+    if not answer.citations:
+        reason = why_nothing(IndexReader.open(index, snapshot=retriever.snapshot), question, settings.retrieve)
+        logger.warning("ask: answered without passages: %s", reason)
     if as_json:
         say_json(asdict(answer))
         return

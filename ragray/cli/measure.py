@@ -40,7 +40,7 @@ def evaluate(
     address: Address = None,
     executor: ExecutorOption = "ray",
 ) -> None:
-    """Answer examples and score the answers: exact match and F1 (SQuAD), accuracy, recall@k, MRR."""
+    """Answer examples and score the answers: exact match and F1 (evaluate.metric), accuracy, recall@k, MRR."""
     from ragray.api import evaluate_rag as run_stage
     from ragray.stages.evaluate import REPORT_FILE
 
@@ -81,10 +81,12 @@ def score(
     overrides: Overrides = None,
     config: ConfigFile = None,
 ) -> None:
-    """Score any system's predictions and print JSON: exact_match and f1 in percent as SQuAD 1.1 defines them, and the counts."""
+    """Score any system's predictions and print JSON: exact_match and f1 in percent, the counts, and the metrics used (evaluate.metric)."""
     from ragray.evaluate.answers import score as score_predictions
     from ragray.examples import read_predictions, read_references
 
     settings = load_config(config, overrides or [], command="score")
-    scores = score_predictions(read_predictions(predictions), read_references(examples, settings.examples))
+    scores = score_predictions(
+        read_predictions(predictions), read_references(examples, settings.examples), metric=settings.evaluate.metric
+    )
     say_json(asdict(scores))

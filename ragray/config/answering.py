@@ -139,6 +139,12 @@ class EvaluateConfig(Section):
     cpus_per_worker: float = Field(1, ge=LEAST_CPUS, le=1024, description="CPUs per actor, and its number of threads")
     gpus_per_worker: Gpus = Field(0, description="GPUs per actor; 0: none is reserved")
     recall_at: tuple[PositiveInt, ...] = Field((1, 5, 20), description="ranks at which recall is reported")
+    metric: str = Field(
+        "auto",
+        pattern="^(auto|squad|cmrc|mlqa(-(ar|de|en|es|hi|vi|zh))?)$",
+        description="metric of answers: squad, cmrc, mlqa or mlqa-LANGUAGE; auto chooses by the script of each reference: cmrc where "
+        "it writes no spaces, squad for Latin, else mlqa",
+    )
     limit: int = Field(0, ge=0, description="examples used at most, spread evenly over the file; 0: all")
 
 

@@ -41,7 +41,7 @@ USED: Mapping[str, tuple[str, ...]] = {
     "ask": (*SEARCH, *GENERATE),
     "train": ("retrieve.k", *POOL, *GENERATE, "train.*", "examples.*", "cluster.*"),
     "evaluate": (*SEARCH, "generate.*", "evaluate.*", "examples.*", "cluster.*"),
-    "score": ("examples.*",),
+    "score": ("examples.*", "evaluate.metric"),
     "serve": (*SEARCH, "retrieve.num_replicas", "generate.*", "serve.*", "cluster.*"),
     "quickstart": ("*",),
     "config show": ("*",),

@@ -1,44 +1,37 @@
-"""Answers scored against references. In: predicted and accepted texts. Out: exact match and token F1 as SQuAD 1.1 defines them.
+"""Answers scored against references. In: predicted and accepted texts. Out: exact match, token F1 and accuracy.
 
-Rajpurkar et al. 2016, arXiv:1606.05250, section 6.1: punctuation, articles, case and extra white space are ignored, and
-the score of a prediction is the best over all references.
+Which metric counts (`ragray.evaluate.metrics`), the caller says, or the script of the reference; a prediction gets the best score
+over all references.
 """
 
 from __future__ import annotations
 
-import re
-import string
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ragray.errors import InputError
+from ragray.evaluate.metrics import metric as metric_named
+from ragray.evaluate.metrics import metric_for
 from ragray.types import Example
 
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+def exact_match(prediction: str, reference: str, metric: str = "auto") -> float:
+    """Return 1.0 where both are the same after the metric's normalisation."""
+    exact = metric_named(metric_for(reference, metric)).exact
+    return float(exact(prediction) == exact(reference))
 
 
-def normalize(text: str) -> str:
-    """Lower-case, drop punctuation, then articles, then extra white space, in this order."""
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+def token_f1(prediction: str, reference: str, metric: str = "auto") -> float:
+    """Return the harmonic mean of token precision and recall, as the metric counts shared tokens."""
+    chosen = metric_named(metric_for(reference, metric))
+    return chosen.f1(chosen.tokens(prediction), chosen.tokens(reference))
 
 
-def exact_match(prediction: str, reference: str) -> float:
-    """Return 1.0 where both are the same after `normalize`."""
-    return float(normalize(prediction) == normalize(reference))
-
-
-def token_f1(prediction: str, reference: str) -> float:
-    """Return the harmonic mean of token precision and recall, tokens counted with their multiplicity."""
-    predicted, expected = normalize(prediction).split(), normalize(reference).split()
-    shared = sum((Counter(predicted) & Counter(expected)).values())
-    return 2 * shared / (len(predicted) + len(expected)) if shared else 0.0
-
-
-def contains(prediction: str, reference: str) -> float:
-    """Return 1.0 where the prediction contains the reference, whole words only, after `normalize`."""
-    return float(f" {normalize(reference)} " in f" {normalize(prediction)} ")
+def contains(prediction: str, reference: str, metric: str = "auto") -> float:
+    """Return 1.0 where the reference's tokens stand side by side somewhere in the prediction."""
+    tokens = metric_named(metric_for(reference, metric)).tokens
+    return float(f" {' '.join(tokens(reference))} " in f" {' '.join(tokens(prediction))} ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +48,14 @@ class AnswerScores:
     num_examples: int
     num_predictions: int
     num_missing: int
+    metrics: Mapping[str, int]
+    """How many examples each metric scored."""
 
 
-def score(predictions: Mapping[str, str], examples: Sequence[Example]) -> AnswerScores:
+def score(predictions: Mapping[str, str], examples: Sequence[Example], *, metric: str = "auto") -> AnswerScores:
     """Score predictions (id to text) against examples; an example without prediction scores zero, as in SQuAD's own script.
+
+    ``metric`` is a value of `evaluate.metric`.
 
     Raises:
         InputError: there are no examples, or no prediction belongs to any of them.
@@ -72,9 +69,20 @@ def score(predictions: Mapping[str, str], examples: Sequence[Example]) -> Answer
             f"an id there is '{examples[0].id}'"
         )
 
-    def mean(measure: Callable[[str, str], float]) -> float:
-        return 100 * sum(max(measure(text, ref) for ref in example.answers) for text, example in found) / len(examples)
+    names = {example.id: _metric_of(example, metric) for example in examples}
 
+    def mean(measure: Callable[[str, str, str], float]) -> float:
+        best = (max(measure(text, ref, names[example.id]) for ref in example.answers) for text, example in found)
+        return 100 * sum(best) / len(examples)
+
+    used = dict(sorted(Counter(names[example.id] for example in examples).items()))
+    missing = len(examples) - len(found)
     return AnswerScores(
-        mean(exact_match), mean(token_f1), mean(contains), len(examples), len(predictions), len(examples) - len(found)
+        mean(exact_match), mean(token_f1), mean(contains), len(examples), len(predictions), missing, metrics=used
     )
+
+
+def _metric_of(example: Example, setting: str) -> str:
+    """Return the metric of an example: with `auto` that of most of its references, the first where they tie."""
+    [(name, _)] = Counter(metric_for(answer, setting) for answer in example.answers).most_common(1)
+    return name

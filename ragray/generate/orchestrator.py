@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Protocol
 
 from ragray.generate.engine import Generation, GenerationRequest, Piece
-from ragray.text import require_text
+from ragray.text.checks import require_text
 from ragray.types import Answer, Citation, RetrievalResult
 
 NOTHING_FOUND = RetrievalResult("", ())

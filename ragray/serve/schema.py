@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from ragray.generate.orchestrator import ServedAnswer
 from ragray.serve.answerer import Health
-from ragray.text import is_blank
+from ragray.text.checks import is_blank
 from ragray.types import Citation, Hit, RetrievalResult
 
 MAX_SEARCH_K = 1000

@@ -20,9 +20,10 @@ from ragray.index.plan.tune import tuned_snapshot
 from ragray.index.store.live import live_batches
 from ragray.index.store.output import changed_index
 from ragray.index.store.segment import write_segment
-from ragray.index.store.snapshot import SEGMENTS, SegmentRef, Snapshot, successor
+from ragray.index.store.snapshot import SEGMENTS, SNAPSHOT_FORMAT, SegmentRef, Snapshot, successor
 from ragray.index.write.build import train_empty_index
 from ragray.index.write.segments import building_bytes, is_written, remove_half_written
+from ragray.text.analyzer import newest
 
 PLANNING = {"type", "exact_up_to_rows", "memory_gib", "p95_ms", "min_recall", "nlist"}
 """Keys of `IndexConfig` that decide the FAISS type."""
@@ -75,8 +76,8 @@ def compact_index(index: Path, config: Config, executor: Executor) -> CompactRep
     """Merge the segments of an index into new ones of ``config.index.segment_rows`` without the deleted rows.
 
     They are planned, trained and tuned as a build over the same passages in the same order would; the analyzer of the BM25
-    part stays unless the configuration names one. Killed and run again, it keeps the segments that are finished. The old
-    segments stay for readers and for a rollback until `collect_garbage`.
+    part stays unless the configuration names one; then it is the newest version of that. Killed and run again, it keeps the
+    segments that are finished. The old segments stay for readers and for a rollback until `collect_garbage`.
 
     Raises:
         NotAnArtifactError: the folder is no index.
@@ -94,7 +95,7 @@ def compact_index(index: Path, config: Config, executor: Executor) -> CompactRep
         before, forgotten = len(base.segments), base.num_rows - base.num_live
         if _is_compact(base, plan, config.index):
             return CompactReport(base, 0, before, monotonic() - started, True, "it is compact already")
-        lexical = config.index.lexical if "lexical" in config.index.model_fields_set else base.lexical
+        lexical = newest(config.index.lexical) if "lexical" in config.index.model_fields_set else base.lexical
         settings = config.index.model_dump(mode="json") | {"lexical": lexical}
         key = fingerprint([base.name, base.source, settings])
         parts = _parts(base.num_live, config.index.segment_rows, key)
@@ -106,6 +107,8 @@ def compact_index(index: Path, config: Config, executor: Executor) -> CompactRep
             "lexical": lexical,
             "recall_at_10": None,
         }
+        if lexical != base.lexical:
+            changes["format_version"] = SNAPSHOT_FORMAT
         snapshot = successor(index, base, key, refs).model_copy(update=changes)
         snapshot = tuned_snapshot(index, snapshot, config.index)
         output.publish(snapshot)
@@ -119,7 +122,7 @@ def _is_compact(base: Snapshot, plan: IndexPlan, config: IndexConfig) -> bool:
         base.num_live < base.num_rows,
         len(base.segments) > number or ("segment_rows" in asked and len(base.segments) != number),
         asked & PLANNING and plan.factory != base.factory,
-        "lexical" in asked and config.lexical != base.lexical,
+        "lexical" in asked and newest(config.lexical) != base.lexical,
         plan.nlist and "nprobe" in asked and config.nprobe not in (0, base.search_params.nprobe),
         plan.nlist and "over_retrieve" in asked and config.over_retrieve not in (0, base.search_params.over_retrieve),
         "min_recall" in asked and base.recall_at_10 is not None and base.recall_at_10 < config.min_recall,

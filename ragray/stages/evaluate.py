@@ -161,6 +161,9 @@ def evaluate_rag(
         if not reused:
             lines = _answers(questions, system, output.resume(key), executor)
             _publish(output, key, lines, config, _num_unknown_gold_ids(questions, system))
+        elif json.loads(json.dumps(_report(*_scores(out, config)))) != json.loads((out / REPORT_FILE).read_bytes()):
+            unknown = int(str(read_manifest(out, "report").facts["num_unknown_gold_ids"]))
+            _publish(output, key, _lines(out), config, unknown)  # the same answers, scored by another metric
     return EvaluationReport(*_scores(out, config), monotonic() - started, reused)
 
 
@@ -263,20 +266,28 @@ def _publish(
             len(lines),
             config.generate.max_new_tokens,
         )
-    retrieval = asdict(ranking) if ranking else None
-    write_json(out / REPORT_FILE, {"answers": asdict(answers), "retrieval": retrieval, "num_cut_answers": num_cut})
+    write_json(out / REPORT_FILE, _report(answers, ranking, num_cut))
     files = [out / REPORT_FILE, out / PREDICTIONS_FILE, out / DETAILS_FILE]
     facts = {"num_examples": len(lines), "num_unknown_gold_ids": num_unknown_gold_ids}
     output.publish(key, facts, files)
+
+
+def _report(answers: AnswerScores, ranking: RankingScores | None, num_cut: int) -> dict[str, Any]:
+    retrieval = asdict(ranking) if ranking else None
+    return {"answers": asdict(answers), "retrieval": retrieval, "num_cut_answers": num_cut}
+
+
+def _lines(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / DETAILS_FILE).read_text(encoding="utf-8").rstrip("\n").split("\n")]
 
 
 def _scores(
     out: Path, config: Config, num_unknown_gold_ids: int | None = None
 ) -> tuple[AnswerScores, RankingScores | None, int]:
     """Score what stands in the folder: answers, retrieval, and how many answers were cut."""
-    lines = [json.loads(line) for line in (out / DETAILS_FILE).read_text(encoding="utf-8").rstrip("\n").split("\n")]
+    lines = _lines(out)
     examples = [Example(line["id"], line["question"], tuple(line["answers"])) for line in lines]
-    answers = score({line["id"]: line["prediction"] for line in lines}, examples)
+    answers = score({line["id"]: line["prediction"] for line in lines}, examples, metric=config.evaluate.metric)
     num_cut = sum(line["finish_reason"] == "length" for line in lines)
     if not any(line["sources"] for line in lines):
         return answers, None, num_cut

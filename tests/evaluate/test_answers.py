@@ -9,7 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from ragray.errors import InputError
-from ragray.evaluate.answers import AnswerScores, contains, exact_match, normalize, score, token_f1
+from ragray.evaluate.answers import AnswerScores, contains, exact_match, score, token_f1
+from ragray.evaluate.metrics import normalize
 from ragray.types import Example
 
 # The official evaluation script of SQuAD 1.1, after its text and step by step.
@@ -91,8 +92,8 @@ TRICKY = [
 def test_tricky_answers_score_as_in_the_official_script(prediction: str, reference: str) -> None:
     for one, other in [(prediction, reference), (reference, prediction), (prediction, prediction)]:
         assert normalize(one) == official_normalize(one)
-        assert exact_match(one, other) == official_exact_match(one, other)
-        assert token_f1(one, other) == pytest.approx(official_f1(one, other))
+        assert exact_match(one, other, "squad") == official_exact_match(one, other)
+        assert token_f1(one, other, "squad") == pytest.approx(official_f1(one, other))
 
 
 def test_random_answers_score_as_in_the_official_script() -> None:
@@ -101,8 +102,8 @@ def test_random_answers_score_as_in_the_official_script() -> None:
     assert {official_exact_match(*pair) for pair in pairs} == {True, False}
     assert len({official_f1(*pair) for pair in pairs}) > 5
     for prediction, reference in pairs:
-        assert exact_match(prediction, reference) == official_exact_match(prediction, reference)
-        assert token_f1(prediction, reference) == pytest.approx(official_f1(prediction, reference))
+        assert exact_match(prediction, reference, "squad") == official_exact_match(prediction, reference)
+        assert token_f1(prediction, reference, "squad") == pytest.approx(official_f1(prediction, reference))
 
 
 def test_a_whole_file_scores_as_in_the_official_script() -> None:
@@ -113,7 +114,7 @@ def test_a_whole_file_scores_as_in_the_official_script() -> None:
         for n, example in enumerate(examples)
         if n % 7
     }
-    scores = score(predictions, examples)
+    scores = score(predictions, examples, metric="squad")
     assert (scores.exact_match, scores.f1) == pytest.approx(official_evaluate(examples, predictions))
     assert 10 < scores.exact_match < 90
     assert 10 < scores.f1 < 90
@@ -181,7 +182,13 @@ def test_every_measure_is_a_share_and_an_answer_fits_itself(measure: Callable[[s
 def test_the_best_reference_counts_for_each_measure() -> None:
     examples = [Example("1", "", ("Bard", "William Shakespeare", "he wrote Hamlet"))]
     assert score({"1": "the William Shakespeare who wrote Hamlet"}, examples) == AnswerScores(
-        exact_match=0, f1=pytest.approx(100 * 2 * 2 / 7), accuracy=100, num_examples=1, num_predictions=1, num_missing=0
+        exact_match=0,
+        f1=pytest.approx(100 * 2 * 2 / 7),
+        accuracy=100,
+        num_examples=1,
+        num_predictions=1,
+        num_missing=0,
+        metrics={"squad": 1},
     )
 
 

@@ -23,9 +23,10 @@ from ragray.embed.passage_text import encoder_texts
 from ragray.errors import ArtifactError, CorruptArtifactError, first_line
 from ragray.index.check.ids import IdKeys
 from ragray.index.check.verify_faiss import faiss_faults
-from ragray.index.store.postings import LEXICAL, Postings, analyze
+from ragray.index.store.postings import LEXICAL, Postings
 from ragray.index.store.segment import FAISS_FILE, PASSAGES_FILE, SEGMENT_SCHEMA, VECTORS_FILE
 from ragray.index.store.snapshot import SEGMENTS, SegmentRef, Snapshot
+from ragray.text.analyzer import analyze
 
 T = TypeVar("T")
 

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from ragray.errors import InputError
-from ragray.index.store.postings import LEXICAL, Postings, analyze
+from ragray.index.store.postings import LEXICAL, Postings
 from ragray.index.store.snapshot import SEGMENTS, Snapshot
 from ragray.index.store.tombstones import live_mask
+from ragray.text.analyzer import analyze
 
 K1 = 1.5
 B = 0.75
@@ -96,6 +97,11 @@ class LexicalIndex:
             best = np.lexsort((rows, -scores))[:k]
             rows_NK[number, : len(best)], scores_NK[number, : len(best)] = rows[best], scores[best]
         return rows_NK, scores_NK
+
+    def known(self, query: str) -> bool:
+        """Return whether any live row of the snapshot holds a term of a query."""
+        _, hashes = analyze([query], self._analyzer)
+        return any(segment.document_frequency(term) for segment in self._segments for term in hashes)
 
     def _weights(self, terms: Counter[np.uint64]) -> dict[np.uint64, float]:
         """Return the inverse document frequency of the terms of a query, times how often it names them; those of no row are left out."""

@@ -7,7 +7,6 @@ N rows of a segment, T distinct terms, P postings.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -17,6 +16,7 @@ import numpy as np
 
 from ragray.artifact.files import ARRAY_ERRORS
 from ragray.errors import CorruptArtifactError, first_line
+from ragray.text.analyzer import analyze
 
 LEXICAL = "lexical"
 
@@ -91,26 +91,6 @@ def _load(path: Path, dtype: type[np.generic]) -> np.ndarray:
             f"{path}: holds {found.dtype} of shape {found.shape}, expected a list of {np.dtype(dtype)}; build the index again"
         )
     return found
-
-
-def analyze(texts: Sequence[str], analyzer: str) -> tuple[list[list[int]], np.ndarray]:
-    """Cut texts into terms: for each text the numbers of its terms, in text order, and the hash of every number, uint64.
-
-    Words of two letters or digits at least, in lower case; `english` leaves stop words out and stems, `plain` does neither.
-    """
-    import bm25s
-
-    stop_words, stemmer = None, None
-    if analyzer == "english":
-        import Stemmer
-
-        stop_words, stemmer = "en", Stemmer.Stemmer("english")
-    found = bm25s.tokenize(list(texts), stopwords=stop_words, stemmer=stemmer, show_progress=False)
-    hashes = np.empty(len(found.vocab), dtype=np.uint64)
-    for term, number in found.vocab.items():
-        digest = hashlib.blake2b(term.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-        hashes[number] = int.from_bytes(digest, "little")
-    return found.ids, hashes
 
 
 @dataclass(frozen=True, slots=True)

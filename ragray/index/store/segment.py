@@ -41,7 +41,7 @@ def write_segment(
     """Write a segment from blocks of (passages, vectors (rows, D) float16) with ``num_rows`` rows in all.
 
     ``empty_index`` is trained if its type needs that; the vectors are added to it in row order. ``lexical`` is the analyzer
-    of the BM25 part (`IndexConfig.lexical`). The folder appears whole.
+    of the BM25 part (see `ragray.text.analyzer`). The folder appears whole.
     """
     with atomic_path(folder) as temporary:
         temporary.mkdir(parents=True)

@@ -15,11 +15,14 @@ from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model
 from ragray.artifact.digest import fingerprint
 from ragray.artifact.files import atomic_path, write_json
 from ragray.artifact.kinds import CURRENT as CURRENT
-from ragray.artifact.manifest import FORMAT_VERSION, require_known_format
+from ragray.artifact.manifest import require_known_format
 from ragray.config import EncoderConfig
 from ragray.embed.encoder import EncoderFingerprint
 from ragray.errors import ArtifactError, CorruptArtifactError, NotAnArtifactError, SnapshotConflictError
 from ragray.index.store.search_params import KEY, SearchParams, flattened, lifted
+
+SNAPSHOT_FORMAT = 2
+"""2 brought analyzers with a version in `Snapshot.lexical`, which a reader of format 1 would take for `plain`."""
 
 SNAPSHOTS = "snapshots"
 SEGMENTS = "segments"
@@ -48,7 +51,7 @@ class Snapshot(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    format_version: int = FORMAT_VERSION
+    format_version: int = SNAPSHOT_FORMAT
     parent: str | None
     created_at: str
     source: str
@@ -63,7 +66,7 @@ class Snapshot(BaseModel):
     factory: str
     search_params: SearchParams = SearchParams()
     lexical: str = "none"
-    """How the BM25 parts were tokenised (`IndexConfig.lexical`); `none`: there are none."""
+    """The analyzer of the BM25 parts, with its version (`ragray.text.analyzer`); `none`: there are none."""
     recall_at_10: float | None
     """Share of the exact ten nearest that the index finds, None for exact search. Measured by leave-one-out: with rows of the
     index as queries, each left out of its own result. A snapshot made by sync or deletion keeps the figure of its parent."""
@@ -99,7 +102,7 @@ def read_snapshot(index: Path, name: str | None = None) -> Snapshot:
     path = index / SNAPSHOTS / f"{name}.json"
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        require_known_format(path, raw)
+        require_known_format(path, raw, SNAPSHOT_FORMAT)
         found = raw.pop(CHECKSUM, "none")
         snapshot = Snapshot.model_validate(raw)
         if found != fingerprint(raw) or snapshot.name != name:

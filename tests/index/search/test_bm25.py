@@ -12,9 +12,10 @@ import Stemmer
 
 from ragray.errors import CorruptArtifactError, InputError
 from ragray.index.search.bm25 import LexicalIndex
-from ragray.index.store.postings import LEXICAL, LexicalWriter, Postings, analyze
+from ragray.index.store.postings import LEXICAL, LexicalWriter, Postings
 from ragray.index.store.snapshot import SEGMENTS, SegmentRef, Snapshot
 from ragray.index.store.tombstones import live_mask, with_tombstones
+from ragray.text.analyzer import analyze
 from tests.helpers import make_snapshot
 
 WORDS = [
@@ -59,7 +60,7 @@ def search(index: Path, snapshot: Snapshot, k: int, queries: Sequence[str] = QUE
 
 def reference(live: Sequence[int], query: str, analyzer: str = "english") -> dict[int, float]:
     """Scores of all rows that share a term with a query, by `bm25s` over the live rows alone."""
-    stop_words, stemmer = ("en", Stemmer.Stemmer("english")) if analyzer == "english" else (None, None)
+    stop_words, stemmer = ("en", Stemmer.Stemmer("english")) if analyzer.startswith("english") else (None, None)
     corpus = bm25s.tokenize([TEXTS[row] for row in live], stopwords=stop_words, stemmer=stemmer, show_progress=False)
     index = bm25s.BM25(method="lucene")
     index.index(corpus, show_progress=False)
@@ -69,7 +70,7 @@ def reference(live: Sequence[int], query: str, analyzer: str = "english") -> dic
     return {row: float(score) for row, score in zip(live, scores, strict=True) if score > 0}
 
 
-@pytest.mark.parametrize("analyzer", ["english", "plain"])
+@pytest.mark.parametrize("analyzer", ["english", "plain", "english.2", "plain.2"])
 @pytest.mark.parametrize("segments", [1, 4])
 @pytest.mark.parametrize(
     "deleted", [(), range(0, ROWS, 3), range(60, 120)], ids=["all", "two thirds", "one segment gone"]
