@@ -36,7 +36,7 @@ from ragray.cli.options import (
 from ragray.config import Config, load_config, to_yaml
 from ragray.errors import ArtifactError, InputError
 from ragray.failures import keep_traceback, told
-from ragray.text import require_text
+from ragray.text.checks import require_text
 
 HELP = """Train and serve retrieval-augmented generation over large corpora on a Ray cluster.
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ragray.jsontext import to_json
-from ragray.text import require_utf8
+from ragray.text.checks import require_utf8
 
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="YAML file with a section a stage.", show_default=False)

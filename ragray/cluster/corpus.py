@@ -25,7 +25,7 @@ from ragray.corpus.merge import merge_lots
 from ragray.corpus.minhash import Signer
 from ragray.corpus.read.byte_ranges import cut_source
 from ragray.corpus.read.find import find_sources
-from ragray.corpus.staging import READER_VERSION, Lot, Stager, plan_lots, staged, staged_refusals
+from ragray.corpus.staging import READER_VERSION, WHOLE_FILE, Lot, Stager, plan_lots, staged, staged_refusals
 from ragray.corpus.table import QUARANTINE_NAME, SCHEMA_VERSION
 from ragray.corpus.tokens import load_tokenizer
 from ragray.errors import InputError, RagrayError
@@ -122,7 +122,8 @@ def _first_damaged(quarantine: Path) -> str:
     with quarantine.open(encoding="utf-8") as file:
         refusals = (json.loads(line) for line in file)
         first = next(refusal for refusal in refusals if is_damage(refusal["reason"]))
-    return f"{first['source']}:{first['line']}: {first['reason']}"
+    where = f"{first['source']}:{first['line']}" if first["line"] != WHOLE_FILE else first["source"]
+    return f"{where}: {first['reason']}"
 
 
 def _stage(lots: Sequence[Lot], staging: Path, config: Config, address: str | None) -> None:
@@ -168,6 +169,8 @@ def _num_passages(lots: Sequence[Lot], staging: Path) -> int:
         first = next((refusal for lot in lots for refusal in staged_refusals(staging, lot)), None)
         if first is None:
             raise InputError(f"{lots[0].sources[0].label}: holds no records; fill it or leave it out of the sources")
+        if first.line == WHOLE_FILE:
+            raise InputError(f"{first.source}: {first.reason}")
         reasons = ", ".join(f"{reason}: {count}" for reason, count in refused.most_common())
         raise InputError(
             f"no passage is left, {refused.total()} records were refused ({reasons}), the first is "

@@ -16,7 +16,7 @@ from ragray.index.store.live import missing_ids
 from ragray.index.store.snapshot import read_snapshot
 from ragray.retrieve.load import load_retriever
 from ragray.retrieve.retriever import LocalRetriever
-from ragray.text import is_blank, require_utf8
+from ragray.text.checks import is_blank, require_utf8
 from ragray.types import Hit
 
 logger = logging.getLogger("ragray")

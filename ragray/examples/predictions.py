@@ -14,7 +14,7 @@ from ragray.errors import InputError
 from ragray.examples.fields import Roles
 from ragray.examples.shapes import id_of
 from ragray.examples.sources import MAX_CHARS
-from ragray.text import require_utf8
+from ragray.text.checks import require_utf8
 
 PREDICTION = "prediction"
 

@@ -16,7 +16,7 @@ from ragray.errors import InputError
 from ragray.examples.fields import Roles, missing
 from ragray.examples.record import Placed, to_example
 from ragray.examples.sources import ExampleSource, raw_examples
-from ragray.text import is_blank
+from ragray.text.checks import is_blank
 from ragray.types import Example
 
 SUSPECT = {

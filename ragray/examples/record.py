@@ -10,7 +10,7 @@ from ragray.errors import InputError
 from ragray.examples.fields import Role, Roles, missing
 from ragray.examples.shapes import answers_of, gold_ids_of, id_of, question_of, unfold
 from ragray.examples.sources import RawExample
-from ragray.text import is_blank
+from ragray.text.checks import is_blank
 from ragray.types import Example
 
 Value = TypeVar("Value")

@@ -15,7 +15,7 @@ from decimal import Decimal
 from uuid import UUID
 
 from ragray.errors import InputError
-from ragray.text import is_blank, require_utf8
+from ragray.text.checks import is_blank, require_utf8
 
 ANSWER_KEYS: tuple[tuple[str, ...], ...] = (("text",), ("value", "aliases"), ("answer",))
 """Where an object holds answers: of SQuAD, of TriviaQA, of KILT."""

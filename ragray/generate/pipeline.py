@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from ragray.generate.generator import Generation, Generator, Prompt
 from ragray.retrieve.retriever import Retriever
-from ragray.text import require_text
+from ragray.text.checks import require_text
 from ragray.types import Answer, Citation
 
 

@@ -19,7 +19,7 @@ from ragray.index.search.result import SearchResult
 from ragray.index.store.snapshot import Snapshot
 from ragray.retrieve.fuse import fuse
 from ragray.retrieve.rerank import Reranker
-from ragray.text import require_text
+from ragray.text.checks import require_text
 from ragray.types import Hit
 
 Mode = Literal["dense", "lexical", "hybrid"]

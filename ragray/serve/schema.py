@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from pydantic_core import PydanticCustomError
 
 from ragray.serve.answerer import Found, Health, ServedAnswer
-from ragray.text import is_blank
+from ragray.text.checks import is_blank
 from ragray.types import Citation, Hit
 
 MAX_SEARCH_K = 1000

@@ -24,7 +24,7 @@ def cut_source(source: Source, part_bytes: int = PART_BYTES) -> Iterator[tuple[S
     """
     parts: list[tuple[Part, str]] = []
     if not source.is_remote and source.num_bytes() > part_bytes:
-        if source.suffix == ".jsonl":
+        if source.suffix == ".jsonl" and _has_lines_of_bytes(source):
             parts = list(_parts_of_lines(source, part_bytes))
         elif source.suffix == ".parquet":
             parts = _parts_of_row_groups(source, part_bytes)
@@ -32,6 +32,12 @@ def cut_source(source: Source, part_bytes: int = PART_BYTES) -> Iterator[tuple[S
         yield source, source.checksum()
     for part, checksum in parts if len(parts) > 1 else ():
         yield replace(source, part=part), checksum
+
+
+def _has_lines_of_bytes(source: Source) -> bool:
+    """Say whether a line ends with one byte: not in UTF-16 and UTF-32, where other characters hold that byte too."""
+    with source.open() as stream:
+        return b"\0" not in stream.read(READ_BYTES)
 
 
 def _parts_of_lines(source: Source, part_bytes: int) -> Iterator[tuple[Part, str]]:

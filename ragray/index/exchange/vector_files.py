@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from ragray.artifact.files import ARRAY_ERRORS
 from ragray.errors import InputError, first_line
-from ragray.text import require_utf8
+from ragray.text.checks import require_utf8
 from ragray.types import Passage
 
 PIECE_ROWS = 2048

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ragray.errors import InputError
-from ragray.text import require_utf8
+from ragray.text.checks import require_utf8
 
 COLUMNS = ("id", "document_id", "title")
 COMPARISONS: dict[str, Callable[[pa.Array, pa.Scalar], pa.Array]] = {

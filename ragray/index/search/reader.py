@@ -24,7 +24,7 @@ from ragray.index.search.result import SearchResult
 from ragray.index.store.segment import Segment
 from ragray.index.store.snapshot import SEGMENTS, Snapshot, current_name, read_snapshot
 from ragray.index.store.tombstones import live_mask
-from ragray.text import require_utf8
+from ragray.text.checks import require_utf8
 from ragray.types import Hit, Passage
 
 SPARE = 8

@@ -17,7 +17,7 @@ from ragray.index.search.filter import parse_filter
 from ragray.index.search.reader import IndexReader
 from ragray.index.store.snapshot import Snapshot, publish_snapshot, read_snapshot, successor
 from ragray.index.store.tombstones import hide
-from ragray.text import require_utf8
+from ragray.text.checks import require_utf8
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import pytest
 
 from ragray.errors import InputError
-from ragray.text import is_blank, require_text
+from ragray.text.checks import is_blank, require_text
 
 
 @pytest.mark.parametrize(
