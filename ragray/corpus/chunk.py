@@ -1,9 +1,9 @@
 """Splitting documents. In: a clean document. Out: passages of at most ``max_tokens`` tokens that overlap a little.
 
-A piece ends before a heading, else with a paragraph, a sentence, or where a sentence alone is too long, with a clause or a
-word, and is a literal part of the document's text; a heading stays with the text below it, code, a table or a list whole where it fits. The end of a piece alone decides
-where the next one begins: an edit leaves the pieces before it as they were, and those behind the next end that old and
-new text share.
+A piece ends before a heading, else with a paragraph, a sentence, or where one sentence is too long, with a clause or a word.
+It is a literal part of the document's text. A heading stays with the text below it; code, a table or a list stays whole
+where it fits. The end of a piece alone decides where the next one begins: an edit leaves the pieces before it as they
+were, and those behind the next end that old and new text share.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ class WordTokenizer:
 
     def count_words(self, words: Sequence[str]) -> list[int]:
         """Count one for each word, and the words of a line of code."""
-        return [len(word.split()) for word in words]
+        return [len(word.split()) if " " in word else 1 for word in words]
 
 
 def load_tokenizer(config: EncoderConfig) -> Tokenizer:

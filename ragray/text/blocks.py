@@ -10,14 +10,15 @@ from collections.abc import Iterator, Sequence
 
 from ragray.text.sentences import ENDS
 
-# ruff: noqa: RUF001 - the full-width marks are meant.
+# ruff: noqa: RUF001, RUF002 - the full-width marks are meant.
 MAX_HEADING_CHARS = 200
 """A longer paragraph is no heading, whatever it begins with."""
 MAX_NUMBERED_CHARS = 40
 """A longer line that begins with a number, as 一、 or 第一章 do, is a sentence."""
 _NUMBER = "[0-9０-９一二三四五六七八九十百千零〇两]{1,6}"
 _NUMBERED = re.compile(
-    rf"(?:第{_NUMBER}[章节節编編篇部卷回条條]|제\s?{_NUMBER}\s?[장절조편])(?![^\s　:：、.．])|[一二三四五六七八九十]{{1,3}}、|[（(][一二三四五六七八九十]{{1,3}}[）)]"
+    rf"(?:第{_NUMBER}[章节節编編篇部卷回条條]|제\s?{_NUMBER}\s?[장절조편])(?![^\s　:：、.．])"
+    r"|[一二三四五六七八九十]{1,3}、|[（(][一二三四五六七八九十]{1,3}[）)]"
 )
 _HASHES = re.compile(r"#{1,6} [^\n]+")
 _BULLET = re.compile(r"[-*+•·‣▪●○][ \t　]+\S")

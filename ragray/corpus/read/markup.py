@@ -1,4 +1,4 @@
-"""Web pages as text. In: the body of a page as trafilatura extracts it. Out: markdown: headings, code, tables and lists keep their lines. Pure."""
+"""Web pages as text. In: the body of a page as trafilatura extracts it. Out: markdown; code, tables and lists keep their lines."""
 
 from __future__ import annotations
 
