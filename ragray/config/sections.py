@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
+from ragray.config.codec import Codec
+
 MAX_SEED = 2**31 - 2
 """numpy, torch and FAISS all take a seed from 0 to here, and the one after it."""
 
@@ -61,16 +63,8 @@ class IngestConfig(Section):
     overlap_tokens: int = Field(
         32, ge=0, description="tokens that two neighbouring passages of a document share at most"
     )
-    encoding: str = Field(
-        "auto",
-        description="encoding of sources without a byte order mark (gb18030, big5, shift_jis ...); auto: UTF-8, else what is "
-        "detected with confidence",
-    )
-    min_chars: int = Field(
-        20,
-        ge=0,
-        description="shorter passages go to quarantine; a character of Chinese, Japanese or Korean counts as three",
-    )
+    encoding: Codec = Field("auto", description="of text without byte order mark; auto: UTF-8, else what is detected")
+    min_chars: int = Field(20, ge=0, description="shorter passages go to quarantine; one CJK character counts as three")
     max_chars: int = Field(10_000_000, ge=1, description="longer documents go to quarantine")
     max_symbol_ratio: float = Field(
         1,
@@ -95,17 +89,6 @@ class IngestConfig(Section):
     )
     shard_rows: int = Field(50_000, ge=1, description="passages a Parquet shard")
     num_workers: int = Field(2, ge=1, le=MAX_ACTORS, description="source files read at a time")
-
-    @field_validator("encoding")
-    @classmethod
-    def _encoding_is_known(cls, name: str) -> str:
-        try:
-            "".encode("utf-8" if name == "auto" else name)
-        except (LookupError, ValueError) as err:
-            raise ValueError(
-                f"'{name}' is no encoding that Python knows; use auto, gb18030, big5, shift_jis ..."
-            ) from err
-        return name
 
     @model_validator(mode="after")
     def _overlap_is_smaller(self) -> IngestConfig:
