@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from ragray.config.base import LEAST_CPUS, MAX_ACTORS, MAX_SEED, Gpus, Section
+from ragray.config.codec import Codec
 
 
 class IngestConfig(Section):
@@ -24,11 +25,15 @@ class IngestConfig(Section):
     overlap_tokens: int = Field(
         32, ge=0, description="tokens that two neighbouring passages of a document share at most"
     )
+    encoding: Codec = Field(
+        "auto",
+        description="encoding of text files without byte order mark; auto: UTF-8, else the encoding that is detected",
+    )
     min_chars: int = Field(
         20,
         ge=0,
-        description="characters of a document's text at least, counted after cleaning and without the title; "
-        "a shorter document goes to quarantine",
+        description="characters of a document's text at least, counted after cleaning and without the title; a Chinese, Japanese "
+        "or Korean character counts as three; a shorter document goes to quarantine",
     )
     max_chars: int = Field(
         10_000_000,

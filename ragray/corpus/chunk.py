@@ -1,9 +1,9 @@
 """Splitting documents. In: a clean document. Out: passages of at most ``max_tokens`` tokens that overlap a little.
 
-A piece ends before a heading, else with a paragraph, a sentence, or a word, and is a literal part of the document's text;
-a heading (a paragraph that begins with `#`, as in markdown) stays with the text below it. The end of a piece alone decides
-where the next one begins: an edit leaves the pieces before it as they were, and those behind the next end that old and
-new text share.
+A piece ends before a heading, else with a paragraph, a sentence, or where one sentence is too long, with a clause or a word.
+It is a literal part of the document's text. A heading stays with the text below it; code, a table or a list stays whole
+where it fits. The end of a piece alone decides where the next one begins: an edit leaves the pieces before it as they
+were, and those behind the next end that old and new text share.
 """
 
 from __future__ import annotations
@@ -19,32 +19,33 @@ from itertools import chain, islice
 
 from ragray.config import IngestConfig
 from ragray.corpus.tokens import Tokenizer
+from ragray.text.blocks import MAX_HEADING_CHARS, is_heading, is_numbered, kept_spans
+from ragray.text.sentences import (
+    CLAUSE,
+    PAUSE,
+    SENTENCE,
+    WORD,
+    ends_sentence,
+    last_pause,
+    may_have_parts,
+    parts,
+    safe_cut,
+)
 from ragray.types import Document, Passage
 
-WORD, SENTENCE, PARAGRAPH, SECTION = range(4)
-"""What a word may be the last one of; a section ends where a heading follows."""
+PARAGRAPH, SECTION = SENTENCE + 1, SENTENCE + 2
+"""What a word may be the last one of beside a sentence; a section ends where a heading follows."""
 MAX_CHARS_PER_TOKEN = 16
 """A token counts for so many characters at most, so that data which the encoder does not know stays short too."""
 MAX_WORD_CHARS = 100
 """Longer words (data, or a script without white space) may be cut; WordPiece makes one [UNK] of them."""
-MAX_HEADING_CHARS = 200
-"""A longer paragraph is none, whatever it begins with."""
 SECTION_SHARE = 0.25
 """A piece ends with a section that fills so much of it: less than a paragraph must, as what follows is about something else."""
 WORDS_PER_BATCH = 2048
 CONTEXT_TOKENS = 8
 """Within so many tokens of a limit the sum of words is not trusted: byte-pair vocabularies mind where a line starts."""
-
-# ruff: noqa: RUF001 - the full-width marks and curly quotes below are meant.
-_CJK_STOPS = "。！？"
-_CLAUSE_MARKS = "；，、;,"
-_OPENERS = "\"'“‘«(["
-_CLOSERS = "\"'”’»)]"
-_ENDERS = frozenset(".!?…" + _CLOSERS)
-_WORD = re.compile(rf"([^\s{_CJK_STOPS}]+[{_CJK_STOPS}]*|[{_CJK_STOPS}]+)(\s*)")
-_SENTENCE_END = re.compile(rf"[.!?…][{re.escape(_CLOSERS)}]*$")
-_HEADING = re.compile(rf"#{{1,6}} [^\n]{{1,{MAX_HEADING_CHARS}}}(?:\n\n|\Z)")
-_ABBREVIATION = re.compile(rf"[{re.escape(_OPENERS)}]*([A-Z]|Mr|Mrs|Ms|Dr|Prof|St|No|Fig|Eq|vs|cf|[a-z]\.[a-z])\.$")
+_WORD = re.compile(r"(\S+)(\s*)")
+_LINE = re.compile(r"([^\n]*\S)(?:[ \t]*\n)*")
 
 
 def split_document(document: Document, tokenizer: Tokenizer, config: IngestConfig) -> Iterator[Passage]:
@@ -142,6 +143,10 @@ class _Splitter:
         sentence = words.last_break(SENTENCE, new, stop)
         if sentence and (words.totals[sentence] >= half or self._sentence_fits(sentence)):
             return sentence
+        for strength in (CLAUSE, PAUSE):
+            place = words.last_break(strength, new, stop)
+            if place and words.totals[place] >= half:
+                return place
         return max(stop, new + 1)
 
     def _sentence_fits(self, start: int) -> bool:
@@ -149,15 +154,15 @@ class _Splitter:
         return end > 0
 
     def _overlap_start(self, first: int, stop: int) -> int:
-        """Find where the next piece begins: at the sentences, else the words, that the overlap has room for.
+        """Find where the next piece begins: at the sentences that the overlap has room for.
 
-        A new section begins with its heading.
+        A new section begins with its heading. Behind a cut within a sentence that would not fit, the overlap is of words.
         """
-        totals = self._words.totals
-        if self._words.breaks[stop - 1] == SECTION:
+        totals, level = self._words.totals, self._words.breaks[stop - 1]
+        if level == SECTION:
             return stop
         low = max(first + 1, bisect_left(totals, totals[stop] - self._overlap, first, stop))
-        return self._words.first_break(low - 1, stop - 1) or min(low, stop)
+        return self._words.first_break(low - 1, stop - 1) or (stop if level >= SENTENCE else min(low, stop))
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +181,7 @@ class _Words:
     def of(cls, text: str, tokenizer: Tokenizer, max_tokens: int) -> _Words:
         """Find the words of a text; one of more than ``max_tokens`` tokens, or very long, counts as several."""
         words = cls(array("q"), array("q"), bytearray(), array("q", [0]))
-        spans = chain.from_iterable(_spans(text, match) for match in _WORD.finditer(text))
+        spans = _spans(text)
         while batch := list(islice(spans, WORDS_PER_BATCH)):
             counts = tokenizer.count_words([text[start:end] for start, end, _ in batch])
             for (start, end, level), count in zip(batch, counts, strict=True):
@@ -187,7 +192,7 @@ class _Words:
         self, text: str, start: int, end: int, level: int, count: int, tokenizer: Tokenizer, max_tokens: int
     ) -> None:
         if count > max_tokens and end - start > 1:
-            middle = (start + end) // 2
+            middle = safe_cut(text, start, (start + end) // 2)
             left, right = tokenizer.count_words([text[start:middle], text[middle:end]])
             self._append(text, start, middle, WORD, left, tokenizer, max_tokens)
             self._append(text, middle, end, level, right, tokenizer, max_tokens)
@@ -211,34 +216,71 @@ class _Words:
         return min((1 + index for index in found if index >= 0), default=0)
 
 
-def _spans(text: str, match: re.Match[str]) -> Iterator[tuple[int, int, int]]:
-    """Yield start, end and break of a word; one that is too long is cut, behind a comma if it has one."""
-    start, end = match.span(1)
-    while end - start > MAX_WORD_CHARS:
-        stop = start + MAX_WORD_CHARS
-        stop = max(text.rfind(mark, start, stop) for mark in _CLAUSE_MARKS) + 1 or stop
-        yield start, stop, WORD
-        start = stop
-    yield start, end, _break_behind(text, match)
+def _spans(text: str) -> Iterator[tuple[int, int, int]]:
+    """Yield start, end and break of each word; of code and tables, each line is one."""
+    done = 0
+    for first, stop in kept_spans(text):
+        yield from _spans_of_prose(text, done, first)
+        for match in _LINE.finditer(text, first, stop):
+            level = _break_behind_block(text, stop) if match.end() == stop else CLAUSE
+            yield match.start(), match.end(1), level
+        done = stop
+    yield from _spans_of_prose(text, done, len(text))
+
+
+def _spans_of_prose(text: str, first: int, stop: int) -> Iterator[tuple[int, int, int]]:
+    has_parts = may_have_parts(text)
+    for match in _WORD.finditer(text, first, stop):
+        start, last = match.span(1)
+        if last - start <= MAX_WORD_CHARS and not (has_parts and may_have_parts(match[1])):
+            yield start, last, _break_behind(text, match)
+            continue
+        for end, level in parts(text, start, last):
+            while end - start > MAX_WORD_CHARS:
+                cut = start + MAX_WORD_CHARS
+                cut = last_pause(text, start, cut) or safe_cut(text, start, cut)
+                yield start, cut, WORD
+                start = cut
+            yield start, end, level if end < last else max(level, _break_behind(text, match))
+            start = end
 
 
 def _break_behind(text: str, match: re.Match[str]) -> int:
-    word, gap = match.groups()
-    if match.end() == len(text):
+    """Say what ends with a word and the white space behind it."""
+    start, end = match.span(1)
+    gap, following = match[2], match.end()
+    if following == len(text):
         return PARAGRAPH
     if "\n\n" in gap:
-        return _paragraph_break(text, match.end(1), match.end())
-    if word[-1] in _CJK_STOPS:
+        return _paragraph_break(text, end, following)
+    if gap and ends_sentence(text, start, end, following):
         return SENTENCE
-    if gap and word[-1] in _ENDERS and _SENTENCE_END.search(word) and not text[match.end()].islower():
-        return WORD if _ABBREVIATION.match(word) else SENTENCE
-    return WORD
+    return CLAUSE if "\n" in gap else WORD
+
+
+def _break_behind_block(text: str, stop: int) -> int:
+    following = stop
+    while text[following : following + 1].isspace():
+        following += 1
+    return SECTION if _heading_at(text, following) else PARAGRAPH
 
 
 def _paragraph_break(text: str, end: int, following: int) -> int:
-    """Return what ends at a blank line: nothing after a heading, a section before one, otherwise a paragraph."""
-    start = text.rfind("\n\n", max(0, end - MAX_HEADING_CHARS), end)
+    """Return what ends at a blank line: nothing after a heading, a section before one, otherwise a paragraph.
+
+    A number may be an item's as well as a heading's: of several such lines each is a paragraph.
+    """
+    start = text.rfind("\n\n", max(0, end - MAX_HEADING_CHARS - 2), end)
     start = start + 2 if start >= 0 else 0
-    if end - start <= MAX_HEADING_CHARS and _HEADING.match(text, start):
+    heading = _heading_at(text, start) if end - start <= MAX_HEADING_CHARS else ""
+    below = _heading_at(text, following)
+    if heading and not (is_numbered(heading) and is_numbered(below)):
         return WORD
-    return SECTION if _HEADING.match(text, following) else PARAGRAPH
+    return SECTION if below else PARAGRAPH
+
+
+def _heading_at(text: str, start: int) -> str:
+    """Return the paragraph that begins at ``start`` where it is a heading, else nothing."""
+    end = text.find("\n\n", start, start + MAX_HEADING_CHARS + 3)
+    line = text[start : start + MAX_HEADING_CHARS + 1] if end < 0 else text[start:end]
+    return line if line and is_heading(line) else ""

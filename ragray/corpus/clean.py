@@ -7,45 +7,22 @@ import unicodedata
 from functools import cache
 from typing import TYPE_CHECKING
 
-from ftfy import TextFixerConfig, fix_text
-
 from ragray.config import IngestConfig
 from ragray.errors import ConfigError, MissingPackageError
+from ragray.text.repair import clean_text
+from ragray.text.runs import length_in_letters
 
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
 
-REPAIR = TextFixerConfig(unescape_html=False, uncurl_quotes=False, explain=False)
-"""Broken characters only: entities and quotation marks are the author's, and plain ASCII skips this step."""
-
-_LINE_BREAK = re.compile("\r\n|[\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
-_CONTROL = re.compile("[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\ufeff]")
-_PARAGRAPH_BREAK = re.compile(r"\n\s*\n")
 _SYMBOL = re.compile(r"[^\w\s]|_")
 LANGUAGE_CHARS = 10_000
 """So much of a document decides on its language."""
 
 
-def clean_text(text: str) -> str:
-    """Repair a text: mojibake undone, control characters dropped, white space folded to single spaces.
-
-    A paragraph break stays, as one blank line.
-    """
-    if not text.isascii() or "\x1b" in text:
-        text = fix_text(text, REPAIR)
-    if text.isprintable() and "  " not in text:
-        return text.strip()
-    if _LINE_BREAK.search(text):
-        text = _LINE_BREAK.sub("\n", text)
-    if _CONTROL.search(text):
-        text = _CONTROL.sub("", text)
-    paragraphs = (" ".join(paragraph.split()) for paragraph in _PARAGRAPH_BREAK.split(text))
-    return "\n\n".join(paragraph for paragraph in paragraphs if paragraph)
-
-
 def clean_line(text: str) -> str:
     """Repair a title: as `clean_text`, on one line."""
-    return " ".join(clean_text(text).split())
+    return " ".join(line.strip() for line in clean_text(text).split("\n") if line.strip())
 
 
 UNWANTED = ("empty", "shorter than", "longer than", "symbols", "language", "duplicate", "near duplicate")
@@ -63,7 +40,7 @@ def refuse_reason(text: str, config: IngestConfig) -> str | None:
         return f"longer than max_chars={config.max_chars}"
     if not text.strip():
         return "empty"
-    if len(text) < config.min_chars:
+    if len(text) < config.min_chars and length_in_letters(text) < config.min_chars:
         return f"shorter than min_chars={config.min_chars}"
     if config.max_symbol_ratio < 1 and symbol_ratio(text) > config.max_symbol_ratio:
         return f"symbols over max_symbol_ratio={config.max_symbol_ratio}"

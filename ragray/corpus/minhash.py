@@ -15,9 +15,9 @@ import numpy as np
 
 from ragray.corpus.dedup import scratch_tables
 from ragray.errors import MissingPackageError
+from ragray.text.shingles import shingles
 
 NUM_PERMUTATIONS = 128
-SHINGLE_WORDS = 3
 MAX_CANDIDATES = 64
 """Passages compared with a new one, at most: of those that share bands with it, those that share the most."""
 MAX_OF_A_BAND = 64
@@ -27,7 +27,7 @@ MIN_PROBABILITY = 0.95
 
 
 class MinHasher:
-    """Makes MinHash signatures of the word 3-grams of texts.
+    """Makes MinHash signatures of the shingles of texts: 3-grams of words, or of characters where a script has no spaces.
 
     Raises:
         MissingPackageError: datasketch is not installed.
@@ -42,11 +42,8 @@ class MinHasher:
 
     def signature(self, text: str) -> bytes:
         """Return the signature of a text: 128 numbers of four bytes; case and white space make no difference."""
-        words = text.casefold().split()
-        last = max(1, len(words) - SHINGLE_WORDS + 1)
-        shingles = {" ".join(words[start : start + SHINGLE_WORDS]).encode() for start in range(last)}
         signature = self._empty.copy()
-        signature.update_batch(list(shingles))
+        signature.update_batch([shingle.encode() for shingle in shingles(text)])
         return bytes(signature.hashvalues.astype("<u4").tobytes())
 
 

@@ -16,15 +16,16 @@ from ragray.artifact.digest import fingerprint
 from ragray.artifact.files import atomic_path, write_json
 from ragray.config import Config, IngestConfig
 from ragray.corpus.chunk import split_document
-from ragray.corpus.clean import clean_line, clean_text, refuse_reason
+from ragray.corpus.clean import clean_line, refuse_reason
 from ragray.corpus.minhash import MinHasher
 from ragray.corpus.read.documents import read_source
-from ragray.corpus.read.record import Record, Refusal, excerpt
+from ragray.corpus.read.record import Record, Refusal, excerpt, refusal
 from ragray.corpus.read.source import ONE_DOCUMENT_FORMATS, Source
 from ragray.corpus.table import PASSAGE_SCHEMA, SCHEMA_VERSION, passages_to_table
 from ragray.corpus.tokens import Tokenizer, load_tokenizer
-from ragray.errors import CorruptArtifactError, InputError, first_line
+from ragray.errors import CorruptArtifactError, InputError, MissingPackageError, first_line
 from ragray.jsontext import to_json
+from ragray.text.repair import clean_text
 from ragray.types import Passage
 
 DONE_NAME = "done.json"
@@ -33,8 +34,10 @@ FILE_ROWS = 4096
 FILE_CHARS = 16 << 20
 SPLIT_FILES = 256
 SPLIT_BYTES = 8 << 20
-READER_VERSION = 3
+READER_VERSION = 4
 """Counted up whenever the same source yields other passages than before: corpora of older versions are then made again."""
+WHOLE_FILE = 0
+"""The line of a refusal of a whole file."""
 STAGED_SCHEMA = pa.schema(
     [
         *PASSAGE_SCHEMA,
@@ -150,7 +153,7 @@ class Stager:
         """Stage one split; what an earlier attempt left unfinished is written again.
 
         Raises:
-            InputError: a file cannot be read, holds no records, or is no longer the one that was planned.
+            InputError: a file is not there, is no longer the one that was planned, or is remote and cannot be read.
         """
         for source in split.sources:
             if not source.exists():
@@ -182,12 +185,27 @@ def staged_items(
     source: Source, tokenizer: Tokenizer, config: IngestConfig
 ) -> Iterator[tuple[int, Iterator[Passage]] | Refusal]:
     """Read one file: the line and the passages of a document, or a refusal, in the file's order."""
-    for item in read_source(source, config):
+    for item in _read(source, config):
         cleaned = item if isinstance(item, Refusal) else _cleaned(source, item, config)
         if isinstance(cleaned, Refusal):
             yield cleaned
         else:
             yield cleaned.line, split_document(cleaned.document, tokenizer, config)
+
+
+def _read(source: Source, config: IngestConfig) -> Iterator[Record | Refusal]:
+    """Read one file; where it cannot be read, or no further, that is one more refusal: it never costs the other files.
+
+    A remote file is read again another time: its filesystem may be to blame.
+    """
+    try:
+        yield from read_source(source, config)
+    except MissingPackageError:
+        raise
+    except InputError as err:
+        if source.is_remote:
+            raise
+        yield refusal(source, WHOLE_FILE, first_line(err).removeprefix(f"{source.label}: "), "")
 
 
 def _cleaned(source: Source, record: Record, config: IngestConfig) -> Record | Refusal:

@@ -28,7 +28,7 @@ class Tokenizer(Protocol):
         """Count the tokens of a text."""
 
     def count_words(self, words: Sequence[str]) -> list[int]:
-        """Count the tokens of each of some words, which hold no white space."""
+        """Count the tokens of each of some words, or lines of code."""
 
 
 class FileTokenizer:
@@ -78,8 +78,8 @@ class WordTokenizer:
         return len(text.split())
 
     def count_words(self, words: Sequence[str]) -> list[int]:
-        """Count one for each word."""
-        return [1] * len(words)
+        """Count one for each word, and the words of a line of code."""
+        return [len(word.split()) if " " in word else 1 for word in words]
 
 
 def load_tokenizer(config: EncoderConfig) -> Tokenizer:

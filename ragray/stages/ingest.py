@@ -21,7 +21,15 @@ from ragray.corpus.merge import merge_splits
 from ragray.corpus.minhash import MinHasher
 from ragray.corpus.read.byte_ranges import cut_source
 from ragray.corpus.read.find import find_sources
-from ragray.corpus.staging import READER_VERSION, InputSplit, Stager, plan_splits, staged, staged_refusals
+from ragray.corpus.staging import (
+    READER_VERSION,
+    WHOLE_FILE,
+    InputSplit,
+    Stager,
+    plan_splits,
+    staged,
+    staged_refusals,
+)
 from ragray.corpus.table import QUARANTINE_NAME, SCHEMA_VERSION
 from ragray.corpus.tokens import load_tokenizer
 from ragray.errors import CorruptArtifactError, InputError, RagrayError
@@ -117,7 +125,8 @@ def _first_damaged(quarantine: Path) -> str:
     with quarantine.open(encoding="utf-8") as file:
         refusals = (json.loads(line) for line in file)
         first = next(refusal for refusal in refusals if is_damage(refusal["reason"]))
-    return f"{first['source']}:{first['line']}: {first['reason']}"
+    where = f"{first['source']}:{first['line']}" if first["line"] != WHOLE_FILE else first["source"]
+    return f"{where}: {first['reason']}"
 
 
 def _stage(splits: Sequence[InputSplit], staging: Path, config: Config, executor: Executor) -> None:
@@ -165,6 +174,8 @@ def _num_passages(splits: Sequence[InputSplit], staging: Path) -> int:
         first = next((refusal for split in splits for refusal in staged_refusals(staging, split)), None)
         if first is None:
             raise InputError(f"{splits[0].sources[0].label}: holds no records; fill it or leave it out of the sources")
+        if first.line == WHOLE_FILE:
+            raise InputError(f"{first.source}: {first.reason}")
         reasons = ", ".join(f"{reason}: {count}" for reason, count in refused.most_common())
         raise InputError(
             f"no passage is left, {refused.total()} records were refused ({reasons}), the first is "

@@ -6,8 +6,9 @@ import pytest
 
 from ragray.config import IngestConfig
 from ragray.corpus import clean
-from ragray.corpus.clean import check_languages, clean_line, clean_text, is_damage, refuse_reason, symbol_ratio
+from ragray.corpus.clean import check_languages, clean_line, is_damage, refuse_reason, symbol_ratio
 from ragray.errors import ConfigError, MissingPackageError
+from ragray.text.repair import clean_text
 
 
 @pytest.mark.parametrize(

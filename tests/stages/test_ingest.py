@@ -188,16 +188,18 @@ def test_a_run_killed_between_files_is_resumed_where_it_stood(tmp_path: Path) ->
     assert not staging.exists()
 
 
-def test_a_damaged_file_stops_the_run_keeps_the_old_corpus_and_what_was_read(tmp_path: Path) -> None:
+def test_a_damaged_file_is_left_out_and_named_and_does_not_cost_the_others(tmp_path: Path) -> None:
     source = tmp_path / "in"
     write_jsonl(source / "a.jsonl", numbered(0, 3))
-    ingest([str(source)], tmp_path / "out", config())
     (source / "b.jsonl.gz").write_bytes(gzip.compress(b'{"text": "x"}')[:-9])
-    with pytest.raises(InputError, match=r"b\.jsonl\.gz: cannot be read as jsonl\.gz"):
-        ingest([str(source)], tmp_path / "out", config("ingest.num_workers=1"))
+    (source / "c.csv").write_text("id,body\n1,b\n", encoding="utf-8")
+    report = ingest([str(source)], tmp_path / "out", config("ingest.num_workers=1"))
     assert len(texts(tmp_path / "out")) == 3
-    first = splits_of(source, config())[0]
-    assert staged(tmp_path / "out" / STAGING_FOLDER, first) is not None
+    assert report.damaged == 2
+    assert report.first_damaged.startswith(f"{source / 'b.jsonl.gz'}: cannot be read as jsonl.gz (")
+    assert any("ingest.text_field=COLUMN" in reason for reason in report.refused)
+    with pytest.raises(InputError, match=r"b\.jsonl\.gz: cannot be read as jsonl\.gz"):
+        ingest([str(source / "b.jsonl.gz")], tmp_path / "alone", config())
 
 
 def test_a_file_without_records_is_named(tmp_path: Path) -> None:

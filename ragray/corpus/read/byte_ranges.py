@@ -26,7 +26,7 @@ def cut_source(
     """
     ranges: list[tuple[ByteRange, str]] = []
     if not source.is_remote and source.num_bytes() > range_bytes:
-        if source.suffix == ".jsonl":
+        if source.suffix == ".jsonl" and _has_lines_of_bytes(source, read_bytes):
             ranges = list(_line_ranges(source, range_bytes, read_bytes))
         elif source.suffix == ".parquet":
             ranges = _row_group_ranges(source, range_bytes)
@@ -34,6 +34,12 @@ def cut_source(
         yield source, source.checksum()
     for byte_range, checksum in ranges if len(ranges) > 1 else ():
         yield replace(source, byte_range=byte_range), checksum
+
+
+def _has_lines_of_bytes(source: Source, read_bytes: int) -> bool:
+    """Return whether a line ends with one byte: not in UTF-16 and UTF-32, where other characters hold that byte too."""
+    with source.open() as stream:
+        return b"\0" not in stream.read(read_bytes)
 
 
 def _line_ranges(source: Source, range_bytes: int, read_bytes: int) -> Iterator[tuple[ByteRange, str]]:

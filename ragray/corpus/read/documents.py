@@ -8,11 +8,13 @@ from __future__ import annotations
 import contextlib
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 import pyarrow as pa
 
 from ragray.config import IngestConfig
 from ragray.corpus.read.columns import read_arrow, read_parquet
+from ragray.corpus.read.encoding import ADVICE, NOT_VALID
 from ragray.corpus.read.json_trees import read_json
 from ragray.corpus.read.lines import read_csv, read_jsonl
 from ragray.corpus.read.pages import read_html, read_pdf, read_text
@@ -35,6 +37,7 @@ READERS: Mapping[str, Reader] = {
     ".pdf": read_pdf,
 }
 
+SYNTAXES = ("JSON", "CSV", "TSV")
 DAMAGE = (OSError, EOFError, zlib.error, pa.ArrowException, UnicodeDecodeError, MemoryError)
 """What damaged files raise; one that claims to be huge asks for more memory than there is."""
 
@@ -50,9 +53,16 @@ def read_source(source: Source, config: IngestConfig) -> Iterator[Record | Refus
     with naming_damage(source):
         for record in READERS[source.format](source, config):
             num_records += 1
-            yield record
+            is_text = source.format not in (".parquet", ".arrow")
+            yield _with_advice(record) if isinstance(record, Refusal) and is_text else record
     if not num_records and source.byte_range is None:
         raise InputError(f"{source.label}: holds no records; fill it or leave it out of the sources")
+
+
+def _with_advice(refusal: Refusal) -> Refusal:
+    """Name the option that reads another encoding where that may be the cause."""
+    wrong = refusal.reason.startswith(NOT_VALID) and refusal.reason.removeprefix(NOT_VALID).split()[0] not in SYNTAXES
+    return replace(refusal, reason=refusal.reason + ADVICE) if wrong else refusal
 
 
 @contextlib.contextmanager

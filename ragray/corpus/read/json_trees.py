@@ -11,7 +11,8 @@ from typing import IO
 
 from ragray.config import IngestConfig
 from ragray.corpus.dedup import content_hash
-from ragray.corpus.read.lines import decompressed
+from ragray.corpus.read.encoding import AUTO, Encoding, not_valid
+from ragray.corpus.read.lines import decompressed, stream_encoding
 from ragray.corpus.read.record import TOO_MANY_DIGITS, Record, Refusal, Row, from_fields, line_limit, refusal, storable
 from ragray.corpus.read.source import Source
 from ragray.errors import InputError
@@ -32,7 +33,7 @@ def read_json(source: Source, config: IngestConfig, *, chunk_chars: int = CHUNK_
         InputError: the file is neither, or is no valid JSON up to the end of the list.
     """
     numbers: Counter[str] = Counter()
-    for row in json_rows(source, config.max_chars, chunk_chars=chunk_chars):
+    for row in json_rows(source, config.max_chars, config.encoding, chunk_chars=chunk_chars):
         if isinstance(row, Refusal):
             yield row
         elif isinstance(paragraphs := row.fields.get(PARAGRAPHS), list):
@@ -42,14 +43,17 @@ def read_json(source: Source, config: IngestConfig, *, chunk_chars: int = CHUNK_
             yield from_fields(source, row.line, row.fields, config, raw=raw)
 
 
-def json_rows(source: Source, max_chars: int, *, chunk_chars: int = CHUNK_CHARS) -> Iterator[Row | Refusal]:
+def json_rows(
+    source: Source, max_chars: int, wanted: str = AUTO, *, chunk_chars: int = CHUNK_CHARS
+) -> Iterator[Row | Refusal]:
     """Read the elements of the list that a file holds, or holds under ``data``: records, or articles with paragraphs.
 
     Raises:
         InputError: the file holds no such list, or is no valid JSON up to its end.
     """
+    encoding = stream_encoding(source, wanted)
     with decompressed(source) as stream:
-        tokens = _Json(stream, source, max(line_limit(max_chars), MAX_ARTICLE_CHARS), chunk_chars)
+        tokens = _Json(stream, source, encoding, max(line_limit(max_chars), MAX_ARTICLE_CHARS), chunk_chars)
         for line, element in tokens.elements():
             if isinstance(element, dict):
                 yield Row(line, element)
@@ -83,8 +87,9 @@ def _paragraphs(
 class _Json:
     """Reads the elements of one JSON array from a stream, each with the line that it begins on."""
 
-    def __init__(self, stream: IO[bytes], source: Source, max_chars: int, chunk_chars: int) -> None:
-        self._stream = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+    def __init__(self, stream: IO[bytes], source: Source, encoding: Encoding, max_chars: int, chunk_chars: int) -> None:
+        self._encoding = encoding
+        self._stream = io.TextIOWrapper(stream, encoding=encoding.codec, newline="")
         self._source = source
         self._max_chars = max_chars
         self._chunk_chars = chunk_chars
@@ -188,7 +193,7 @@ class _Json:
         try:
             more = self._stream.read(max(num_chars, self._chunk_chars))
         except UnicodeDecodeError as err:
-            raise self._invalid("not valid UTF-8") from err
+            raise self._invalid(not_valid(self._encoding)) from err
         self._buffer, self._at = self._buffer[self._at :] + more, 0
         return bool(more)
 

@@ -8,11 +8,13 @@ import gzip
 import io
 import json
 from collections.abc import Iterator
+from functools import partial
 from typing import IO
 
 import pyarrow as pa
 
 from ragray.config import IngestConfig
+from ragray.corpus.read.encoding import AUTO, SAMPLE_BYTES, Encoding, encoding_of, in_utf8, not_valid
 from ragray.corpus.read.record import (
     TOO_MANY_DIGITS,
     CheckColumns,
@@ -29,6 +31,7 @@ from ragray.corpus.read.record import (
 from ragray.corpus.read.source import Source
 
 SKIP_BYTES = 1 << 20
+UNLIMITED = 1 << 62
 
 
 @contextlib.contextmanager
@@ -45,27 +48,35 @@ def decompressed(source: Source) -> Iterator[IO[bytes]]:
             yield stream
 
 
+def stream_encoding(source: Source, wanted: str) -> Encoding:
+    """Find the encoding of a file from its first bytes."""
+    with decompressed(source) as stream:
+        sample = stream.read(SAMPLE_BYTES)
+    return encoding_of(sample, wanted, label=source.label, is_whole=len(sample) < SAMPLE_BYTES)
+
+
 def read_jsonl(source: Source, config: IngestConfig) -> Iterator[Record | Refusal]:
     """Read a record a line."""
-    return to_documents(source, jsonl_rows(source, config.max_chars), config)
+    return to_documents(source, jsonl_rows(source, config.max_chars, config.encoding), config)
 
 
-def jsonl_rows(source: Source, max_chars: int) -> Iterator[Row | Refusal]:
-    """Read a row a line."""
+def jsonl_rows(source: Source, max_chars: int, wanted: str = AUTO) -> Iterator[Row | Refusal]:
+    """Read a row a line, in the encoding that is wanted."""
+    encoding = stream_encoding(source, wanted)
     with decompressed(source) as stream:
-        for number, line, is_whole in _bounded_lines(stream, source, max_chars):
+        for number, line, is_whole in _bounded_lines(stream, source, max_chars, encoding):
             if not is_whole:
                 yield refusal(source, number, too_long(max_chars), "")
             elif line.strip():
-                yield _from_json(source, number, line)
+                yield _from_json(source, number, line, encoding)
 
 
-def _from_json(source: Source, number: int, line: bytes) -> Row | Refusal:
+def _from_json(source: Source, number: int, line: bytes, encoding: Encoding) -> Row | Refusal:
     try:
         text = line.decode("utf-8")
         fields = json.loads(text)
     except UnicodeDecodeError:
-        return refusal(source, number, "not valid UTF-8", line.decode("utf-8", "replace"))
+        return refusal(source, number, not_valid(encoding), line.decode("utf-8", "replace"))
     except (json.JSONDecodeError, RecursionError):
         return refusal(source, number, "not valid JSON", text)
     except ValueError:
@@ -77,7 +88,8 @@ def _from_json(source: Source, number: int, line: bytes) -> Row | Refusal:
 
 def read_csv(source: Source, config: IngestConfig) -> Iterator[Record | Refusal]:
     """Read a record a row of CSV, or of TSV that is quoted as CSV is; an empty cell is a field that is not there."""
-    rows = csv_rows(source, config.max_chars, lambda columns: require_text_column(source, columns, config))
+    check = partial(require_text_column, source, config=config)
+    rows = csv_rows(source, config.max_chars, check, config.encoding)
     return to_documents(source, (_without_empty(row, config.text_field) for row in rows), config)
 
 
@@ -88,11 +100,14 @@ def _without_empty(row: Row | Refusal, text_field: str) -> Row | Refusal:
     return Row(row.line, fields, row.raw)
 
 
-def csv_rows(source: Source, max_chars: int, check_columns: CheckColumns) -> Iterator[Row | Refusal]:
+def csv_rows(
+    source: Source, max_chars: int, check_columns: CheckColumns, wanted: str = AUTO
+) -> Iterator[Row | Refusal]:
     """Read the rows of CSV, or of TSV that is quoted as CSV is; the first row names the columns."""
+    encoding = stream_encoding(source, wanted)
     csv.field_size_limit(max(csv.field_size_limit(), line_limit(max_chars)))
     with decompressed(source) as stream:
-        lines = _CsvLines(stream, source, max_chars)
+        lines = _CsvLines(stream, source, max_chars, encoding)
         rows = csv.reader(lines, strict=True, delimiter="\t" if source.format == ".tsv" else ",")
         header: list[str] = []
         while True:
@@ -121,9 +136,10 @@ class _CsvLines:
     Of the record that is read now it knows the ``first`` line with its ``beginning``, and whether it ``is_whole``.
     """
 
-    def __init__(self, stream: IO[bytes], source: Source, max_chars: int) -> None:
+    def __init__(self, stream: IO[bytes], source: Source, max_chars: int, encoding: Encoding) -> None:
+        self.not_valid = not_valid(encoding)
         self._number = 0
-        self._lines = _bounded_lines(stream, source, max_chars)
+        self._lines = _bounded_lines(stream, source, max_chars, encoding)
         self.begin_record()
 
     def begin_record(self) -> None:
@@ -149,7 +165,7 @@ class _CsvLines:
 def _from_row(source: Source, lines: _CsvLines, header: list[str], row: list[str]) -> Row | Refusal:
     raw = ",".join(row)
     if storable(raw) != raw:
-        return refusal(source, lines.first, lines.over("not valid UTF-8"), raw)
+        return refusal(source, lines.first, lines.over(lines.not_valid), raw)
     if len(row) != len(header):
         reason = f"has {len(row)} columns instead of {len(header)}"
         return refusal(source, lines.first, lines.over(reason), raw)
@@ -160,15 +176,19 @@ def _from_row(source: Source, lines: _CsvLines, header: list[str], row: list[str
     return Row(lines.first, fields, raw)
 
 
-def _bounded_lines(stream: IO[bytes], source: Source, max_chars: int) -> Iterator[tuple[int, bytes, bool]]:
-    """Yield line numbers, lines, and whether they are whole; the first line without its byte order mark.
+def _bounded_lines(
+    stream: IO[bytes], source: Source, max_chars: int, encoding: Encoding
+) -> Iterator[tuple[int, bytes, bool]]:
+    """Yield line numbers, lines in UTF-8, and whether they are whole; the first line without its byte order mark.
 
     Of a line past the limit a quotation mark is left where it has an odd number of them: it opens or closes a field of CSV.
     """
-    limit, number, left = line_limit(max_chars), 0, 1 << 62
+    limit, number, left = line_limit(max_chars), 0, UNLIMITED
     if source.byte_range is not None:
         stream.seek(source.byte_range.start)
         number, left = source.byte_range.lines_before, source.byte_range.stop - source.byte_range.start
+    if not encoding.is_utf8:
+        stream, left = in_utf8(stream, encoding, num_bytes=left), UNLIMITED
     while left > 0 and (line := stream.readline(limit)):
         number, left = number + 1, left - len(line)
         if len(line) == limit and not line.endswith(b"\n"):

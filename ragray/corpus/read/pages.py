@@ -8,20 +8,23 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ragray.config import IngestConfig
+from ragray.corpus.read.encoding import Encoding, declared_encoding, encoding_of, not_valid
+from ragray.corpus.read.markup import mark_code, page_text
 from ragray.corpus.read.record import Record, Refusal, line_limit, refusal, storable, too_long
 from ragray.corpus.read.source import Source
 from ragray.errors import MissingPackageError
+from ragray.text.blocks import closes_fence, opens_fence
 from ragray.types import Document
 
 if TYPE_CHECKING:
     from pypdf import PdfReader
 
 NO_TEXT = "empty: no text in it"
-BLOCKS = frozenset(("p", "item", "row", "cell", "lb", "quote", "code", "head", "list", "table"))
-"""Elements of a page that trafilatura has cleaned before which a word ends."""
+_XML_DECLARATION = re.compile(r"^\s*<\?xml[^>]*>\s*")
+LIGATURES = {0xFB00 + number: letters for number, letters in enumerate(("ff", "fi", "fl", "ffi", "ffl", "st", "st"))}
+"""Glyphs that a PDF shows for letters: of a file in another format they are the author's."""
 _ATX_HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(.*)")
 _UNDERLINE = re.compile(r" {0,3}(={3,}|-{3,})[ \t]*$")
-_FENCE = re.compile(r"(`{3,}(?!.*`)|~{3,})")
 
 
 def read_text(source: Source, config: IngestConfig) -> Iterator[Record | Refusal]:
@@ -31,12 +34,11 @@ def read_text(source: Source, config: IngestConfig) -> Iterator[Record | Refusal
         return
     with source.open() as stream:
         data = stream.read()
+    encoding = encoding_of(data, config.encoding, label=source.label, is_whole=True)
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode(encoding.codec)
     except UnicodeDecodeError as err:
-        number = data.count(b"\n", 0, err.start) + 1
-        line = data.split(b"\n")[number - 1].decode("utf-8", "replace")
-        yield refusal(source, number, "not valid UTF-8", line, document_id=storable(source.name))
+        yield _not_decoded(source, data, encoding, err)
         return
     title = ""
     if source.format == ".md":
@@ -44,12 +46,20 @@ def read_text(source: Source, config: IngestConfig) -> Iterator[Record | Refusal
     yield Record(1, Document(storable(source.name), text, title))
 
 
+def _not_decoded(source: Source, data: bytes, encoding: Encoding, err: UnicodeDecodeError) -> Refusal:
+    """Refuse a file with the line of its first byte that is none of the encoding; the excerpt names the byte."""
+    number = data.count(b"\n", 0, err.start) + 1
+    line = data.split(b"\n")[number - 1].decode(encoding.codec, "replace")
+    raw = f"byte {err.start} is 0x{data[err.start]:02x}: {line}"
+    return refusal(source, number, not_valid(encoding), raw, document_id=storable(source.name))
+
+
 def _set_headings_apart(markdown: str) -> tuple[str, str]:
     """Put blank lines around headings, underlined ones written with `#`; return the text, and the first heading's."""
     lines: list[str] = []
     title, fence, behind = "", "", False
     for line in markdown.splitlines():
-        fence = _fence_behind(line.strip(), fence)
+        fence = ("" if closes_fence(line, fence) else fence) if fence else opens_fence(line)
         underline = None if fence or not _is_alone(lines) else _UNDERLINE.match(line)
         if underline:
             line = f"{'#' if underline[1][0] == '=' else '##'} {lines.pop().strip()}"
@@ -61,14 +71,6 @@ def _set_headings_apart(markdown: str) -> tuple[str, str]:
         if heading and not title:
             title = heading[2].strip().rstrip("#").rstrip()
     return "\n".join(lines) + ("\n" if markdown.endswith("\n") else ""), title
-
-
-def _fence_behind(line: str, fence: str) -> str:
-    """Return the fence of the code that is open behind a line: only its own character, as often at least, closes it."""
-    if fence:
-        return "" if line.startswith(fence) and not line.strip(fence[0]) else fence
-    match = _FENCE.match(line)
-    return match[1] if match else ""
 
 
 def _is_alone(lines: list[str]) -> bool:
@@ -83,7 +85,7 @@ def read_html(source: Source, config: IngestConfig) -> Iterator[Record | Refusal
         MissingPackageError: trafilatura is not installed.
     """
     try:
-        from trafilatura import bare_extraction
+        from trafilatura import bare_extraction, load_html
     except ImportError as err:
         raise MissingPackageError(
             f"{source.label}: reading HTML needs trafilatura; run: pip install trafilatura"
@@ -95,10 +97,14 @@ def read_html(source: Source, config: IngestConfig) -> Iterator[Record | Refusal
     with source.open() as stream:
         data = stream.read()
     _quieten("trafilatura", "htmldate", "justext")
+    page: Any = None
     try:
-        page = bare_extraction(data, with_metadata=True, include_comments=False) if data.strip() else None
+        tree = load_html(_decoded(data, source, config)) if data.strip() else None
+        if tree is not None:
+            mark_code(tree)
+            page = bare_extraction(tree, with_metadata=True, include_comments=False)
         body = getattr(page, "body", None)
-        text = "" if body is None else "\n\n".join(filter(None, map(_block_text, body)))
+        text = "" if body is None else page_text(body)
     except Exception as err:  # as of a damaged PDF
         yield refusal(source, 1, "not a readable page", repr(err), document_id=identity)
         return
@@ -108,20 +114,13 @@ def read_html(source: Source, config: IngestConfig) -> Iterator[Record | Refusal
         yield Record(1, Document(identity, text, getattr(page, "title", None) or ""))
 
 
-def _block_text(block: Any) -> str:
-    """Write an element of the page's body as one paragraph, a heading as markdown does."""
-    text = " ".join("".join(_pieces(block)).split())
-    level = str(block.get("rend") or "")[1:]
-    return f"{'#' * int(level if level.isdigit() else 2)} {text}" if block.tag == "head" and text else text
-
-
-def _pieces(element: Any) -> Iterator[str]:
-    space = " " if element.tag in BLOCKS else ""
-    yield space + (element.text or "")
-    for child in element:
-        yield from _pieces(child)
-        yield child.tail or ""
-    yield space
+def _decoded(data: bytes, source: Source, config: IngestConfig) -> str | bytes:
+    """Decode a page; one that is not in the encoding that it declares is left to trafilatura."""
+    encoding = declared_encoding(data, config.encoding, label=source.label)
+    try:
+        return _XML_DECLARATION.sub("", data.decode(encoding.codec))
+    except UnicodeDecodeError:
+        return data
 
 
 def read_pdf(source: Source, config: IngestConfig) -> Iterator[Record | Refusal]:
@@ -156,7 +155,7 @@ def _pdf_pages(
     texts: list[str] = []
     for number in range(num_pages):
         try:
-            text = reader.pages[number].extract_text().strip()
+            text = reader.pages[number].extract_text().translate(LIGATURES).strip()
         except Exception as err:  # as above
             yield refusal(source, number + 1, "not a readable page of a PDF", repr(err), document_id=identity)
             continue

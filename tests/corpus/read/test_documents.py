@@ -25,6 +25,7 @@ from ragray.errors import InputError
 from ragray.types import Document
 
 CONFIG = IngestConfig()
+NOT_UTF8 = "not valid UTF-8 (ingest.encoding=NAME reads another encoding)"
 
 
 def read(path: Path, config: IngestConfig = CONFIG) -> list[Record | Refusal]:
@@ -100,7 +101,7 @@ def test_a_broken_line_is_refused_with_its_number_and_the_rest_goes_on(tmp_path:
         (3, "not a JSON object"),
         (4, "no field 'text'"),
         (5, "field 'text' is no string but int"),
-        (6, "not valid UTF-8"),
+        (6, NOT_UTF8),
         (7, "field 'id' is no string but list"),
         (8, "field 'title' is no string but dict"),
         (9, "not valid JSON"),
@@ -157,7 +158,7 @@ def test_a_broken_row_of_csv_is_refused_and_the_rest_goes_on(tmp_path: Path) -> 
     assert [document.text for document in documents(items)] == ["good"]
     assert reasons(items) == [
         (2, "has 3 columns instead of 2"),
-        (3, "not valid UTF-8"),
+        (3, NOT_UTF8),
         (4, "not valid CSV"),
         (6, "not valid CSV"),
     ]
@@ -345,7 +346,7 @@ def test_code_ends_with_the_fence_that_it_began_with(tmp_path: Path, code: str) 
 
 def test_a_text_file_that_is_not_utf8_is_refused_with_the_line_of_the_bad_byte(tmp_path: Path) -> None:
     items = read(written(tmp_path / "a.txt", b"one\ntwo caf\xe9\nthree"))
-    assert items == [Refusal(str(tmp_path / "a.txt"), 2, "a.txt", "not valid UTF-8", "two caf\ufffd")]
+    assert items == [Refusal(str(tmp_path / "a.txt"), 2, "a.txt", NOT_UTF8, "byte 11 is 0xe9: two caf\ufffd")]
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,8 @@ The sea rises and falls twice a day, as anyone who lives on a coast will tell yo
 
 The moon pulls at the water, and so does the sun, though it pulls with less than half of that strength.
 
-first item of a list second item of a list"""
+- first item of a list
+- second item of a list"""
 
 
 def read(path: Path, data: str | bytes, **settings: int) -> list[Record | Refusal]:
