@@ -50,7 +50,10 @@ def search(index: Path, mode: str, snapshot: str | None = None) -> dict[str, lis
     config = settings(f"retrieve.mode={mode}", "retrieve.fusion=rrf")  # the only fusion that there was then
     retriever = load_retriever(index, None, config, snapshot=snapshot, device="cpu")
     found = retriever.search(queries, 3)
-    return {query: [(hit.passage.id, hit.score) for hit in hits] for query, hits in zip(queries, found, strict=True)}
+    return {
+        query: [(hit.passage.id, hit.score) for hit in result.hits]
+        for query, result in zip(queries, found, strict=True)
+    }
 
 
 def settings(*overrides: str, run: Path | None = None) -> Config:

@@ -173,8 +173,8 @@ def test_a_finished_run_opens_and_answers(one_worker: Path, tiny_encoder_index: 
     run = Run.open(one_worker)
     assert run.facts.num_steps == NUM_STEPS
     found = config(settings)
-    [hits] = load_retriever(tiny_encoder_index, one_worker, found).search(["what is the colour of number 3?"], 2)
-    assert len(hits) == 2
+    [result] = load_retriever(tiny_encoder_index, one_worker, found).search(["what is the colour of number 3?"], 2)
+    assert len(result.hits) == 2
     assert isinstance(load_generator(found.generate, one_worker).generate([])[:], list)
     assert [line["step"] for line in read_metrics(one_worker)] == list(range(1, NUM_STEPS + 1))
     assert list((one_worker / "tensorboard").glob("events.*"))

@@ -139,7 +139,7 @@ def test_a_pool_can_be_searched_but_not_swapped_from_inside_a_task(pool: Retriev
     def search(pool: RetrieverPool) -> list[SearchResult]:
         with pytest.raises(RagrayError, match="started by another process"):
             pool.swap(SECOND)
-        return [pool.search(VECTORS, 5) for _ in range(2)]
+        return [pool.search(VECTORS, 5, with_vectors=True) for _ in range(2)]
 
     for found in ray.get(ray.remote(search).remote(pool)):
         assert_same(found, local)
@@ -164,11 +164,11 @@ def test_searches_go_to_the_replica_that_has_fewer_in_flight_and_where_one_hangs
     os.kill(hanging, signal.SIGSTOP)
     try:
         while not pool._in_flight[0][0]:  # one of the first searches meets the replica that hangs
-            assert_same(pool.search(VECTORS, 5), local)
+            assert_same(pool.search(VECTORS, 5, with_vectors=True), local)
         sent = pool._sent[0][0]
         pool.hedge_s = 60.0  # on a busy machine the other one may be slow, too
         for _ in range(10):
-            assert_same(pool.search(VECTORS, 5), local)
+            assert_same(pool.search(VECTORS, 5, with_vectors=True), local)
         assert pool._sent[0][0] == sent
         assert eventually(lambda: pool._in_flight == [[1, 0], [0, 0]]), pool._in_flight
     finally:
@@ -239,7 +239,7 @@ def test_a_snapshot_that_cannot_be_opened_or_of_another_encoder_is_not_swapped_t
         pool.swap(OTHER)
     with pytest.raises(ArtifactError, match=rf"could not open .*{DAMAGED}.*{FAISS_FILE}: missing"):
         pool.swap(DAMAGED)
-    assert_same(pool.search(VECTORS, 5), local)
+    assert_same(pool.search(VECTORS, 5, with_vectors=True), local)
     assert open_snapshots(pool) == [[FIRST]] * 4
 
 
