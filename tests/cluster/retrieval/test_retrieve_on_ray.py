@@ -255,7 +255,8 @@ def test_actors_end_with_the_block_and_a_search_after_it_says_so(index: Path) ->
     with retriever_pool(index, RetrieveConfig(cpus_per_actor=0.1)) as pool:
         ((actor,),) = pool.replicas
     with pytest.raises(ray.exceptions.RayActorError):
-        ray.get(actor.newest.remote())
+        while True:  # `ray.kill` returns before the actor is dead
+            ray.get(actor.newest.remote(), timeout=30)
     with pytest.raises(RagrayError, match="its actors have ended"):
         pool.search(VECTORS, 5)
 
