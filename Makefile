@@ -21,8 +21,9 @@ $(READY): pyproject.toml constraints.txt
 quickstart: $(READY)  ## run every stage on the bundled sample, print what was measured, answer two questions over HTTP
 	$(BIN)/ragray quickstart --out work/quickstart
 
+# The tests start hundreds of processes; each would compile ragray anew where the environment forbids to keep compiled modules.
 test: $(READY)  ## run the tests, those on real Ray included
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)  ## check style and formatting
 	$(BIN)/ruff check .

@@ -274,7 +274,7 @@ def test_a_reader_that_goes_away_is_answered_with_silence_but_not_with_success()
 
 
 def test_a_stage_that_is_told_to_end_does_so_at_once_and_quietly(tmp_path: Path) -> None:
-    corpus = write_corpus(tmp_path / "corpus", some_passages(3000))
+    corpus = write_corpus(tmp_path / "corpus", some_passages(600))
     options = ["embed.model=hash:64", "embed.block_rows=1", "embed.num_workers=1"]
     command = [sys.executable, "-m", "ragray.cli", "embed", str(corpus), "--out", str(tmp_path / "out"), *options]
     running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
