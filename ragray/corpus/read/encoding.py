@@ -10,7 +10,7 @@ import codecs
 import io
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -29,7 +29,10 @@ MIN_LEAD = 0.04
 """By so much less disorder must an encoding of Chinese, Japanese or Korean win, unless its text is also recognised as a language."""
 MIN_COHERENCE = 0.3
 """How sure a language must be for an encoding of one byte a character: in most of them every text can be read."""
+MIN_COHERENCE_LEAD = 0.1
+"""By so much surer must the language of one encoding of one byte a character be, where another one reads no more disorder."""
 MIN_FOREIGN_BYTES = 4
+MAX_CHAR_BYTES = 4
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -128,7 +131,7 @@ def _encoding_of(sample: bytes, wanted: str, *, is_whole: bool) -> Encoding:
     lines = foreign.splitlines()
     if sum(_reads(line, "utf-8") for line in lines) * 2 >= len(lines):
         return UTF8  # with some damaged lines
-    codec = _detected(foreign[:DETECTED_BYTES])
+    codec = next(filter(None, map(_detected, _beginnings(foreign))), "")
     return Encoding(codec, "detected") if codec and _reads(sample, codec, is_whole=is_whole) else UTF8
 
 
@@ -144,6 +147,19 @@ def _reads(data: bytes, codec: str, *, is_whole: bool = True) -> bool:
     return True
 
 
+def _beginnings(data: bytes) -> Iterator[bytes]:
+    """Yield what the detector is shown: all of a short text, the whole lines that a long one begins with.
+
+    Of a long line the end may be half a character, with which no encoding reads it; so it is shown with 0 to 3 bytes less.
+    """
+    if len(data) <= DETECTED_BYTES:
+        yield data
+    elif lines := data[:DETECTED_BYTES].rpartition(b"\n")[0]:
+        yield lines
+    else:
+        yield from (data[: DETECTED_BYTES - cut] for cut in range(MAX_CHAR_BYTES))
+
+
 def _detected(data: bytes) -> str:
     """Return the encoding that is detected with confidence, nothing where none is."""
     if sum(byte > 0x7F for byte in data) < MIN_FOREIGN_BYTES:
@@ -155,8 +171,13 @@ def _detected(data: bytes) -> str:
     if _is_multibyte(best):
         is_sure = best.coherence > 0 or all(other.chaos >= best.chaos + MIN_LEAD for other in others)
     else:
-        is_sure = best.coherence >= MIN_COHERENCE
+        is_sure = best.coherence >= MIN_COHERENCE and not any(_rivals(best, other) for other in others)
     return _usual(best) if is_sure else ""
+
+
+def _rivals(best: CharsetMatch, other: CharsetMatch) -> bool:
+    """Return whether another encoding reads another text that looks as good: as cp1250 and cp1252 do of French."""
+    return other.chaos < best.chaos + MIN_LEAD and other.coherence > best.coherence - MIN_COHERENCE_LEAD
 
 
 def _is_multibyte(match: CharsetMatch) -> bool:

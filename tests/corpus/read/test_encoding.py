@@ -50,6 +50,28 @@ def test_what_is_detected_with_confidence_is_read_and_noted(
     assert str(path) in caplog.text and "ingest.encoding" in caplog.text
 
 
+@pytest.mark.parametrize("end", ["", "\n"])
+@pytest.mark.parametrize(("encoding", "text"), TEXTS[:5])
+@pytest.mark.parametrize("shift", range(4))
+def test_a_long_file_is_detected_wherever_the_sample_cuts_it(
+    tmp_path: Path, encoding: str, text: str, end: str, shift: int
+) -> None:
+    """The sample ends within a character of two or four bytes for some shifts."""
+    content = "x" * shift + (text + end) * 3000
+    (tmp_path / "a.txt").write_bytes(content.encode(encoding))
+    [found] = texts(read(tmp_path / "a.txt"))
+    assert found.replace("\n", "") == content.replace("\n", "")
+
+
+def test_a_text_that_two_encodings_read_alike_well_is_refused(tmp_path: Path) -> None:
+    text = "Le café est fermé, la rivière est très longue et très belle.\n" * 30
+    (tmp_path / "a.txt").write_bytes(text.encode("latin-1"))
+    (item,) = read(tmp_path / "a.txt")
+    assert isinstance(item, Refusal) and "ingest.encoding=NAME" in item.reason
+    [found] = texts(read(tmp_path / "a.txt", encoding="latin-1"))
+    assert found.startswith("Le café est fermé, la rivière")
+
+
 @pytest.mark.parametrize(("encoding", "text"), TEXTS)
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv", "a.json"])
 def test_an_encoding_that_is_named_is_read_in_every_format(tmp_path: Path, encoding: str, text: str, name: str) -> None:
