@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from ragray.cluster.session import session
 from ragray.execute.port import Finished, Resources, Task
 from ragray.execute.worker import MAX_DEATHS, Job, Outcome, Worker, crash_marker_folder
 from ragray.failures import told
+from ragray.jsontext import to_json
 
 MAX_TASKS = 4096
 """Units are handed to actors in so many tasks at most, each of several neighbouring units if there are more."""
@@ -54,7 +56,7 @@ class RayExecutor:
             job = Job(task, folder.resolve(), args, markers)
             outcomes = _as_tasks(job, units, resources) if resources.memory_bytes else _on_actors(job, units, want)
             with contextlib.closing(_in_one_line(outcomes, folder)) as told_outcomes:
-                yield (Finished(one.count, one.seconds, count) for one in told_outcomes)
+                yield (Finished(one.count, one.seconds, count, one.warnings) for one in told_outcomes)
 
 
 class TaskActor:
@@ -66,7 +68,8 @@ class TaskActor:
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Do the units of a batch; return what each came to."""
         outcomes = [self._worker.attempt(unit) for unit in batch["unit"]]
-        return {name: np.array([getattr(one, name) for one in outcomes]) for name in COLUMNS}
+        columns = {name: np.array([getattr(one, name) for one in outcomes]) for name in COLUMNS}
+        return {**columns, "warnings": np.array([to_json(one.warnings, "warnings") for one in outcomes])}
 
 
 def _on_actors(job: Job[U], units: Sequence[U], want: Want) -> Iterator[Outcome]:
@@ -82,7 +85,8 @@ def _on_actors(job: Job[U], units: Sequence[U], want: Want) -> Iterator[Outcome]
         num_gpus=want.gpus or None,
     )
     for row in results.iter_rows():
-        yield Outcome(int(row["count"]), float(row["seconds"]), row["kind"], row["message"]).require()
+        warnings = tuple((kind, first, int(count)) for kind, first, count in json.loads(row["warnings"]))
+        yield Outcome(int(row["count"]), float(row["seconds"]), row["kind"], row["message"], warnings).require()
 
 
 def _as_tasks(job: Job[U], units: Sequence[U], resources: Resources) -> Iterator[Outcome]:

@@ -23,4 +23,4 @@ class InlineExecutor:
         """See `ragray.execute.port.Executor.map`; ``resources`` are what this process has."""
         worker = Worker(Job(task, folder.resolve(), args))
         outcomes = (worker.attempt(unit).require() for unit in units)
-        yield (Finished(outcome.count, outcome.seconds, 1) for outcome in outcomes)
+        yield (Finished(outcome.count, outcome.seconds, 1, outcome.warnings) for outcome in outcomes)

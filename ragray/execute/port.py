@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
+from ragray.execute.worker_warnings import Warned, told_warnings
 from ragray.progress import Progress
 
 U = TypeVar("U")
@@ -56,11 +57,12 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A finished unit: what it counts, the seconds that its worker spent on it, and how many workers work at a time."""
+    """A finished unit: what it counts, the seconds that its worker spent on it, how many workers work at a time, its warnings."""
 
     count: int
     seconds: float
     num_workers: int
+    warnings: tuple[Warned, ...] = ()
 
 
 class Executor(Protocol):
@@ -90,7 +92,7 @@ def run_task(
     counted: str,
     resources: Resources,
 ) -> float:
-    """Do units and show the progress: ``total`` of what is ``counted``. Return the seconds of work per worker.
+    """Do units, show the progress (``total`` of what is ``counted``), log warnings of workers. Return the seconds of work per worker.
 
     Raises as `Executor.map` does.
     """
@@ -100,8 +102,10 @@ def run_task(
     with (
         executor.map(task, units, folder, *args, stage=stage, resources=resources) as finished,
         Progress(stage, total=total, unit=counted) as progress,
+        told_warnings() as warnings,
     ):
         for unit in finished:
             progress.advance(unit.count)
+            warnings.add(unit.warnings)
             seconds += unit.seconds / unit.num_workers
     return seconds

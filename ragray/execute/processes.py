@@ -57,7 +57,7 @@ class ProcessExecutor:
                 try:
                     futures = [threads.submit(crew.do, unit) for unit in units]
                     outcomes = (future.result() for future in as_completed(futures))
-                    yield (Finished(outcome.count, outcome.seconds, count) for outcome in outcomes)
+                    yield (Finished(outcome.count, outcome.seconds, count, outcome.warnings) for outcome in outcomes)
                 finally:
                     threads.shutdown(wait=False, cancel_futures=True)
                     crew.kill()

@@ -16,6 +16,7 @@ from ragray.artifact.digest import fingerprint
 from ragray.errors import RagrayError, pack, unpack
 from ragray.execute.crash_markers import CrashMarkers
 from ragray.execute.port import Task
+from ragray.execute.worker_warnings import Warned, caught_warnings
 from ragray.failures import told
 
 MAX_DEATHS = 3
@@ -46,6 +47,7 @@ class Outcome:
     seconds: float
     kind: str
     message: str
+    warnings: tuple[Warned, ...] = ()
 
     def require(self) -> Outcome:
         """Return this; raise the error, if there is one."""
@@ -66,18 +68,19 @@ class Worker(Generic[U]):
     def attempt(self, unit: U, *, on_begin: Callable[[], None] = lambda: None) -> Outcome:
         """Do a unit and never raise; ``on_begin`` is called when the task is set up."""
         started, count, failure = monotonic(), 0, self._failure
+        warnings: list[Warned] = []
         try:
             if not failure:
                 task = self._task or self._made(unit)
                 on_begin()
                 started = monotonic()
                 key = "" if task.counts_deaths else f"unit-{fingerprint(repr(unit))}"
-                with self._counted(key, task.describe(unit)):
+                with self._counted(key, task.describe(unit)), caught_warnings(warnings):
                     count = task.do(unit)
         except Exception as err:
             failure = self._told(err)
         kind, message = pack(failure)
-        return Outcome(count, monotonic() - started, kind, message)
+        return Outcome(count, monotonic() - started, kind, message, tuple(warnings))
 
     def _made(self, unit: U) -> Task[U]:
         """Make the task and set it up."""

@@ -192,10 +192,12 @@ def test_a_unit_whose_worker_dies_is_done_again(
     executor: Executor, memory_bytes: tuple[int, ...], tmp_path: Path
 ) -> None:
     resources = Resources(2, memory_bytes=memory_bytes)
-    units = ["a", "deadly once", "b"]
+    units = ["a", "deadly once", "odd b"]
     with executor.map(WriteFiles, units, tmp_path, stage="test", resources=resources) as finished:
-        assert sum(unit.count for unit in finished) == sum(map(len, units))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "b.txt", "deadly once.txt", "died"]
+        found = list(finished)
+    assert sum(unit.count for unit in found) == sum(map(len, units))
+    assert [warning for unit in found for warning in unit.warnings] == [("%s: looks odd", "odd b: looks odd", 1)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "deadly once.txt", "died", "odd b.txt"]
 
 
 def test_poisonous_passages_go_to_quarantine_even_if_they_kill_the_actor(tmp_path: Path) -> None:

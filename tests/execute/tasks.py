@@ -1,6 +1,7 @@
 """Tasks for tests of executors: they write files, and go wrong in every way that a unit can name."""
 
 import errno
+import logging
 import os
 import signal
 import sys
@@ -34,6 +35,8 @@ class WriteFiles(Task[str]):
             os._exit(3)
         if unit == "deadly once":
             self._die_once()
+        if unit.startswith("odd "):
+            logging.getLogger("ragray").warning("%s: looks odd", unit)
         if unit.startswith("slow"):
             time.sleep(0.05)
         with (self.folder / (unit + self.suffix)).open("x") as file:

@@ -1,5 +1,6 @@
 """One worker, wherever it runs: what it counts, and how what goes wrong in it is told."""
 
+import logging
 import os
 import re
 from pathlib import Path
@@ -7,7 +8,11 @@ from pathlib import Path
 import pytest
 
 from ragray.errors import ArtifactError, InputError, RagrayError, unpack
+from ragray.execute.inline import InlineExecutor
+from ragray.execute.port import Executor, Resources, run_task
+from ragray.execute.processes import ProcessExecutor
 from ragray.execute.worker import MAX_DEATHS, Job, Outcome, Worker, crash_marker_folder
+from ragray.execute.worker_warnings import Warned, caught_warnings
 from tests.execute.tasks import WriteFiles
 
 
@@ -20,6 +25,33 @@ def test_units_are_done_and_counted(tmp_path: Path) -> None:
     done = outcomes(tmp_path, ["a", "bcd"])
     assert [(one.count, one.kind) for one in done] == [(1, ""), (3, "")]
     assert sorted(path.name for path in tmp_path.glob("*.txt")) == ["a.txt", "bcd.txt"]
+
+
+def test_warnings_go_with_the_unit_and_not_into_the_log_of_the_worker(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain, odd = outcomes(tmp_path, ["a", "odd b"])
+    assert plain.warnings == () and caplog.records == []
+    assert odd.warnings == (("%s: looks odd", "odd b: looks odd", 1),)
+    logging.getLogger("ragray").warning("after the unit")
+    assert [record.getMessage() for record in caplog.records] == ["after the unit"]
+
+
+def test_a_warning_of_a_file_whose_name_is_not_utf8_can_travel() -> None:
+    found: list[Warned] = []
+    with caught_warnings(found):
+        logging.getLogger("ragray").warning("%s: looks odd", "\udce9.txt")
+    assert found == [("%s: looks odd", "\\udce9.txt: looks odd", 1)]
+
+
+@pytest.mark.parametrize("executor", [InlineExecutor(), ProcessExecutor()], ids=["inline", "processes"])
+def test_a_kind_of_warning_is_told_once_with_the_number_of_the_others(
+    executor: Executor, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    units = ["a", "odd 1", "odd 2", "b", "odd 3"]
+    run_task(executor, WriteFiles, units, tmp_path, stage="test", total=20, counted="letters", resources=Resources(1))
+    told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert told == ["odd 1: looks odd", "odd 1: looks odd (and 2 more like this)"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import logging
 import shutil
 from functools import partial
 from pathlib import Path
@@ -186,6 +187,18 @@ def test_a_run_killed_between_files_is_resumed_where_it_stood(tmp_path: Path) ->
     found = texts(tmp_path / "out")
     assert [text.endswith("(first run)") for text in found.values()] == [True] * 3 + [False] * 3
     assert not staging.exists()
+
+
+def test_a_guessed_encoding_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    for number in range(3):
+        text = f"码头通知：所有船只请在今天中午以前停靠北岸，装卸工作顺延{number}天，由此带来的不便敬请谅解。"
+        (source / f"{number}.txt").write_bytes(text.encode("gb18030"))
+    assert ingest([str(source)], tmp_path / "out", config()).documents == 3
+    told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(told) == 2 and told[0].startswith(f"{source / '0.txt'}: is not UTF-8; read as gb18030")
+    assert told[1].endswith("(and 2 more like this)")
 
 
 def test_a_damaged_file_is_left_out_and_named_and_does_not_cost_the_others(tmp_path: Path) -> None:
