@@ -5,12 +5,14 @@ None of these goes away when the same work is tried again. The death of a proces
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
 import shutil
 import tempfile
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 from ragray.errors import ArtifactError, RagrayError, first_line
@@ -63,6 +65,19 @@ def told(
             f"{where}: cannot be read or written ({' '.join(str(error).split())}); mend that and {then}"
         )
     return kind(f"{where}: {described(error)}; mend that, then {then}")
+
+
+@contextlib.contextmanager
+def naming_storage(folder: Path) -> Iterator[None]:
+    """Turn a storage error that is raised in the block, such as a full disk, into an `ArtifactError` that names the folder."""
+    try:
+        yield
+    except RagrayError:
+        raise
+    except Exception as err:
+        if storage_errno(err) is None:
+            raise
+        raise told(err, folder) from err
 
 
 def described(error: BaseException) -> str:

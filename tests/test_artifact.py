@@ -17,7 +17,8 @@ from ragray.artifact.files import atomic_path, replace_folder
 from ragray.artifact.kinds import MANIFEST_NAME
 from ragray.artifact.lock import exclusive
 from ragray.artifact.manifest import Manifest, is_current, open_artifact, publish, read_manifest, unpublish
-from ragray.errors import ArtifactBusyError, ArtifactError, CorruptArtifactError, NotAnArtifactError
+from ragray.artifact.output import stage_output
+from ragray.errors import ArtifactBusyError, ArtifactError, CorruptArtifactError, InputError, NotAnArtifactError
 
 
 @pytest.fixture
@@ -303,3 +304,18 @@ def test_a_lock_is_no_artefact(corpus: Path) -> None:
     unpublish(corpus)
     assert not is_current(corpus, kind="corpus", fingerprint="f1")
     assert stat.S_ISREG((corpus / ".lock").stat().st_mode)
+
+
+def test_a_full_disk_names_the_folder_of_the_stage_where_the_library_names_no_file(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ArtifactError, match=rf"^{tmp_path / 'out'}: disk full \("),
+        stage_output(tmp_path / "out", kind="corpus", work="work"),
+    ):
+        raise OSError("[Errno 28] Error writing bytes to file. Detail: [errno 28] No space left on device")
+
+
+def test_other_errors_of_a_stage_stay_as_they_are(tmp_path: Path) -> None:
+    for error in (ValueError("no space here"), InputError("a.jsonl:1: No space left on device")):
+        with pytest.raises(type(error)) as caught, stage_output(tmp_path / "out", kind="corpus", work="work"):
+            raise error
+        assert caught.value is error

@@ -13,6 +13,7 @@ from pydantic import JsonValue
 from ragray.artifact.lock import exclusive
 from ragray.artifact.manifest import FileEntry, Manifest, open_artifact, publish, unpublish
 from ragray.errors import CorruptArtifactError, NotAnArtifactError
+from ragray.failures import naming_storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +56,6 @@ class StageOutput:
         return manifest
 
 
-def fact_count(manifest: Manifest, name: str, folder: Path) -> int:
-    """Return a count that a manifest records; raises `CorruptArtifactError` where it is none."""
-    fact = manifest.facts.get(name)
-    if not isinstance(fact, int):
-        raise CorruptArtifactError(f"{folder}: its manifest says {name}={fact!r}, expected a count; make it again")
-    return fact
-
-
 @contextlib.contextmanager
 def stage_output(folder: Path, *, kind: str, work: str) -> Iterator[StageOutput]:
     """Hold a folder for writing an artefact of a kind; ``work`` names the folder below it for unfinished work.
@@ -71,5 +64,5 @@ def stage_output(folder: Path, *, kind: str, work: str) -> Iterator[StageOutput]
         ArtifactBusyError: another process holds it.
         ArtifactError: an artefact of another kind lies there, or files that no stage wrote.
     """
-    with exclusive(folder, kind=kind):
+    with naming_storage(folder), exclusive(folder, kind=kind):
         yield StageOutput(folder, kind, folder / work)

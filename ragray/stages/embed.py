@@ -16,8 +16,8 @@ from pydantic import TypeAdapter
 from ragray.artifact.digest import file_checksum, fingerprint
 from ragray.artifact.files import atomic_path, write_json
 from ragray.artifact.kinds import MANIFEST_NAME
-from ragray.artifact.manifest import read_manifest
-from ragray.artifact.output import StageOutput, fact_count, stage_output
+from ragray.artifact.manifest import fact, read_manifest
+from ragray.artifact.output import StageOutput, stage_output
 from ragray.config import Config, EmbedConfig
 from ragray.corpus.table import QUARANTINE_NAME, Corpus
 from ragray.embed.blocks import (
@@ -99,7 +99,7 @@ def embed_corpus(corpus: Path, out: Path, config: Config, executor: Executor) ->
     key = fingerprint([plan, encoder.model, settings.question_prefix])
     with stage_output(out, kind="embeddings", work=ATTEMPT_FOLDER) as output:
         if manifest := output.finished(key):
-            refused = fact_count(manifest, "num_quarantined", out)
+            refused = fact(out, manifest, "num_quarantined", int)
             return EmbedReport(source.num_passages - refused, 0, monotonic() - started, 0.0, encoder, refused)
         blocks = plan_blocks(source.shards, settings.block_rows, plan)
         _prepare(output, encoder, blocks)

@@ -12,7 +12,7 @@ from typing import Any
 
 from ragray.artifact.digest import fingerprint
 from ragray.artifact.files import atomic_path, write_json
-from ragray.artifact.manifest import read_manifest
+from ragray.artifact.manifest import fact, read_manifest
 from ragray.artifact.output import StageOutput, stage_output
 from ragray.config import Config, EncoderConfig
 from ragray.errors import ConfigError
@@ -162,7 +162,7 @@ def evaluate_rag(
             lines = _answers(questions, system, output.resume(key), executor)
             _publish(output, key, lines, config, _num_unknown_gold_ids(questions, system))
         elif json.loads(json.dumps(_report(*_scores(out, config)))) != json.loads((out / REPORT_FILE).read_bytes()):
-            unknown = int(str(read_manifest(out, "report").facts["num_unknown_gold_ids"]))
+            unknown = fact(out, read_manifest(out, "report"), "num_unknown_gold_ids", int)
             _publish(output, key, _lines(out), config, unknown)  # the same answers, scored by another metric
     return EvaluationReport(*_scores(out, config), monotonic() - started, reused)
 
@@ -292,7 +292,7 @@ def _scores(
     if not any(line["sources"] for line in lines):
         return answers, None, num_cut
     if num_unknown_gold_ids is None:
-        num_unknown_gold_ids = int(str(read_manifest(out, "report").facts["num_unknown_gold_ids"]))
+        num_unknown_gold_ids = fact(out, read_manifest(out, "report"), "num_unknown_gold_ids", int)
     ranks = [line["gold_rank"] for line in lines if line["gold_ids"]]
     ranking = ranking_scores(ranks, config.evaluate.recall_at, num_unknown_gold_ids=num_unknown_gold_ids)
     return answers, ranking, num_cut

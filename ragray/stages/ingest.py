@@ -13,8 +13,8 @@ from time import monotonic
 from pydantic import JsonValue
 
 from ragray.artifact.digest import fingerprint
-from ragray.artifact.manifest import Manifest
-from ragray.artifact.output import StageOutput, fact_count, stage_output
+from ragray.artifact.manifest import Manifest, fact
+from ragray.artifact.output import StageOutput, stage_output
 from ragray.config import Config, IngestConfig
 from ragray.corpus.clean import check_languages, is_damage
 from ragray.corpus.merge import merge_splits
@@ -32,7 +32,7 @@ from ragray.corpus.staging import (
 )
 from ragray.corpus.table import QUARANTINE_NAME, SCHEMA_VERSION
 from ragray.corpus.tokens import load_tokenizer
-from ragray.errors import CorruptArtifactError, InputError, RagrayError
+from ragray.errors import InputError, RagrayError
 from ragray.execute.port import Executor, Resources, Task, run_task
 from ragray.progress import Progress
 
@@ -111,11 +111,8 @@ def _check_packages(config: IngestConfig) -> None:
 
 
 def _report(out: Path, manifest: Manifest, started: float, *, reused: bool) -> IngestReport:
-    documents, passages = (fact_count(manifest, name, out) for name in ("num_documents", "num_passages"))
-    refused = manifest.facts.get("refused")
-    if not isinstance(refused, dict):
-        raise CorruptArtifactError(f"{out}: its manifest says refused={refused!r}, expected counts; ingest again")
-    counts = {reason: count for reason, count in refused.items() if isinstance(count, int)}
+    documents, passages = (fact(out, manifest, name, int) for name in ("num_documents", "num_passages"))
+    counts = fact(out, manifest, "refused", dict[str, int])
     damaged = sum(count for reason, count in counts.items() if is_damage(reason))
     first = _first_damaged(out / QUARANTINE_NAME) if damaged else ""
     return IngestReport(documents, passages, counts, monotonic() - started, reused, damaged, first)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ragray.artifact.lock import exclusive
+from ragray.failures import naming_storage
 from ragray.index.store.snapshot import (
     Snapshot,
     find_current,
@@ -42,7 +43,7 @@ def index_output(index: Path) -> Iterator[IndexOutput]:
         ArtifactError: it is no path of a file system, or holds something else.
     """
     require_file_system(index)
-    with exclusive(index, kind="index"):
+    with naming_storage(index), exclusive(index, kind="index"):
         yield IndexOutput(index, find_current(index))
 
 
@@ -55,6 +56,6 @@ def changed_index(index: Path) -> Iterator[tuple[IndexOutput, Snapshot]]:
         ArtifactBusyError: another process holds it.
     """
     read_snapshot(index)
-    with exclusive(index):
+    with naming_storage(index), exclusive(index):
         base = read_snapshot(index)
         yield IndexOutput(index, base.name), base
