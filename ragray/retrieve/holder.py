@@ -71,7 +71,9 @@ class SnapshotHolder(Generic[T]):
         """Open a snapshot beside the served one unless it is open, and keep it for `switch`; raises what ``open_`` raises."""
         found = self.find(number)
         if found is None:
-            found = self._beside[number] = open_()
+            found = open_()
+            with self._lock:
+                self._beside[number] = found
         return found
 
     def switch(self, served: Served[T]) -> bool:
@@ -86,4 +88,5 @@ class SnapshotHolder(Generic[T]):
 
     def release(self, number: int) -> None:
         """Let go of a snapshot that was opened beside the served one, if it was."""
-        self._beside.pop(number, None)
+        with self._lock:
+            self._beside.pop(number, None)
