@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ragray.config import IngestConfig
 from ragray.errors import ConfigError, MissingPackageError
 from ragray.text.repair import clean_text
-from ragray.text.runs import length_in_letters
+from ragray.text.scripts import length_in_letters
 
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier

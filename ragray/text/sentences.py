@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-from ragray.text.runs import SPACELESS
+from ragray.text.scripts import SPACELESS
 
 # ruff: noqa: RUF001 - the full-width marks and curly quotes below are meant.
 WORD, PAUSE, CLAUSE, SENTENCE = range(4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ragray.text.runs import SPACELESS
+from ragray.text.scripts import SPACELESS
 
 SHINGLE_WORDS = 3
 SHINGLE_CHARS = 5

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Set
 from functools import cache
 
-from ragray.text.runs import SPACELESS
+from ragray.text.scripts import SPACELESS
 
 # ruff: noqa: RUF001 - the full-width marks and curly quotes below are meant.
 _WIDE_MARKS = "\u3000-\u3004\u3008-\u3020\u302a-\u3030\u3036\u3037\u303d-\u303f\u3200-\u33ff\ufe30-\ufe4f\uff01-\uff65\uffe0-\uffee"

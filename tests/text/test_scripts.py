@@ -1,8 +1,11 @@
 """Runs of script, and what counts as a word."""
 
-import pytest
+import re
 
-from ragray.text.scripts import count_units, runs, split_dense
+import pytest
+import regex
+
+from ragray.text.scripts import SPACELESS, WITHOUT_SPACES, count_units, letters_of, runs, split_dense
 
 
 @pytest.mark.parametrize(
@@ -43,3 +46,11 @@ def test_characters_of_dense_scripts_and_words_of_others_are_counted(text: str, 
 
 def test_characters_of_dense_scripts_stand_alone_and_words_stay_whole() -> None:
     assert split_dense("第14号 crane's 吊车ABC 한국어") == ["第", "14", "号", "crane's", "吊", "车", "ABC", "한국어"]
+
+
+def test_both_spellings_of_the_scripts_without_spaces_hold_the_same_letters() -> None:
+    by_name = regex.compile(letters_of(*WITHOUT_SPACES), regex.V1)
+    by_range = re.compile(f"[{SPACELESS}]")
+    every = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x10000), *range(0x20000, 0x40000)]))
+    assert set(by_name.findall(every)) <= set(by_range.findall(every))
+    assert not by_range.search("abc 123 한국어 русский हिन्दी العربية \u3000")

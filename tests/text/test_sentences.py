@@ -5,7 +5,7 @@ import pytest
 from ragray.config import EmbedConfig, IngestConfig
 from ragray.corpus.chunk import split_document
 from ragray.corpus.tokens import Tokenizer, load_tokenizer
-from ragray.text.runs import length_in_letters
+from ragray.text.scripts import length_in_letters
 from ragray.text.sentences import safe_cut
 from ragray.types import Document
 

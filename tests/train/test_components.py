@@ -46,7 +46,7 @@ def components(tiny_encoder: Path) -> Components:
     config = EncoderConfig(model=str(tiny_encoder), max_length=64)
     question, passage = (TransformerEncoder.load(config, device="cpu") for _ in range(2))
     with torch.no_grad():
-        passage.module.model.embeddings.word_embeddings.weight.mul_(2)  # type: ignore[operator,union-attr]
+        passage.module.model.embeddings.word_embeddings.weight.mul_(2)  # type: ignore[operator,union-attr] # of any model
     return Components(TRAIN, question_encoder=question, passage_encoder=passage)
 
 

@@ -244,7 +244,7 @@ def test_weights_that_the_last_update_spoils_are_found(rig: Rig) -> None:
         step()
         loop.components.generator.model.model.norm.weight.data.fill_(3e38)
 
-    loop.optimizer.step = spoil  # type: ignore[assignment,method-assign]
+    loop.optimizer.step = spoil  # type: ignore[assignment,method-assign] # a step that goes wrong
     with pytest.raises(TrainingError, match=r"step 1 of 1: the loss after the last update is (nan|inf)"):
         run(loop)
 
