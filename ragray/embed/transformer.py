@@ -114,11 +114,11 @@ class TransformerEncoder(BatchedEncoder):
         )
         return batch["input_ids"].to(self.device), batch["attention_mask"].to(self.device)
 
-    def _encode(self, prefix: str, texts: Sequence[str]) -> Vectors:
+    def _encode(self, tokens: list[list[int]]) -> Vectors:
         training = self.module.training
         self.module.eval()
         try:
-            return super()._encode(prefix, texts)
+            return super()._encode(tokens)
         finally:
             self.module.train(training)
 

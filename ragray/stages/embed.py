@@ -20,6 +20,8 @@ from ragray.artifact.manifest import fact, read_manifest
 from ragray.artifact.output import StageOutput, stage_output
 from ragray.config import Config, EmbedConfig
 from ragray.corpus.table import QUARANTINE_NAME, Corpus
+from ragray.corpus.tokens import load_tokenizer
+from ragray.corpus.unknown import warn_of_unknown_passages
 from ragray.embed.blocks import (
     BLOCK_FOLDER,
     Block,
@@ -31,7 +33,14 @@ from ragray.embed.blocks import (
 )
 from ragray.embed.encoder import EncoderFingerprint, absolute_model, encoder_fingerprint, with_prefixes
 from ragray.embed.worker import BlockWorker
-from ragray.errors import ArtifactError, ConfigError, CorruptArtifactError, NotAnArtifactError, RagrayError
+from ragray.errors import (
+    ArtifactError,
+    ConfigError,
+    CorruptArtifactError,
+    ModelNotFoundError,
+    NotAnArtifactError,
+    RagrayError,
+)
 from ragray.execute.crash_markers import ATTEMPT_FOLDER
 from ragray.execute.port import Executor, Resources, Task, run_task
 from ragray.jsontext import to_json
@@ -104,6 +113,8 @@ def embed_corpus(corpus: Path, out: Path, config: Config, executor: Executor) ->
         if manifest := output.finished(key):
             refused = fact(out, manifest, "num_quarantined", int)
             return EmbedReport(source.num_passages - refused, 0, monotonic() - started, 0.0, encoder, refused)
+        with contextlib.suppress(ModelNotFoundError):  # a tokenizer of another form than tokenizer.json
+            warn_of_unknown_passages([path for path, _ in source.shards], load_tokenizer(settings), encoder.model)
         blocks = plan_blocks(source.shards, settings.block_rows, plan)
         _prepare(output, encoder, blocks)
         todo = missing_blocks(out, blocks, full=True)  # no manifest vouches for them yet
