@@ -50,7 +50,8 @@ class IngestConfig(Section):
     )
     languages: tuple[str, ...] = Field(
         (),
-        description="ISO 639-1 codes of the languages to keep; a document in another language goes to quarantine; empty: all",
+        description="ISO 639-1 codes of the languages to keep; a document in another language goes to quarantine, zh includes Cantonese "
+        "and Wu, and very short texts are kept; empty: all",
     )
     deduplicate: bool = Field(
         True, description="keep only the first of passages with the same text, letter case and white space ignored"
