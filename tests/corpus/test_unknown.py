@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from ragray.config import EncoderConfig
+from ragray.config import EncoderConfig, IngestConfig
+from ragray.corpus.chunk import split_document
 from ragray.corpus.table import ShardWriter, passages_to_table
 from ragray.corpus.tokens import FileTokenizer, WordTokenizer, load_tokenizer, unknown_id
 from ragray.corpus.unknown import SAMPLED_GROUPS, SAMPLED_ROWS, sampled_texts, warn_of_unknown_passages
 from ragray.models import resolve_model
-from ragray.types import Passage
+from ragray.types import Document, Passage
 from tests.tiny import byte_tokenizer
 
 IN_TEN_LANGUAGES = (
@@ -66,6 +67,16 @@ def test_passages_that_it_reads_are_not(
 def test_the_multilingual_encoder_knows_every_token_in_ten_languages() -> None:
     tokenizer = load_tokenizer(EncoderConfig(model="multilingual-e5-small"))
     assert [tokenizer.count_unknown([text])[0] for text in IN_TEN_LANGUAGES] == [0] * len(IN_TEN_LANGUAGES)
+
+
+def test_chinese_is_cut_at_sentences_into_passages_that_the_multilingual_encoder_reads_whole() -> None:
+    tokenizer = load_tokenizer(EncoderConfig(model="multilingual-e5-small"))
+    sentences = [f"第{n}个村子在山谷里，村民种水稻和茶树，每年秋天举行收获节。" for n in range(60)]
+    passages = list(split_document(Document("d", "".join(sentences), "山村"), tokenizer, IngestConfig()))
+    lengths = [tokenizer.count(f"passage: {passage.title}\n{passage.text}") + 2 for passage in passages]
+    assert len(passages) > 1
+    assert max(lengths) <= EncoderConfig().max_length
+    assert all(passage.text.endswith("。") for passage in passages)
 
 
 def test_a_tokenizer_of_bytes_and_the_fake_know_everything(tmp_path: Path) -> None:
