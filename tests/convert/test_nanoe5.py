@@ -55,7 +55,10 @@ def test_a_converted_model_loads_in_sentence_transformers_with_its_prompts(tiny:
 
     model = SentenceTransformer(str(tiny), device="cpu")
     assert [type(module).__name__ for module in model] == ["Transformer", "Pooling", "Normalize"]
-    assert {name: model.prompts[name] for name in ("query", "passage")} == {"query": "query: ", "passage": "passage: "}
+    assert {name: model.prompts[name] for name in ("query", "document")} == {
+        "query": "query: ",
+        "document": "passage: ",
+    }
 
 
 @pytest.mark.parametrize(
@@ -216,7 +219,7 @@ def test_the_tokens_are_those_of_the_engine_and_all_known(e5: Path) -> None:
 
 
 def test_vectors_and_ranks_are_those_of_the_engine(e5: Path) -> None:
-    config = EncoderConfig(model=str(e5), question_prefix="query: ", passage_prefix="passage: ")
+    config = EncoderConfig(model=str(e5))
     encoder = load_encoder(config, device="cpu")
     [question, *passages] = GOLDEN_VECTORS
     vectors = np.concatenate([encoder.encode_questions([question]), encoder.encode(passages)])
