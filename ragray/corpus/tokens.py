@@ -30,6 +30,9 @@ class Tokenizer(Protocol):
     def count_words(self, words: Sequence[str]) -> list[int]:
         """Count the tokens of each of some words, or lines of code."""
 
+    def count_unknown(self, texts: Sequence[str]) -> tuple[int, int]:
+        """Count the unknown tokens of some texts, and all their tokens."""
+
 
 class FileTokenizer:
     """The tokenizer of a model folder, from its ``tokenizer.json``; the truncation and padding stored there are off."""
@@ -43,6 +46,7 @@ class FileTokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True  # text that spells a control token is encoded as text
+        self._unknown = unknown_id(self._tokenizer)
         self._known: dict[str, int] = {}
 
     def count(self, text: str) -> int:
@@ -67,6 +71,12 @@ class FileTokenizer:
                 word_end, token = word_end + 1, until
         return [known[word] for word in words]
 
+    def count_unknown(self, texts: Sequence[str]) -> tuple[int, int]:
+        """Count the tokens that stand for characters without any of their own, and all tokens."""
+        ids = [self._tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
+        unknown = 0 if self._unknown is None else sum(row.count(self._unknown) for row in ids)
+        return unknown, sum(map(len, ids))
+
 
 class WordTokenizer:
     """Counts words between white space: goes with the encoder ``hash:N``, which has no other tokens."""
@@ -80,6 +90,19 @@ class WordTokenizer:
     def count_words(self, words: Sequence[str]) -> list[int]:
         """Count one for each word, and the words of a line of code."""
         return [len(word.split()) if " " in word else 1 for word in words]
+
+    def count_unknown(self, texts: Sequence[str]) -> tuple[int, int]:
+        """Count no unknown words: the fake encoder knows all."""
+        return 0, sum(map(self.count, texts))
+
+
+def unknown_id(tokenizer: RustTokenizer) -> int | None:
+    """Return the id of the token for unknown characters; None where the tokenizer has none, as one of bytes.
+
+    A unigram model does not tell the token's name, which is SentencePiece's.
+    """
+    name = getattr(tokenizer.model, "unk_token", "<unk>")
+    return tokenizer.token_to_id(name) if name else None
 
 
 def load_tokenizer(config: EncoderConfig) -> Tokenizer:

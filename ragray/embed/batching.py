@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ragray.config import EncoderConfig
+from ragray.corpus.tokens import unknown_id
+from ragray.corpus.unknown import warn_of_unknown
 from ragray.embed.encoder import EncoderFingerprint, Vectors
 from ragray.models import load_tokenizer
 
@@ -36,6 +38,8 @@ class BatchedEncoder(ABC):
         self.config = config
         self._fingerprint = fingerprint
         self._batch_tokens = batch_tokens
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        self._unknown = unknown_id(backend) if backend else None
 
     @abstractmethod
     def _vectors(self, input_ids_BT: Tokens, attention_mask_BT: Tokens) -> Vectors:
@@ -48,24 +52,32 @@ class BatchedEncoder(ABC):
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Encode passages, (N,) -> (N, D) float32."""
-        return self._encode(self.config.passage_prefix, texts)
+        return self._encode(self._tokenize(self.config.passage_prefix, texts))
 
     def encode_questions(self, texts: Sequence[str]) -> Vectors:
-        """Encode questions, (N,) -> (N, D) float32."""
-        return self._encode(self.config.question_prefix, texts)
+        """Encode questions, (N,) -> (N, D) float32; the first that the model cannot read are named in a warning."""
+        tokens = self._tokenize(self.config.question_prefix, texts)
+        if self._unknown is not None:
+            unknown, total = sum(ids.count(self._unknown) for ids in tokens), sum(map(len, tokens))
+            if warn_of_unknown(unknown, total, self.config.model, f"{len(texts)} questions"):
+                self._unknown = None
+        return self._encode(tokens)
 
-    def _encode(self, prefix: str, texts: Sequence[str]) -> Vectors:
-        vectors_ND = np.empty((len(texts), self._fingerprint.dim), dtype=np.float32)
+    def _tokenize(self, prefix: str, texts: Sequence[str]) -> list[list[int]]:
         if not texts:
-            return vectors_ND
+            return []
         num_chars = self.config.max_length * CHARS_PER_TOKEN
-        tokens = self.tokenizer(
+        tokens: list[list[int]] = self.tokenizer(
             [(prefix + text[:num_chars])[:num_chars] for text in texts],
             truncation=True,
             max_length=self.config.max_length,
             return_attention_mask=False,
             return_token_type_ids=False,
         )["input_ids"]
+        return tokens
+
+    def _encode(self, tokens: list[list[int]]) -> Vectors:
+        vectors_ND = np.empty((len(tokens), self._fingerprint.dim), dtype=np.float32)
         for rows in plan_batches([len(ids) for ids in tokens], self._batch_tokens):
             vectors_ND[rows] = self._vectors(*pad([tokens[row] for row in rows], self.tokenizer.pad_token_id or 0))
         return vectors_ND

@@ -20,6 +20,8 @@ from ragray.artifact.manifest import fact, read_manifest
 from ragray.artifact.output import StageOutput, stage_output
 from ragray.config import Config, EmbedConfig
 from ragray.corpus.table import QUARANTINE_NAME, Corpus
+from ragray.corpus.tokens import load_tokenizer
+from ragray.corpus.unknown import warn_of_unknown_passages
 from ragray.embed.blocks import (
     BLOCK_FOLDER,
     Block,
@@ -29,9 +31,16 @@ from ragray.embed.blocks import (
     plan_blocks,
     read_layout,
 )
-from ragray.embed.encoder import EncoderFingerprint, absolute_model, encoder_fingerprint
+from ragray.embed.encoder import EncoderFingerprint, absolute_model, encoder_fingerprint, with_prefixes
 from ragray.embed.worker import BlockWorker
-from ragray.errors import ArtifactError, ConfigError, CorruptArtifactError, NotAnArtifactError, RagrayError
+from ragray.errors import (
+    ArtifactError,
+    ConfigError,
+    CorruptArtifactError,
+    ModelNotFoundError,
+    NotAnArtifactError,
+    RagrayError,
+)
 from ragray.execute.crash_markers import ATTEMPT_FOLDER
 from ragray.execute.port import Executor, Resources, Task, run_task
 from ragray.jsontext import to_json
@@ -94,6 +103,9 @@ def embed_corpus(corpus: Path, out: Path, config: Config, executor: Executor) ->
     started = monotonic()
     source = Corpus.open(corpus)
     settings = _checked(config.embed)
+    if settings.passage_prefix or settings.question_prefix:
+        prefixes = (settings.passage_prefix, settings.question_prefix)
+        logger.info("embed: %r stands before every passage, %r before every question", *prefixes)
     encoder = encoder_fingerprint(settings)
     plan = _plan_key(source, encoder, settings)
     key = fingerprint([plan, encoder.model, settings.question_prefix])
@@ -101,6 +113,8 @@ def embed_corpus(corpus: Path, out: Path, config: Config, executor: Executor) ->
         if manifest := output.finished(key):
             refused = fact(out, manifest, "num_quarantined", int)
             return EmbedReport(source.num_passages - refused, 0, monotonic() - started, 0.0, encoder, refused)
+        with contextlib.suppress(ModelNotFoundError):  # a tokenizer of another form than tokenizer.json
+            warn_of_unknown_passages([path for path, _ in source.shards], load_tokenizer(settings), encoder.model)
         blocks = plan_blocks(source.shards, settings.block_rows, plan)
         _prepare(output, encoder, blocks)
         todo = missing_blocks(out, blocks, full=True)  # no manifest vouches for them yet
@@ -113,12 +127,12 @@ def embed_corpus(corpus: Path, out: Path, config: Config, executor: Executor) ->
 
 
 def _checked(config: EmbedConfig) -> EmbedConfig:
-    """Refuse what has no effect; name a local model's folder absolutely."""
+    """Refuse what has no effect; name a local model's folder absolutely, and the prefixes that the model asks for."""
     if config.engine == "openvino" and config.gpus_per_worker:
         raise ConfigError("embed.engine=openvino runs on the CPU; set embed.gpus_per_worker=0, or embed.engine=torch")
     if config.dtype in ("bfloat16", "float16") and not config.gpus_per_worker:
         logger.warning("embed.dtype=%s: on most CPUs this is several times slower than float32", config.dtype)
-    return absolute_model(config)
+    return with_prefixes(absolute_model(config))
 
 
 def _plan_key(source: Corpus, encoder: EncoderFingerprint, config: EmbedConfig) -> str:

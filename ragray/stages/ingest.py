@@ -30,8 +30,9 @@ from ragray.corpus.staging import (
     staged,
     staged_refusals,
 )
-from ragray.corpus.table import QUARANTINE_NAME, SCHEMA_VERSION
+from ragray.corpus.table import PASSAGE_FOLDER, QUARANTINE_NAME, SCHEMA_VERSION
 from ragray.corpus.tokens import load_tokenizer
+from ragray.corpus.unknown import warn_of_unknown_passages
 from ragray.errors import InputError, RagrayError
 from ragray.execute.port import Executor, Resources, Task, run_task
 from ragray.progress import Progress
@@ -88,18 +89,20 @@ def ingest(sources: Sequence[str], out: Path, config: Config, executor: Executor
     started = monotonic()
     out = out.absolute()
     _check_packages(config.ingest)
-    tokenizer = load_tokenizer(config.embed).identity
+    tokenizer = load_tokenizer(config.embed)
     with stage_output(out, kind="corpus", work=STAGING_FOLDER) as output:
         cut = [part for source in find_sources(sources, exclude=out) for part in cut_source(source)]
         found, checksums = [source for source, _ in cut], [checksum for _, checksum in cut]
         settings = config.ingest.model_dump(mode="json", exclude={"num_workers", "max_damaged"})
         content = [(source.name, checksum) for source, checksum in zip(found, checksums, strict=True)]
-        key = fingerprint([content, settings, tokenizer, SCHEMA_VERSION, READER_VERSION])
+        key = fingerprint([content, settings, tokenizer.identity, SCHEMA_VERSION, READER_VERSION])
         if manifest := output.finished(key):
             return _report(out, manifest, started, reused=True)
-        splits = plan_splits(found, checksums, config.ingest, tokenizer)
+        splits = plan_splits(found, checksums, config.ingest, tokenizer.identity)
         _stage(splits, output.work, config, executor)
         manifest = _merge(splits, output, key, config)
+        shards = [out / entry.path for entry in manifest.files if entry.path.startswith(f"{PASSAGE_FOLDER}/")]
+        warn_of_unknown_passages(shards, tokenizer, config.embed.model)
         return _report(out, manifest, started, reused=False)
 
 

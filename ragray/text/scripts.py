@@ -94,3 +94,26 @@ def _tokens_pattern() -> regex.Pattern[str]:
 def length_in_letters(text: str) -> int:
     """Return how long a text is, a character of Chinese, Japanese or Korean counted as three."""
     return len(text) + (0 if text.isascii() else (DENSE_CHARS - 1) * len(_DENSE.findall(text)))
+
+
+KANA_SHARE = 0.05
+"""Japanese has more Kana than this among its Han and Kana, a Chinese text that quotes a Japanese name less."""
+
+
+def language_of_script(text: str) -> str:
+    """Return ``zh``, ``ja`` or ``ko`` where the script of a text decides on its language, else nothing.
+
+    A text with terms in an alphabet counts: a character of Chinese, Japanese or Korean says as much as three letters.
+    """
+    han, kana, hangul, others = (len(pattern.findall(text)) for pattern in _language_patterns())
+    if DENSE_CHARS * (han + kana + hangul) < max(1, others):
+        return ""
+    if hangul > han + kana:
+        return "ko"
+    return "ja" if kana > KANA_SHARE * (han + kana) else "zh"
+
+
+@cache
+def _language_patterns() -> tuple[regex.Pattern[str], ...]:
+    han, kana, hangul = r"\p{Han}", r"[\p{Hiragana}\p{Katakana}]", r"\p{Hangul}"
+    return tuple(regex.compile(one, regex.V1) for one in (han, kana, hangul, rf"[\p{{L}}--[{han}{kana}{hangul}]]"))

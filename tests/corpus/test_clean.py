@@ -6,7 +6,7 @@ import pytest
 
 from ragray.config import IngestConfig
 from ragray.corpus import clean
-from ragray.corpus.clean import check_languages, clean_line, is_damage, refuse_reason, symbol_ratio
+from ragray.corpus.clean import check_languages, clean_line, is_damage, language_of, refuse_reason, symbol_ratio
 from ragray.errors import ConfigError, MissingPackageError
 from ragray.text.repair import clean_text
 
@@ -110,3 +110,30 @@ def test_without_py3langid_the_pip_line_is_named(monkeypatch: pytest.MonkeyPatch
     clean._identifier.cache_clear()
     with pytest.raises(MissingPackageError, match=r"run: pip install py3langid$"):
         check_languages(IngestConfig(languages=("en",)))
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("我们用 Kubernetes 部署 PostgreSQL 和 Redis 服务，每晚备份。", "zh"),
+        ("佢哋今朝飲完茶就去咗街市買餸。", "zh"),
+        ("伊拉今朝勿去上班，阿拉一道去白相。", "zh"),
+        ("颱風將於明日登陸，請提早做好準備。", "zh"),
+        ("雪", "zh"),
+        ("桜の花は四月の初めに咲き、十日ほどで散ります。", "ja"),
+        ("부산항은 한국에서 가장 큰 항구이다.", "ko"),
+        ("Die Elbe entspringt im Riesengebirge und mündet in die Nordsee.", "de"),
+        ("The word 茶 came to Europe along two roads, by sea and over land.", "en"),
+        ("Ok then.", ""),
+    ],
+)
+def test_the_script_decides_on_chinese_japanese_and_korean_and_a_short_text_is_not_guessed(
+    text: str, language: str
+) -> None:
+    assert language_of(text) == language
+    if language:
+        assert refuse_reason(text, IngestConfig(languages=(language,), min_chars=0)) is None
+        other = "ja" if language == "zh" else "zh"
+        assert refuse_reason(text, IngestConfig(languages=(other,), min_chars=0)) == f"language {language}"
+    else:
+        assert refuse_reason(text, IngestConfig(languages=("zh",), min_chars=0)) is None

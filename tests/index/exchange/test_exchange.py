@@ -246,10 +246,10 @@ def test_another_question_prefix_is_taken_over_and_a_finished_import_is_still_ch
     corpus = write_corpus(tmp_path / "corpus", PLAIN)
     np.save(tmp_path / "v.npy", vectors_of(PLAIN[::-1]))
     settings = CONFIG.model_copy(update={"question_prefix": "query: "})
-    for encoder in (CONFIG, settings):
+    for encoder, prefix in ((CONFIG, ""), (settings, "query: ")):
         report = import_embeddings(tmp_path / "v.npy", corpus, tmp_path / "in", encoder_config=encoder)
         assert not report.reused
-        assert Embeddings.open(report.embeddings).encoder_config == encoder
+        assert Embeddings.open(report.embeddings).encoder_config.question_prefix == prefix
     with pytest.raises(EncoderMismatchError, match="row 0"):
         import_embeddings(tmp_path / "v.npy", corpus, tmp_path / "in", encoder_config=settings, sample=3)
 
