@@ -61,7 +61,7 @@ def test_jsonl_yields_id_title_text_and_scalar_metadata(tmp_path: Path, name: st
     record = {"id": 7, "title": "T", "text": "Text", "year": 1999, "ok": True, "none": None, "list": [1], "x": "ü"}
     path = written(tmp_path / name, json.dumps(record) + "\n\n" + '{"text": "Second"}')
     first, second = read(path)
-    assert first == Record(1, Document("7", "Text", "T", {"year": "1999", "ok": "true", "x": "ü"}))
+    assert first == Record(1, Document("7", "Text", "T", {"year": "1999", "ok": "true", "list": "1", "x": "ü"}))
     assert isinstance(second, Record) and second.line == 3 and len(second.document.id) == 16
 
 
