@@ -38,10 +38,10 @@ NUMBER = r"[+-]?([0-9]{1,15}(\.[0-9]*)?|\.[0-9]+)"
 """Numbers of more digits than float64 holds exactly (order numbers, for instance) are text, and so are digits of other scripts."""
 
 TOKEN = re.compile(
-    r"""\s*(?:(?P<op>==|!=|<=|>=|[<>(),（），、،])|(?P<quoted>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|“[^”]*”|‘[^’]*’|「[^」]*」)"""
-    r"""|(?P<word>[^\s()<>=!,"'（），、،“‘「]+))"""
+    r"""\s*(?:(?P<op>==|!=|<=|>=|[<>(),\uff08\uff09\uff0c\u3001\u060c])|(?P<quoted>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|\u201c[^\u201d]*\u201d|\u2018[^\u2019]*\u2019|\u300c[^\u300d]*\u300d)"""
+    r"""|(?P<word>[^\s()<>=!,"'\uff08\uff09\uff0c\u3001\u060c\u201c\u2018\u300c]+))"""
 )
-MARKS = str.maketrans("（），、،", "(),,,")
+MARKS = str.maketrans("\uff08\uff09\uff0c\u3001\u060c", "(),,,")
 WORDS = ("and", "or", "not", "in")
 MAX_DEPTH = 50
 """Parentheses and negations inside each other."""
