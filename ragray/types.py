@@ -9,8 +9,8 @@ from typing import Literal
 FinishReason = Literal["stop", "length"]
 """Why an answer ends: the generator wrote its end token, or the answer was as long as it may be."""
 
-Metadata = Mapping[str, str]
-"""Free-form facts about a document that are carried through to every passage of it."""
+Metadata = Mapping[str, str | tuple[str, ...]]
+"""Free-form facts about a document that are carried through to every passage of it; a tuple holds several values."""
 
 
 @dataclass(frozen=True, slots=True)

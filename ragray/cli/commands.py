@@ -113,6 +113,8 @@ def ingest(
     report = run_stage(files, out, settings, address=address, executor=executor)
     refused = ", ".join(f"{count} {reason}" for reason, count in sorted(report.refused.items())) or "none"
     say(f"{out}: {report.passages} passages of {report.documents} documents, refused: {refused}{took(report)}")
+    if report.unkept:
+        say(f"{out}: not kept as metadata: {report.unkept_fields}")
     if report.damaged > settings.ingest.max_damaged:
         raise InputError(
             f"{report.first_damaged}; {report.damaged} unreadable record(s) are in {out}/quarantine.jsonl, all others are in the "

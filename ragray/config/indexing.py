@@ -54,13 +54,19 @@ class IngestConfig(Section):
         "and Wu, and very short texts are kept; empty: all",
     )
     deduplicate: bool = Field(
-        True, description="keep only the first of passages with the same text, letter case and white space ignored"
+        True,
+        description="keep only the first of passages with the same text and metadata, letter case and white space of the text ignored",
     )
     near_duplicates: float = Field(
         0,
         ge=0,
         le=1,
-        description="keep only the first of passages whose word 3-grams overlap by this share (Jaccard, estimated by MinHash); 0: off",
+        description="keep only the first of passages whose word 3-grams overlap by this share (Jaccard, estimated by MinHash) "
+        "and whose metadata are the same; 0: off",
+    )
+    duplicates_ignore: tuple[str, ...] = Field(
+        (),
+        description="metadata fields in which duplicates and near duplicates may differ, such as url; *: all of them",
     )
     max_damaged: int = Field(
         0, ge=0, description="unreadable records that `ragray ingest` accepts; with more it exits with an error"

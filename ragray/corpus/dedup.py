@@ -1,11 +1,11 @@
-"""Finding duplicates. In: titles and texts, or ids. Out: 128-bit keys, and whether one was seen before, in bounded memory."""
+"""Finding duplicates. In: titles, texts, metadata, ids. Out: 128-bit keys, and whether one was seen before, in bounded memory."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote
@@ -21,6 +21,23 @@ def content_hash(title: str, text: str) -> str:
     """Hash what a passage says, case and white space aside: BLAKE2b-128 as 32 hex digits."""
     folded = "\x00".join(" ".join(part.casefold().split()) for part in (title, text))
     return hashlib.blake2b(folded.encode(), digest_size=16).hexdigest()
+
+
+def facts_key(metadata: Collection[tuple[str, str]], ignored: Collection[str] = ()) -> bytes:
+    """Hash pairs of key and value, whatever their order, without those of the keys ``ignored``; nothing where none is left.
+
+    ``*`` among the ignored keys stands for all of them.
+    """
+    if not metadata or "*" in ignored:
+        return b""
+    pairs = sorted(pair for pair in metadata if pair[0] not in ignored)
+    return hashlib.blake2b(repr(pairs).encode(), digest_size=16).digest() if pairs else b""
+
+
+def content_key(content: str, facts: bytes) -> bytes:
+    """Return the key of a content hash under some metadata (see `facts_key`)."""
+    key = bytes.fromhex(content)
+    return hashlib.blake2b(key + facts, digest_size=16).digest() if facts else key
 
 
 def id_key(identity: str) -> bytes:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from ragray.artifact.files import atomic_path
 from ragray.config import IngestConfig
-from ragray.corpus.dedup import SeenKeys, id_key
+from ragray.corpus.dedup import SeenKeys, content_key, facts_key, id_key
 from ragray.corpus.minhash import NearDuplicates
 from ragray.corpus.read.record import Refusal, excerpt
 from ragray.corpus.staging import InputSplit, refusal_line, staged_refusals, staged_tables
@@ -90,6 +90,9 @@ class Duplicate:
 class Duplicates:
     """Finds passages whose content (if wanted) or whose id an earlier one has, or that nearly repeat one; the first one stays.
 
+    Only passages of equal metadata are compared, the fields of ``config.duplicates_ignore`` aside: a text that two documents
+    hold under other metadata is found, and deleted, under both.
+
     A document whose id belongs to an earlier document is refused whole: its passages would be taken for that one's. Use
     as a context manager; what was seen stands in files in ``scratch`` that end with it.
     """
@@ -97,6 +100,7 @@ class Duplicates:
     def __init__(self, scratch: Path, config: IngestConfig) -> None:
         self.num_documents = 0
         self._by_content = config.deduplicate
+        self._ignored = frozenset(config.duplicates_ignore)
         self._document_number: int | None = None
         self._document_is_new: bool | None = None
         self._open = contextlib.ExitStack()
@@ -121,18 +125,25 @@ class Duplicates:
 
     def find(self, table: pa.Table) -> list[Duplicate | None]:
         """Return for each staged passage why it is left out, None where it is kept; tables come in order."""
-        names = ("document_number", "document_id", "id", "content_hash", "signature")
+        names = ("document_number", "document_id", "id", "content_hash", "signature", "metadata")
         return [self._find(*row) for row in zip(*(table[name].to_pylist() for name in names), strict=True)]
 
     def _find(
-        self, number: int, document_id: str, identity: str, content: str, signature: bytes | None
+        self,
+        number: int,
+        document_id: str,
+        identity: str,
+        content: str,
+        signature: bytes | None,
+        metadata: list[tuple[str, str]],
     ) -> Duplicate | None:
         if self._document_number != number:
             self._document_number, self._document_is_new = number, None
-        key = bytes.fromhex(content)
+        facts = facts_key(metadata, self._ignored)
+        key = content_key(content, facts)
         if self._by_content and key in self._contents:
             return Duplicate(DUPLICATE_CONTENT)
-        if self._near and signature and (original := self._near.find(signature)):
+        if self._near and signature and (original := self._near.find(signature, facts)):
             return Duplicate(NEAR_DUPLICATE, original)
         if self._document_is_new is None:
             self._document_is_new = self._ids.add(id_key(document_id))
@@ -142,5 +153,5 @@ class Duplicates:
         if self._by_content:
             self._contents.add_new(key)
         if self._near and signature:
-            self._near.add(signature, identity)
+            self._near.add(signature, identity, facts)
         return None

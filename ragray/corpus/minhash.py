@@ -50,8 +50,8 @@ class MinHasher:
 class NearDuplicates:
     """Remembers signatures on disk, some 900 bytes each; finds an earlier one whose estimated Jaccard similarity is at least ``threshold``.
 
-    Signatures are compared where they share a band of rows; how many rows make a band follows from the threshold. Use as
-    a context manager.
+    Signatures are compared where they share a band of rows, and the key of their ``facts`` (see `facts_key`); how many rows
+    make a band follows from the threshold. Use as a context manager.
     """
 
     def __init__(self, path: Path, threshold: float) -> None:
@@ -74,35 +74,38 @@ class NearDuplicates:
     ) -> None:
         self._open.__exit__(kind, err, trace)
 
-    def find(self, signature: bytes) -> str | None:
+    def find(self, signature: bytes, facts: bytes = b"") -> str | None:
         """Return the id of the first passage that a signature nearly repeats, None where there is none."""
-        numbers = self._candidates(signature)
+        numbers = self._candidates(signature, facts)
         query = f"SELECT id, signature FROM signatures WHERE number IN ({','.join('?' * len(numbers))}) ORDER BY number"
         rows = self._tables.execute(query, numbers).fetchall()
         others = np.frombuffer(b"".join(other for _, other in rows), "<u4").reshape(-1, NUM_PERMUTATIONS)
         similar = np.flatnonzero(np.mean(others == np.frombuffer(signature, "<u4"), axis=1) >= self._threshold)
         return str(rows[similar[0]][0]) if len(similar) else None
 
-    def add(self, signature: bytes, identity: str) -> None:
+    def add(self, signature: bytes, identity: str, facts: bytes = b"") -> None:
         """Remember the signature of a passage."""
         number = self._num_signatures
         self._num_signatures += 1
         self._tables.execute("INSERT INTO signatures VALUES (?, ?, ?)", (number, identity, signature))
-        self._tables.executemany("INSERT INTO bands VALUES (?, ?)", ((band, number) for band in self._bands(signature)))
+        bands = ((band, number) for band in self._bands(signature, facts))
+        self._tables.executemany("INSERT INTO bands VALUES (?, ?)", bands)
 
-    def _candidates(self, signature: bytes) -> list[int]:
+    def _candidates(self, signature: bytes, facts: bytes) -> list[int]:
         """Return the numbers of the passages that share the most bands; what many passages share does not crowd them out."""
         query = f"SELECT number FROM bands WHERE band = ? LIMIT {MAX_OF_A_BAND}"
         shared = Counter(
-            number for band in self._bands(signature) for (number,) in self._tables.execute(query, (band,))
+            number for band in self._bands(signature, facts) for (number,) in self._tables.execute(query, (band,))
         )
         return [number for number, _ in shared.most_common(MAX_CANDIDATES)]
 
-    def _bands(self, signature: bytes) -> list[bytes]:
-        """Hash each band of rows, with its number, to eight bytes."""
+    def _bands(self, signature: bytes, facts: bytes) -> list[bytes]:
+        """Hash each band of rows, with its number and the facts, to eight bytes."""
         width = 4 * self._rows
         return [
-            hashlib.blake2b(signature[n * width : (n + 1) * width], digest_size=8, salt=n.to_bytes(2)).digest()
+            hashlib.blake2b(
+                signature[n * width : (n + 1) * width], digest_size=8, salt=n.to_bytes(2), key=facts
+            ).digest()
             for n in range(self._num_bands)
         ]
 

@@ -61,17 +61,18 @@ class InputSplit:
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """What a staged split holds: passages, and what was refused by reason."""
+    """What a staged split holds: passages, what was refused by reason, and records by what of them is no metadata."""
 
     num_passages: int
     refused: Mapping[str, int]
+    unkept: Mapping[str, int]
 
 
 def plan_splits(
     sources: Sequence[Source], checksums: Sequence[str], config: IngestConfig, tokenizer: str
 ) -> list[InputSplit]:
     """Cut sources into splits, in their order; a split's key changes with whatever changes its passages."""
-    ignored = {"num_workers", "shard_rows", "deduplicate", "max_damaged", "near_duplicates"}
+    ignored = {"num_workers", "shard_rows", "deduplicate", "max_damaged", "near_duplicates", "duplicates_ignore"}
     asked = config.model_dump(mode="json", exclude=ignored)
     settings = [asked, bool(config.near_duplicates), tokenizer, SCHEMA_VERSION, READER_VERSION]
     splits: list[InputSplit] = []
@@ -164,6 +165,7 @@ class Stager:
         shutil.rmtree(folder, ignore_errors=True)
         files = _PassageFiles(folder, self._hasher)
         refused: Counter[str] = Counter()
+        unkept: Counter[str] = Counter()
         with atomic_path(folder / REFUSED_NAME) as path, path.open("w", encoding="utf-8") as refusals:
             for source in split.sources:
                 for item in staged_items(source, self._tokenizer, self._config):
@@ -171,26 +173,34 @@ class Stager:
                         refused[item.reason] += 1
                         refusals.write(refusal_line(item))
                     else:
-                        files.add_document(source, *item)
+                        unkept.update(item.unkept)
+                        files.add_document(source, item.line, item.passages)
             files.flush()
         for source, checksum in zip(split.sources, split.checksums, strict=True):
             if source.checksum(fresh=True) != checksum:
                 raise InputError(f"{source.label}: changed while it was read; run again once nobody writes to it")
-        done = Staged(files.num_rows, dict(refused))
+        done = Staged(files.num_rows, dict(refused), dict(unkept))
         write_json(folder / DONE_NAME, asdict(done))
         return done
 
 
-def staged_items(
-    source: Source, tokenizer: Tokenizer, config: IngestConfig
-) -> Iterator[tuple[int, Iterator[Passage]] | Refusal]:
-    """Read one file: the line and the passages of a document, or a refusal, in the file's order."""
+@dataclass(frozen=True, slots=True)
+class SplitDocument:
+    """The passages of a document, the line that it stands on, and what of its record is no metadata (`Record.unkept`)."""
+
+    line: int
+    passages: Iterator[Passage]
+    unkept: tuple[str, ...]
+
+
+def staged_items(source: Source, tokenizer: Tokenizer, config: IngestConfig) -> Iterator[SplitDocument | Refusal]:
+    """Read one file: a document cut into passages, or a refusal, in the file's order."""
     for item in _read(source, config):
         cleaned = item if isinstance(item, Refusal) else _cleaned(source, item, config)
         if isinstance(cleaned, Refusal):
             yield cleaned
         else:
-            yield cleaned.line, split_document(cleaned.document, tokenizer, config)
+            yield SplitDocument(cleaned.line, split_document(cleaned.document, tokenizer, config), cleaned.unkept)
 
 
 def _read(source: Source, config: IngestConfig) -> Iterator[Record | Refusal]:
@@ -213,7 +223,7 @@ def _cleaned(source: Source, record: Record, config: IngestConfig) -> Record | R
     text = clean_text(document.text) if len(document.text) <= config.max_chars else document.text
     if reason := refuse_reason(text, config):
         return Refusal(source.label, record.line, document.id, reason, excerpt(text))
-    return Record(record.line, replace(document, text=text, title=clean_line(document.title)))
+    return replace(record, document=replace(document, text=text, title=clean_line(document.title)))
 
 
 class _PassageFiles:

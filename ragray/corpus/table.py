@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from ragray.artifact.files import atomic_path
 from ragray.artifact.manifest import Manifest, fact, open_artifact
 from ragray.corpus.dedup import content_hash
+from ragray.corpus.metadata import from_pairs, pairs_of
 from ragray.errors import CorruptArtifactError
 from ragray.types import Passage
 
@@ -44,7 +45,7 @@ def passages_to_table(passages: Sequence[Passage]) -> pa.Table:
         "title": [passage.title for passage in passages],
         "text": [passage.text for passage in passages],
         "content_hash": [content_hash(passage.title, passage.text) for passage in passages],
-        "metadata": [list(passage.metadata.items()) for passage in passages],
+        "metadata": [pairs_of(passage.metadata) for passage in passages],
     }
     return pa.table(columns, schema=PASSAGE_SCHEMA)
 
@@ -56,7 +57,7 @@ def passage_from_row(row: Mapping[str, Any]) -> Passage:
         text=str(row["text"]),
         title=str(row["title"]),
         document_id=str(row["document_id"]),
-        metadata=dict(row.get("metadata") or []),
+        metadata=from_pairs(row.get("metadata") or []),
     )
 
 

@@ -38,6 +38,8 @@ from ragray.execute.port import Executor, Resources, Task, run_task
 from ragray.progress import Progress
 
 STAGING_FOLDER = ".staging"
+MAX_FIELDS = 10
+"""Fields that are named where they cannot be metadata, at most; the manifest counts them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class IngestReport:
     """What a corpus holds, what was refused by reason, and whether it was all there before (``reused``).
 
     ``damaged`` counts the refused records that could not be read (broken JSON, a missing field); ``first_damaged`` says where
-    the first of them is and what is wrong with it.
+    the first of them is and what is wrong with it. ``unkept`` counts records by the field that cannot be metadata, with the reason.
     """
 
     documents: int
@@ -55,6 +57,14 @@ class IngestReport:
     reused: bool
     damaged: int
     first_damaged: str
+    unkept: Mapping[str, int]
+
+    @property
+    def unkept_fields(self) -> str:
+        """What is no metadata, on one line, the field of the most records first."""
+        fields = sorted(self.unkept.items(), key=lambda item: (-item[1], item[0]))
+        shown = ", ".join(f"{field} of {count} record{'s' * (count != 1)}" for field, count in fields[:MAX_FIELDS])
+        return shown + (f" and {len(fields) - MAX_FIELDS} more" if len(fields) > MAX_FIELDS else "")
 
 
 class StageSplits(Task[InputSplit]):
@@ -118,7 +128,8 @@ def _report(out: Path, manifest: Manifest, started: float, *, reused: bool) -> I
     counts = fact(out, manifest, "refused", dict[str, int])
     damaged = sum(count for reason, count in counts.items() if is_damage(reason))
     first = _first_damaged(out / QUARANTINE_NAME) if damaged else ""
-    return IngestReport(documents, passages, counts, monotonic() - started, reused, damaged, first)
+    unkept = fact(out, manifest, "unkept", dict[str, int]) if "unkept" in manifest.facts else {}
+    return IngestReport(documents, passages, counts, monotonic() - started, reused, damaged, first, unkept)
 
 
 def _first_damaged(quarantine: Path) -> str:
@@ -147,29 +158,32 @@ def _stage(splits: Sequence[InputSplit], staging: Path, config: Config, executor
 
 def _merge(splits: Sequence[InputSplit], output: StageOutput, key: str, config: Config) -> Manifest:
     """Write the corpus from its staged splits and publish it; what the folder held before ceases to exist."""
-    num_passages = _num_passages(splits, output.work)
+    num_passages, unkept = _counts(splits, output.work)
     output.withdraw()
     with Progress("ingest: merge", total=num_passages, unit="passages") as progress:
         merged = merge_splits(output.work, splits, output.folder, config.ingest, advance=progress.advance)
     refused: dict[str, JsonValue] = dict(merged.refused)
+    not_kept: dict[str, JsonValue] = dict(unkept)
     facts: dict[str, JsonValue] = {
         "num_passages": merged.num_passages,
         "num_documents": merged.num_documents,
         "refused": refused,
+        "unkept": not_kept,
         "schema_version": SCHEMA_VERSION,
     }
     return output.publish(key, facts, merged.files)
 
 
-def _num_passages(splits: Sequence[InputSplit], staging: Path) -> int:
-    """Count the staged passages; without any, say what became of the sources."""
-    num_passages, refused = 0, Counter[str]()
+def _counts(splits: Sequence[InputSplit], staging: Path) -> tuple[int, Mapping[str, int]]:
+    """Count the staged passages, and what is no metadata; without any passage, say what became of the sources."""
+    num_passages, refused, unkept = 0, Counter[str](), Counter[str]()
     for split in splits:
         done = staged(staging, split)
         if done is None:
             raise RagrayError(f"{staging / split.key}: was not finished, though its worker said so; run again")
         num_passages += done.num_passages
         refused.update(done.refused)
+        unkept.update(done.unkept)
     if not num_passages:
         first = next((refusal for split in splits for refusal in staged_refusals(staging, split)), None)
         if first is None:
@@ -181,4 +195,4 @@ def _num_passages(splits: Sequence[InputSplit], staging: Path) -> int:
             f"no passage is left, {refused.total()} records were refused ({reasons}), the first is "
             f"{first.source}:{first.line}; mend the sources or change ingest.text_field, min_chars or max_chars"
         )
-    return num_passages
+    return num_passages, unkept

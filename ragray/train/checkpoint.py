@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -115,10 +116,15 @@ def load_pending(folder: Path, rank: int) -> SearchResult | None:
         return None
     arrays = load_arrays(folder / f"pending-{rank}.safetensors")
     hits = [
-        [Hit(Passage(**entry["passage"]), entry["score"]) for entry in row]
+        [Hit(_passage(entry["passage"]), entry["score"]) for entry in row]
         for row in json.loads(path.read_text(encoding="utf-8"))
     ]
     return SearchResult(arrays["rows"], arrays["scores"], arrays["vectors"], hits)
+
+
+def _passage(fields: dict[str, Any]) -> Passage:
+    metadata = {key: value if isinstance(value, str) else tuple(value) for key, value in fields["metadata"].items()}
+    return Passage(**{**fields, "metadata": metadata})
 
 
 def _as_json(passage: Passage) -> dict[str, object]:

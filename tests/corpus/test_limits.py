@@ -18,7 +18,7 @@ def read(folder: Path, text: str, *, title: str = "", **settings: int) -> list[s
     path.write_text(json.dumps({"id": "1", "title": title, "text": text}) + "\n", encoding="utf-8")
     [source] = find_sources([str(path)])
     [item] = staged_items(source, WordTokenizer(), IngestConfig.model_validate(settings))
-    return [item.reason] if isinstance(item, Refusal) else [passage.text for passage in item[1]]
+    return [item.reason] if isinstance(item, Refusal) else [passage.text for passage in item.passages]
 
 
 @pytest.mark.parametrize(("num_chars", "kept"), [(19, False), (20, True)])

@@ -140,7 +140,7 @@ def test_a_second_run_has_nothing_to_do(tmp_path: Path) -> None:
     before = (tmp_path / "out" / "manifest.json").read_bytes()
     second = ingest([str(tmp_path / "a.jsonl")], tmp_path / "out", config("ingest.num_workers=1"), executor=UNUSED)
     where = f"{tmp_path / 'a.jsonl'}:4: not valid JSON"
-    assert second == IngestReport(3, 3, first.refused, second.seconds, True, damaged=1, first_damaged=where)
+    assert second == IngestReport(3, 3, first.refused, second.seconds, True, damaged=1, first_damaged=where, unkept={})
     assert (tmp_path / "out" / "manifest.json").read_bytes() == before
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import chain
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ragray.config import IngestConfig
+from ragray.corpus.metadata import MAX_VALUES
 from ragray.corpus.read.record import CheckColumns, Record, Refusal, Row, from_fields, refusal, require_text_column
 from ragray.corpus.read.source import Source
 
@@ -22,6 +25,8 @@ UNREADABLE = (ValueError, OverflowError, LookupError)
 
 WantColumn = Callable[[pa.Field], bool]
 """Returns whether a column is read."""
+Prepare = Callable[[pa.RecordBatch], pa.RecordBatch]
+"""Changes a batch of rows before they become Python's values."""
 
 
 def read_parquet(source: Source, config: IngestConfig) -> Iterator[Record | Refusal]:
@@ -35,22 +40,42 @@ def read_arrow(source: Source, config: IngestConfig) -> Iterator[Record | Refusa
 
 
 def _documents(
-    source: Source, read: Callable[[Source, CheckColumns, WantColumn], Iterator[Row | Refusal]], config: IngestConfig
+    source: Source,
+    read: Callable[[Source, CheckColumns, WantColumn, Prepare], Iterator[Row | Refusal]],
+    config: IngestConfig,
 ) -> Iterator[Record | Refusal]:
-    """Make documents of scalar columns."""
-    for row in read(source, lambda columns: require_text_column(source, columns, config), _is_scalar):
+    """Make documents of all columns; of long lists, which are no metadata, only the beginning comes into Python."""
+    check = partial(require_text_column, source, config=config)
+    for row in read(source, check, lambda column: True, _cut_lists):
         if isinstance(row, Refusal):
             yield row
         else:
             yield from_fields(source, row.line, row.fields, config, raw=str(row.fields.get(config.text_field)))
 
 
-def _is_scalar(column: pa.Field) -> bool:
-    return not pa.types.is_nested(column.type)
+def _cut_lists(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Cut each list behind one value more than metadata may have; write single precision as its shortest decimal number."""
+    columns = {name: _cut(column) for name, column in zip(batch.schema.names, batch.columns, strict=True)}
+    return pa.RecordBatch.from_pydict(columns)
 
 
-def parquet_rows(source: Source, check_columns: CheckColumns, wanted: WantColumn) -> Iterator[Row | Refusal]:
-    """Read the rows of Parquet, counted from one, with the columns that are wanted."""
+def _cut(column: pa.Array) -> pa.Array:
+    kind = column.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return pc.list_slice(column, 0, MAX_VALUES + 1, return_fixed_size_list=False)
+    if pa.types.is_float32(kind) or pa.types.is_float16(kind):
+        return column.cast(pa.float32()).cast(pa.string()).cast(pa.float64())
+    return column
+
+
+def _as_it_is(batch: pa.RecordBatch) -> pa.RecordBatch:
+    return batch
+
+
+def parquet_rows(
+    source: Source, check_columns: CheckColumns, wanted: WantColumn, prepare: Prepare = _as_it_is
+) -> Iterator[Row | Refusal]:
+    """Read the rows of Parquet, counted from one, with the columns that are wanted; ``prepare`` sees each batch before Python does."""
     with source.open() as stream, pq.ParquetFile(stream, buffer_size=BUFFER_BYTES, pre_buffer=False) as file:
         check_columns(file.schema_arrow.names)
         chosen = [field.name for field in file.schema_arrow if wanted(field)]
@@ -58,11 +83,13 @@ def parquet_rows(source: Source, check_columns: CheckColumns, wanted: WantColumn
         if source.byte_range is not None:
             first, groups = source.byte_range.lines_before + 1, range(*source.byte_range.row_groups)
         batches = file.iter_batches(batch_size=BATCH_ROWS, row_groups=groups, columns=chosen)
-        yield from _numbered(source, batches, first)
+        yield from _numbered(source, map(prepare, batches), first)
 
 
-def arrow_rows(source: Source, check_columns: CheckColumns, wanted: WantColumn) -> Iterator[Row | Refusal]:
-    """Read the rows of an Arrow stream (what `datasets` writes) or Arrow file, counted from one."""
+def arrow_rows(
+    source: Source, check_columns: CheckColumns, wanted: WantColumn, prepare: Prepare = _as_it_is
+) -> Iterator[Row | Refusal]:
+    """Read the rows of an Arrow stream (what `datasets` writes) or Arrow file as `parquet_rows` does those of Parquet."""
     with source.open() as stream:
         is_file = stream.read(6) == b"ARROW1"
         stream.seek(0)
@@ -73,7 +100,7 @@ def arrow_rows(source: Source, check_columns: CheckColumns, wanted: WantColumn) 
             batches = pa.ipc.open_stream(stream)
             schema = batches.schema
         check_columns(schema.names)
-        yield from _numbered(source, _sliced(batches, wanted), 1)
+        yield from _numbered(source, map(prepare, _sliced(batches, wanted)), 1)
 
 
 def _sliced(batches: Iterable[pa.RecordBatch], wanted: WantColumn) -> Iterator[pa.RecordBatch]:

@@ -8,6 +8,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ragray.corpus.read.source import FORMATS, Source, is_uri, local_path, open_filesystem, reaching
@@ -22,6 +23,8 @@ _MAGIC = re.compile(r"[*?[]")
 def find_sources(sources: Sequence[str], *, exclude: Path | None = None) -> list[Source]:
     """Turn files, folders, globs and URIs into files, in the order given, sorted within a folder or glob, each file once.
 
+    Of two files with the same name below what was given, the later one gets a longer name, with as many of its folders as
+    tell them apart.
     In folders and globs hidden files, and those below ``exclude``, are passed over; in folders so are ``.json`` files,
     which may be anything: they are read by name or glob. As in a shell, below a folder and by ``**`` links to files are
     read, links to folders are not followed: name those. Of a saved Hugging Face dataset the files that its ``state.json``
@@ -38,7 +41,25 @@ def find_sources(sources: Sequence[str], *, exclude: Path | None = None) -> list
     for given in sources:
         for source in _expand_remote(given) if is_uri(given) else _expand(given, exclude):
             found.setdefault(source.location, source)
-    return list(found.values())
+    return _with_own_names(found.values())
+
+
+def _with_own_names(sources: Iterable[Source]) -> list[Source]:
+    """Give each file a name of its own, which may become the id of its document: of two the later one is named with its folders."""
+    named: dict[str, Source] = {}
+    for source in sources:
+        parts = [part for part in source.label.split("/") if part]
+        depth = source.name.count("/") + 1
+        name = source.name
+        while name in named and depth < len(parts):
+            depth += 1
+            name = "/".join(parts[-depth:])
+        if name in named:
+            raise InputError(
+                f"{source.label}: has the same name as {named[name].label}, so that ids would clash; rename one of the two"
+            )
+        named[name] = replace(source, name=name)
+    return list(named.values())
 
 
 def _expand(given: str, exclude: Path | None) -> list[Source]:

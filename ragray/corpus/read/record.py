@@ -6,11 +6,15 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
 
 from ragray.config import IngestConfig
+from ragray.corpus.metadata import kept_metadata, pairs_of, scalar_text
+from ragray.corpus.metadata import storable as storable
 from ragray.corpus.read.source import Source
 from ragray.errors import InputError
-from ragray.types import Document
+from ragray.types import Document, Metadata
 
 EXCERPT_CHARS = 200
 ESCAPED_CHAR_BYTES = 6
@@ -19,6 +23,8 @@ OTHER_FIELDS_BYTES = 1 << 16
 """What the other fields of a record may add to that."""
 CONTENTS_FIELD = "contents"
 """Holds title and text together in the corpora of DPR, Pyserini and FlashRAG."""
+NAMES = (str, int, float, Decimal, date)
+"""Types of an id and of a title."""
 TOO_MANY_DIGITS = "a number has more digits than Python reads"
 CheckColumns = Callable[[Sequence[str]], None]
 """Looks at the names of a table's columns before a row is read; raises where they will not do."""
@@ -37,10 +43,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A document and the line (1-based; the row of a Parquet file) that it stands on."""
+    """A document and the line (1-based; the row of a Parquet file) that it stands on.
+
+    ``unkept`` names the fields of the record that cannot be metadata, each with the reason.
+    """
 
     line: int
     document: Document
+    unkept: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +73,10 @@ def to_documents(source: Source, rows: Iterable[Row | Refusal], config: IngestCo
 def from_fields(
     source: Source, number: int, fields: Mapping[str, object], config: IngestConfig, *, raw: str
 ) -> Record | Refusal:
-    """Make a document of the fields that the configuration names; other scalars become metadata.
+    """Make a document of the fields that the configuration names; the others become metadata (see `kept_metadata`).
 
-    Where there is no text but ``contents`` (and no other field was asked for), that is the text, and its first line, if
+    Ids and titles are strings, numbers or dates, in the form of `scalar_text`; a missing id is made from content and
+    metadata. Where there is no text but ``contents`` (and no other field was asked for), that is the text, and its first line, if
     quoted, the title.
     """
     identity, title, text = (fields.get(name) for name in (config.id_field, config.title_field, config.text_field))
@@ -75,21 +86,21 @@ def from_fields(
         own.add(CONTENTS_FIELD)
         heading, text = _split_contents(contents)
         title = title or heading
-    document_id = storable(_scalar(identity))
+    document_id = scalar_text(identity)
     reason = ""
     if text is None:
         reason = f"no field '{config.text_field}'"
     elif not isinstance(text, str):
         reason = f"field '{config.text_field}' is no string but {type(text).__name__}"
     for name, value in ((config.id_field, identity), (config.title_field, title)):
-        if value is not None and not isinstance(value, str | int | float):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, NAMES)):
             reason = reason or f"field '{name}' is no string but {type(value).__name__}"
     if reason or not isinstance(text, str):
         return refusal(source, number, reason, raw, document_id=document_id)
-    others = ((name, _scalar(value)) for name, value in fields.items() if name not in own)
-    metadata = {storable(name): storable(value) for name, value in others if value}
-    heading = _scalar(title)
-    return Record(number, Document(document_id or id_of_content(heading, text), text, heading, metadata))
+    metadata, unkept = kept_metadata((name, value) for name, value in fields.items() if name not in own)
+    heading = scalar_text(title)
+    document_id = document_id or id_of_content(heading, text, metadata)
+    return Record(number, Document(document_id, text, heading, metadata), unkept)
 
 
 def takes_contents(config: IngestConfig) -> bool:
@@ -102,21 +113,10 @@ def _split_contents(contents: str) -> tuple[str, str]:
     return (match[1], contents[match.end() :]) if match else ("", contents)
 
 
-def _scalar(value: object) -> str:
-    """Write a scalar as text; what is no scalar, or binary, becomes empty."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "" if value is None or isinstance(value, dict | list | bytes) else str(value)
-
-
-def storable(text: str) -> str:
-    """Replace lone surrogates, which JSON can hold and UTF-8 cannot."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
-
-
-def id_of_content(title: str, text: str) -> str:
-    """Make an id for a document that has none."""
-    return hashlib.blake2b(f"{title}\n{text}".encode("utf-8", "replace"), digest_size=8).hexdigest()
+def id_of_content(title: str, text: str, metadata: Metadata) -> str:
+    """Make an id for a document that has none: of two that say the same, other metadata tell them apart."""
+    facts = f"\n{sorted(pairs_of(metadata))}" if metadata else ""
+    return hashlib.blake2b(f"{title}\n{text}{facts}".encode("utf-8", "replace"), digest_size=8).hexdigest()
 
 
 def refusal(source: Source, number: int, reason: str, raw: str, *, document_id: str = "") -> Refusal:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ragray.artifact.files import ARRAY_ERRORS
+from ragray.corpus.metadata import kept_metadata
 from ragray.errors import InputError, first_line
 from ragray.text.checks import require_utf8
 from ragray.types import Passage
@@ -213,17 +214,21 @@ def _passage(row: Mapping[str, object], columns: Columns, where: str) -> Passage
             raise InputError(f"{where}: no {name!r}; every row needs an id and a text")
     identity, metadata = str(row[columns.id]), row.get("metadata") or {}
     entries = metadata if isinstance(metadata, list) else []
-    pairs = metadata.items() if isinstance(metadata, dict) else [_pair(entry, where) for entry in entries]
+    pairs = list(metadata.items()) if isinstance(metadata, dict) else [_pair(entry, where) for entry in entries]
+    for text in (text for pair in pairs for text in pair if isinstance(text, str)):
+        require_utf8(text, f"{where}: 'metadata'")
+    known, unkept = kept_metadata((str(key), value) for key, value in pairs)
+    if unkept:
+        raise InputError(f"{where}: 'metadata' cannot hold {unkept[0]}; leave it out")
     passage = Passage(
         id=identity,
         text=str(row[columns.text]),
         title=str(row.get(columns.title) or ""),
         document_id=str(row.get("document_id") or identity),
-        metadata={str(key): str(value) for key, value in pairs if value is not None},
+        metadata=known,
     )
     fields = [(columns.id, passage.id), (columns.text, passage.text), (columns.title, passage.title)]
-    facts = [("metadata", text) for fact in passage.metadata.items() for text in fact]
-    for name, text in (*fields, ("document_id", passage.document_id), *facts):
+    for name, text in (*fields, ("document_id", passage.document_id)):
         require_utf8(text, f"{where}: {name!r}")
     return passage
 

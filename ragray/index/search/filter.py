@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ragray.corpus.instants import is_time, time_key
 from ragray.errors import InputError
 from ragray.text.checks import require_utf8
 
@@ -37,8 +38,10 @@ NUMBER = r"[+-]?([0-9]{1,15}(\.[0-9]*)?|\.[0-9]+)"
 """Numbers of more digits than float64 holds exactly (order numbers, for instance) are text, and so are digits of other scripts."""
 
 TOKEN = re.compile(
-    r"""\s*(?:(?P<op>==|!=|<=|>=|[<>(),])|(?P<quoted>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(?P<word>[^\s()<>=!,"']+))"""
+    r"""\s*(?:(?P<op>==|!=|<=|>=|[<>(),\uff08\uff09\uff0c\u3001\u060c])|(?P<quoted>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|\u201c[^\u201d]*\u201d|\u2018[^\u2019]*\u2019|\u300c[^\u300d]*\u300d)"""
+    r"""|(?P<word>[^\s()<>=!,"'\uff08\uff09\uff0c\u3001\u060c\u201c\u2018\u300c]+))"""
 )
+MARKS = str.maketrans("\uff08\uff09\uff0c\u3001\u060c", "(),,,")
 WORDS = ("and", "or", "not", "in")
 MAX_DEPTH = 50
 """Parentheses and negations inside each other."""
@@ -57,6 +60,20 @@ class Value:
 
     text: str
     number: float | None
+    is_bare: bool = False
+
+    @property
+    def is_time(self) -> bool:
+        """Whether it is an instant or a date."""
+        return is_time(self.text)
+
+    @property
+    def spellings(self) -> tuple[str, ...]:
+        """The texts that it equals: of the bare words true and false, all usual cases."""
+        folded = self.text.lower()
+        return (
+            (folded, folded.title(), folded.upper()) if self.is_bare and folded in ("true", "false") else (self.text,)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +104,11 @@ class Comparison:
 
     def _matches(self, texts: pa.Array) -> pa.Array:
         """Compare values of the metadata: with numbers as numbers, with the rest as text."""
-        matched = self._texts(texts, [value.text for value in self.values if value.number is None])
+        if self.values[0].is_time and len(self.values) == 1:
+            keys = pa.array([text and time_key(text) for text in texts.to_pylist()], pa.string())
+            return self._texts(keys, [time_key(self.values[0].text)])
+        spelt = [text for value in self.values if value.number is None for text in value.spellings]
+        matched = self._texts(texts, spelt)
         numbers = [value.number for value in self.values if value.number is not None]
         if not numbers:
             return matched
@@ -208,6 +229,8 @@ class _Parser:
             return
         self.kind, self._end = str(found.lastgroup), found.end()
         self.token = found[self.kind]
+        if self.kind == "op":
+            self.token = self.token.translate(MARKS)
         if self.kind == "word" and self.token.lower() in WORDS:
             self.kind, self.token = "op", self.token.lower()
 
@@ -284,4 +307,4 @@ class _Parser:
         self._advance()
         if kind == "quoted":
             return Value(re.sub(r"\\(.)", r"\1", token[1:-1], flags=re.DOTALL), None)
-        return Value(token, float(token) if re.fullmatch(NUMBER, token) else None)
+        return Value(token, float(token) if re.fullmatch(NUMBER, token) else None, is_bare=True)

@@ -118,8 +118,7 @@ class Segment:
     def passage(self, row: int) -> Passage:
         """Return the passage of a row."""
         (found,) = self.passages.slice(row, 1).to_pylist()
-        pairs = [(pair["key"], pair["value"]) for pair in found["metadata"]]
-        return passage_from_row({**found, "metadata": pairs})
+        return passage_from_row(found)
 
     def read(self, rows: Sequence[int]) -> list[Passage]:
         """Return the passages of some rows, cut out batch by batch: Arrow's `take` would first copy all passages into memory."""
@@ -129,6 +128,5 @@ class Segment:
         starts = np.cumsum([0, *(len(batch) for batch in batches)])
         numbers = np.searchsorted(starts, rows, side="right") - 1
         places = zip(numbers.tolist(), (np.asarray(rows) - starts[numbers]).tolist(), strict=True)
-        found = pa.concat_batches([batches[number].slice(row, 1) for number, row in places]).to_pylist()
-        pairs = [[(pair["key"], pair["value"]) for pair in row["metadata"]] for row in found]
-        return [passage_from_row({**row, "metadata": pair}) for row, pair in zip(found, pairs, strict=True)]
+        found = pa.concat_batches([batches[number].slice(row, 1) for number, row in places])
+        return [passage_from_row(row) for row in found.to_pylist()]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from ragray.artifact.manifest import publish
 from ragray.corpus.dedup import id_key
+from ragray.corpus.metadata import from_pairs, pairs_of
 from ragray.corpus.table import PASSAGE_FOLDER, SCHEMA_VERSION, Corpus, ShardWriter
 from ragray.errors import CorruptArtifactError
 from ragray.index.search.reader import IndexReader
@@ -145,13 +146,8 @@ def digests(table: pa.Table, kind: str) -> np.ndarray:
         pairs = zip(table["title"].to_pylist(), table["text"].to_pylist(), strict=True)
         return _packed([_digest(f"{len(title)}\0{title}{text}", WIDTHS[kind]) for title, text in pairs], WIDTHS[kind])
     known = zip(table["document_id"].to_pylist(), table["metadata"].to_pylist(), strict=True)
-    content = [json.dumps([document, sorted(_pairs(metadata))]) for document, metadata in known]
+    content = [json.dumps([document, sorted(pairs_of(from_pairs(metadata)))]) for document, metadata in known]
     return _packed([_digest(text, WIDTHS[kind]) for text in content], WIDTHS[kind])
-
-
-def _pairs(metadata: Sequence[tuple[str, str] | dict[str, str]]) -> list[tuple[str, str]]:
-    """Return metadata as pairs, whether from an Arrow map (a corpus) or a list of structs (a segment)."""
-    return [(pair["key"], pair["value"]) if isinstance(pair, dict) else pair for pair in metadata]
 
 
 def _digest(text: str, width: int) -> bytes:

@@ -209,3 +209,21 @@ def test_a_field_that_no_passage_has_is_named_with_those_there_are() -> None:
         "filter 'lang == en and not yaer > 1': no passage has the field 'yaer'; "
         "there are id, document_id, title, date, lang, order, year"
     )
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("farbe == rot", [0]), ("farbe != rot", [1, 2]), ("类别 in （公告，“内 部”）", [0, 1]), ("open == True", [0, 1]),
+        ("open == 'true'", [0]), ("at >= 2023-01-09T00:00:00Z", [1, 2]), ("at < '2023-01-09 09:00:00+09:00'", [0]),
+        ("at == 2023-01-09", [2]),
+    ],
+)  # fmt: skip
+def test_lists_booleans_instants_and_marks_of_other_scripts(expression: str, expected: list[int]) -> None:
+    facts: list[dict[str, str | tuple[str, ...]]] = [
+        {"farbe": ("rot", "blau"), "类别": "公告", "open": "true", "at": "2023-01-08T17:30:00Z"},
+        {"farbe": "blau", "类别": "内 部", "open": "True", "at": "2023-01-09T00:00:00.5Z"},
+        {"at": "2023-01-09T00:00:00Z"},
+    ]
+    passages = [Passage(f"p{n}", "t", metadata=fact) for n, fact in enumerate(facts)]
+    assert rows(expression, passages) == expected
