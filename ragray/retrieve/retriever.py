@@ -17,7 +17,7 @@ from ragray.index.store.snapshot import Snapshot
 from ragray.retrieve.fuse import fuse_ranks, fuse_scores
 from ragray.retrieve.rerank import Reranker
 from ragray.text.checks import require_text
-from ragray.types import Hit, RetrievalResult
+from ragray.types import RetrievalResult
 
 Mode = Literal["dense", "lexical", "hybrid"]
 
@@ -89,10 +89,28 @@ class LocalRetriever:
         """Name of the snapshot that every search uses."""
         return self._searcher.snapshot.name
 
+    def encode(self, queries: Sequence[str]) -> Vectors | None:
+        """Return the vectors of questions, (N, D) float32, for several searches; None where there is no encoder.
+
+        Raises:
+            InputError: a query is blank or cannot be written as UTF-8.
+        """
+        for number, query in enumerate(queries):
+            require_text(query, f"query {number}")
+        return self._encoder.encode_questions(queries) if self._encoder else None
+
     def search(
-        self, queries: Sequence[str], k: int, *, where: str | None = None, mode: Mode | None = None
+        self,
+        queries: Sequence[str],
+        k: int,
+        *,
+        where: str | None = None,
+        mode: Mode | None = None,
+        vectors_ND: Vectors | None = None,
     ) -> list[RetrievalResult]:
         """Return for every query its k best passages, best first; ``where`` and ``mode`` replace those of the settings.
+
+        ``vectors_ND`` are the queries' own, from `encode`; without them they are encoded here.
 
         Raises:
             InputError: the filter cannot be read, a query is blank or cannot be written as UTF-8, k is not a possible number of
@@ -101,35 +119,34 @@ class LocalRetriever:
         """
         if not queries:
             return []
-        for number, query in enumerate(queries):
-            require_text(query, f"query {number}")
+        if vectors_ND is None:
+            vectors_ND = self.encode(queries)
         where = self._settings.where if where is None else where
         depth = max(k, self._settings.candidates) if self._reranker else k
-        hits = self._search(queries, depth, where, mode or self._settings.mode)
+        hits = self._found(queries, vectors_ND, depth, where, mode or self._settings.mode).hits
         ranked = self._reranker.rerank(queries, hits, k) if self._reranker else hits
         return [RetrievalResult(self.snapshot, tuple(found)) for found in ranked]
 
-    def _search(self, queries: Sequence[str], k: int, where: str, mode: Mode) -> list[list[Hit]]:
-        if mode not in ("dense", "lexical", "hybrid"):
-            raise ConfigError(f"retrieve.mode={mode!r}: expected dense, lexical or hybrid")
-        if self._encoder is None:
-            if mode != "lexical":
-                raise ConfigError(
-                    "this retriever was made without a question encoder; only retrieve.mode=lexical works"
-                )
-            return self._searcher.search_text(queries, k, where=where).hits
-        vectors_ND = self._encoder.encode_questions(queries)
-        return self._found(queries, vectors_ND, k, where, mode).hits
+    def candidates(
+        self, queries: Sequence[str], vectors_ND: Vectors, depth: int, where: str = ""
+    ) -> list[SearchResult]:
+        """Return what dense and lexical search find, ``depth`` passages each: what hybrid search joins."""
+        dense = self._searcher.search(vectors_ND, depth, where=where)
+        return [dense, self._searcher.search_text(queries, depth, where=where, vectors_ND=vectors_ND)]
 
-    def _found(self, queries: Sequence[str], vectors_ND: Vectors, k: int, where: str, mode: Mode) -> SearchResult:
-        if mode == "dense":
-            return self._searcher.search(vectors_ND, k, where=where)
+    def _found(
+        self, queries: Sequence[str], vectors_ND: Vectors | None, k: int, where: str, mode: Mode
+    ) -> SearchResult:
         if mode == "lexical":
             return self._searcher.search_text(queries, k, where=where, vectors_ND=vectors_ND)
-        depth = max(k, self._settings.candidates)
-        dense = self._searcher.search(vectors_ND, depth, where=where)
-        lexical = self._searcher.search_text(queries, depth, where=where, vectors_ND=vectors_ND)
+        if mode not in ("dense", "hybrid"):
+            raise ConfigError(f"retrieve.mode={mode!r}: expected dense, lexical or hybrid")
+        if vectors_ND is None:
+            raise ConfigError("this retriever was made without a question encoder; only retrieve.mode=lexical works")
+        if mode == "dense":
+            return self._searcher.search(vectors_ND, k, where=where)
+        parts = self.candidates(queries, vectors_ND, max(k, self._settings.candidates), where)
         if self._settings.fusion == "rrf":
-            return fuse_ranks([dense, lexical], k, rrf_k=self._settings.rrf_k)
+            return fuse_ranks(parts, k, rrf_k=self._settings.rrf_k)
         weight = self._settings.dense_weight
-        return fuse_scores([dense, lexical], [weight, 1 - weight], k)
+        return fuse_scores(parts, [weight, 1 - weight], k)
