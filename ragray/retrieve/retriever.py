@@ -15,6 +15,8 @@ from ragray.index.search.reader import IndexReader
 from ragray.index.search.result import SearchResult
 from ragray.index.store.snapshot import Snapshot
 from ragray.retrieve.fuse import fuse_ranks, fuse_scores
+from ragray.retrieve.in_force import in_force
+from ragray.retrieve.pairs import with_pairs
 from ragray.retrieve.rerank import Reranker
 from ragray.text.checks import require_text
 from ragray.types import RetrievalResult
@@ -65,8 +67,8 @@ class LocalRetriever:
             EncoderMismatchError: the encoder is not the one the index was made with.
             InputError: the settings ask for a lexical part that the snapshot lacks, or for a filter that cannot be read.
         """
-        self._settings = settings or RetrieveConfig()
         snapshot = searcher.snapshot
+        self._settings = in_force(settings or RetrieveConfig(), snapshot)
         if encoder is not None:
             snapshot.encoder.require(
                 encoder.fingerprint, here=f"index snapshot {snapshot.name}", there="the question encoder"
@@ -130,9 +132,14 @@ class LocalRetriever:
     def candidates(
         self, queries: Sequence[str], vectors_ND: Vectors, depth: int, where: str = ""
     ) -> list[SearchResult]:
-        """Return what dense and lexical search find, ``depth`` passages each: what hybrid search joins."""
+        """Return what dense and what lexical search find, ``depth`` passages each: what hybrid search joins."""
         dense = self._searcher.search(vectors_ND, depth, where=where)
         return [dense, self._searcher.search_text(queries, depth, where=where, vectors_ND=vectors_ND)]
+
+    def paired(self, queries: Sequence[str], lexical: SearchResult) -> SearchResult:
+        """Return lexical candidates with what pairs of neighbouring terms add to their scores (`retrieve.pair_weight`)."""
+        weight = self._settings.pair_weight
+        return with_pairs(lexical, queries, self._searcher.snapshot.lexical, weight) if weight else lexical
 
     def _found(
         self, queries: Sequence[str], vectors_ND: Vectors | None, k: int, where: str, mode: Mode
@@ -145,8 +152,8 @@ class LocalRetriever:
             raise ConfigError("this retriever was made without a question encoder; only retrieve.mode=lexical works")
         if mode == "dense":
             return self._searcher.search(vectors_ND, k, where=where)
-        parts = self.candidates(queries, vectors_ND, max(k, self._settings.candidates), where)
+        dense, lexical = self.candidates(queries, vectors_ND, max(k, self._settings.candidates), where)
         if self._settings.fusion == "rrf":
-            return fuse_ranks(parts, k, rrf_k=self._settings.rrf_k)
+            return fuse_ranks([dense, lexical], k, rrf_k=self._settings.rrf_k)
         weight = self._settings.dense_weight
-        return fuse_scores(parts, [weight, 1 - weight], k)
+        return fuse_scores([dense, self.paired(queries, lexical)], [weight, 1 - weight], k)
