@@ -175,3 +175,14 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_nothing_to_measure_is_an_error_before_any_search(tmp_path: Path, qrels: list[tuple[str, str, int]]) -> None:
     with pytest.raises(InputError, match=r"qrels.tsv: no query of .*queries.jsonl has a relevant document"):
         evaluate_retrieval(tmp_path / "no-index", *files(tmp_path, {"a": "anchor"}, qrels), Config())
+
+
+def test_a_query_that_is_blank_or_no_utf8_is_refused_alone_and_named(
+    index: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    queries, qrels = files(tmp_path, {"a": "anchor", "b": " ", "c": "x\ud800"}, [(name, "d0", 1) for name in "abc"])
+    found = evaluate_retrieval(index, queries, qrels, LEXICAL)
+    assert (found.num_queries, found.num_refused, found.num_missing, found.ndcg_at_10) == (1, 2, 0, 1)
+    assert (
+        "2 queries are left out (the first: " in caplog.text and "queries.jsonl:2: field 'text' is blank" in caplog.text
+    )
