@@ -56,4 +56,4 @@ def _pair_scores(query: np.ndarray, passages: Sequence[np.ndarray], num_terms: i
 
 def _pairs(terms: np.ndarray, num_terms: int) -> np.ndarray:
     """Return one number for each two neighbouring terms."""
-    return terms[:-1] * num_terms + terms[1:]
+    return np.asarray(terms[:-1] * num_terms + terms[1:])
