@@ -19,6 +19,7 @@ SEARCH = (
         "retrieve.candidates",
         "retrieve.fusion",
         "retrieve.dense_weight",
+        "retrieve.pair_weight",
         "retrieve.rrf_k",
         "retrieve.rerank_model",
     ),
@@ -92,7 +93,7 @@ CONDITIONS = (
     Condition(("train.lora_rank",), lambda c: c.train.tune == "lora", "with train.tune=lora"),
     Condition(("retrieve.fusion",), lambda c: c.retrieve.mode == "hybrid", "with retrieve.mode=hybrid"),
     Condition(
-        ("retrieve.dense_weight",),
+        ("retrieve.dense_weight", "retrieve.pair_weight"),
         lambda c: c.retrieve.mode == "hybrid" and c.retrieve.fusion == "convex",
         "with retrieve.mode=hybrid and retrieve.fusion=convex",
     ),

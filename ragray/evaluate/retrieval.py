@@ -1,22 +1,22 @@
-"""Retrieval evaluation. In: an index, queries, relevance judgements in the formats of BEIR or TREC. Out: nDCG, recall, MRR."""
+"""Retrieval evaluation. In: an index, judged queries. Out: nDCG, recall, MRR with intervals, and how hybrid compares with its parts."""
 
 from __future__ import annotations
 
-import json
 import logging
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from ragray.config import Config
-from ragray.errors import InputError
+from ragray.evaluate.encoded import EncodedQueries, encode_queries, warn_of_unknown
+from ragray.evaluate.intervals import Interval, interval, intervals
+from ragray.evaluate.judged import Qrels, judged_by_qrels
 from ragray.evaluate.ranking import ndcg, recall, reciprocal_rank
-from ragray.index.store.live import missing_ids
-from ragray.index.store.snapshot import read_snapshot
 from ragray.retrieve.load import load_retriever
-from ragray.retrieve.retriever import LocalRetriever
-from ragray.text.checks import is_blank, require_utf8
+from ragray.retrieve.retriever import LocalRetriever, Mode
 from ragray.types import Hit
 
 logger = logging.getLogger("ragray")
@@ -29,12 +29,20 @@ MAX_PASSAGES = 100_000
 BATCH = 64
 """Queries searched together at that depth; fewer where the search goes deeper."""
 
-RELEVANCE = r"-?\d{1,15}"
-HEADER = r"(?i)(query|corpus|doc|document|passage)[-_ ]?(id)?|qid|topic|docno|score|rel|relevance|label"
-"""A column's name: a first line without any is no header, but a judgement."""
+PARTS: tuple[Mode, ...] = ("dense", "lexical")
+"""The modes that hybrid search joins, in the order of `LocalRetriever.candidates`."""
 
-Qrels = Mapping[str, Mapping[str, int]]
-"""Relevance by query and document."""
+Ids = tuple[str, str]
+"""Document id and passage id of a hit."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartComparison:
+    """One of the two searches that hybrid search joins: its own nDCG@10, and what hybrid search gains, query by query."""
+
+    ndcg_at_10: float
+    gain: Interval
+    """95% interval of the mean of nDCG@10 of hybrid less that of this search: below 0, hybrid search is worse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +52,13 @@ class RetrievalReport:
     ndcg_at_10: float
     recall_at: Mapping[int, float]
     mrr_at_10: float
+    intervals: Mapping[str, Interval]
+    """By the name of the metric, such as ``ndcg@10``: 95% of the means of resampled queries lie within."""
+    parts: Mapping[str, PartComparison]
+    """With mode hybrid, by mode: the searches that it joins."""
     num_queries: int
+    num_refused: int
+    """Queries that are blank or cannot be encoded."""
     num_left_out: int
     """Queries of the file that have no relevant document."""
     num_missing: int
@@ -54,13 +68,19 @@ class RetrievalReport:
     mode: str
     snapshot: str
 
-    def to_json(self) -> dict[str, float | int | str]:
+    def to_json(self) -> dict[str, object]:
         """Return the report with the usual names of the metrics, such as ``ndcg@10``."""
         return {
             "ndcg@10": self.ndcg_at_10,
             **{f"recall@{k}": value for k, value in self.recall_at.items()},
             "mrr@10": self.mrr_at_10,
+            "interval": {name: list(edges) for name, edges in self.intervals.items()},
+            **{
+                f"hybrid_over_{mode}": {"ndcg@10": part.ndcg_at_10, "gain": list(part.gain)}
+                for mode, part in self.parts.items()
+            },
             "num_queries": self.num_queries,
+            "num_refused": self.num_refused,
             "num_left_out": self.num_left_out,
             "num_missing": self.num_missing,
             "num_unknown_documents": self.num_unknown_documents,
@@ -75,136 +95,113 @@ def evaluate_retrieval(
     """Search an index for every judged query as ``config.retrieve`` says, and score what is found.
 
     Documents are judged by document id or, where no judgement names a document, by passage id. A document that was split
-    counts once, at the rank of its best passage; the search continues until it has 100 documents.
+    counts once, at the rank of its best passage; the search continues until it has 100 documents. Each query is encoded once; one
+    that is blank or cannot be encoded is refused alone. With mode hybrid the log says where it ranks below one of its parts.
 
     Raises:
         InputError: a file cannot be read (the message names line and field), or no query has a relevant document.
     """
-    texts, judged = read_queries(queries), read_qrels(qrels)
-    relevant = {name: found for name, found in judged.items() if any(gain > 0 for gain in found.values())}
-    asked = [name for name in texts if name in relevant]
-    if not asked:
-        raise InputError(
-            f"{qrels}: no query of {queries} has a relevant document (relevance 1 or more); are the ids of the same kind?"
-        )
+    judged = judged_by_qrels(queries, qrels)
     retriever = load_retriever(index, run, config)
-    wanted = {name for query in asked for name, gain in relevant[query].items() if gain > 0}
-    unknown = missing_ids(index, read_snapshot(index, retriever.snapshot), wanted)
-    if unknown:
-        logger.warning(
-            "evaluate: %d of %d relevant documents are not in snapshot %s, so that no search finds them (the first by name: '%s')",
-            *(len(unknown), len(wanted), retriever.snapshot, min(unknown)),
-        )
-    rankings = _rankings(retriever, {name: texts[name] for name in asked}, relevant)
-    scored = [(rankings[name], relevant[name]) for name in asked]
+    num_unknown = warn_of_unknown("evaluate", index, retriever.snapshot, judged)
+    asked = encode_queries("evaluate", retriever, judged)
+    rankings = _rankings(retriever, asked, judged.relevant)
+    measured = {
+        name: [score(ranked, judged.relevant[query]) for query, ranked in rankings.items()]
+        for name, score in _MEASURES.items()
+    }
+    means = {name: _mean(values) for name, values in measured.items()}
+    mode, where = config.retrieve.mode, config.retrieve.where
+    parts = _parts(retriever, asked, judged.relevant, measured["ndcg@10"], where) if mode == "hybrid" else {}
+    for name, part in parts.items():
+        _warn_if_below(name, part, means["ndcg@10"], index)
+    edges = intervals(np.array(list(measured.values())).T)
     return RetrievalReport(
-        ndcg_at_10=_mean([ndcg(ranked, gains, 10) for ranked, gains in scored]),
-        recall_at={k: _mean([recall(ranked, gains, k) for ranked, gains in scored]) for k in RECALL_AT},
-        mrr_at_10=_mean([reciprocal_rank(ranked, gains, 10) for ranked, gains in scored]),
-        num_queries=len(asked),
-        num_left_out=len(texts) - len(asked),
-        num_missing=len(relevant) - len(asked),
-        num_unknown_documents=len(unknown),
-        mode=config.retrieve.mode,
+        ndcg_at_10=means["ndcg@10"],
+        recall_at={k: means[f"recall@{k}"] for k in RECALL_AT},
+        mrr_at_10=means["mrr@10"],
+        intervals=dict(zip(means, edges, strict=True)),
+        parts=parts,
+        num_queries=len(asked.texts),
+        num_refused=len(asked.refused),
+        num_left_out=judged.num_left_out,
+        num_missing=judged.num_missing,
+        num_unknown_documents=num_unknown,
+        mode=mode,
         snapshot=retriever.snapshot,
     )
+
+
+_MEASURES: Mapping[str, Callable[[Sequence[str], Mapping[str, int]], float]] = {
+    "ndcg@10": partial(ndcg, k=10),
+    **{f"recall@{k}": partial(recall, k=k) for k in RECALL_AT},
+    "mrr@10": partial(reciprocal_rank, k=10),
+}
+"""By name: what a ranking of document ids is worth, given the judgements of its query."""
 
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _rankings(retriever: LocalRetriever, texts: Mapping[str, str], relevant: Qrels) -> dict[str, list[str]]:
+def _rankings(retriever: LocalRetriever, queries: EncodedQueries, relevant: Qrels) -> dict[str, list[str]]:
     """Return the ids that each query finds, best first; the number of passages doubles until there are enough documents."""
-    found: dict[str, list[tuple[str, str]]] = {}
-    asked, depth = list(texts), DEPTH
-    while asked:
-        step = max(1, BATCH * DEPTH // depth)
-        for start in range(0, len(asked), step):
-            batch = asked[start : start + step]
-            results = retriever.search([texts[name] for name in batch], depth)
-            found.update(zip(batch, (_ids(result.hits) for result in results), strict=True))
-        column = 0 if _names_any(found, relevant, 0) or not _names_any(found, relevant, 1) else 1
-        ranked = {name: list(dict.fromkeys(pair[column] for pair in ids)) for name, ids in found.items()}
-        asked = [name for name in asked if len(ranked[name]) < DEPTH and len(found[name]) == depth < MAX_PASSAGES]
-        depth *= 2
-    return ranked
+    found: dict[str, list[Ids]] = {}
+    asked, depth = queries, DEPTH
+    while asked.texts:
+        for names, texts, vectors_BD in asked.batches(max(1, BATCH * DEPTH // depth)):
+            results = retriever.search(texts, depth, vectors_ND=vectors_BD)
+            found.update(zip(names, (hit_ids(result.hits) for result in results), strict=True))
+        column = judged_column(found, relevant)
+        ranked = {name: unique_ids(ids, column) for name, ids in found.items()}
+        short = {name for name in asked.texts if len(ranked[name]) < DEPTH and len(found[name]) == depth < MAX_PASSAGES}
+        asked, depth = asked.only(short), 2 * depth
+    return {name: ranked[name] for name in queries.texts}
 
 
-def _names_any(found: Mapping[str, Sequence[tuple[str, str]]], relevant: Qrels, column: int) -> bool:
-    """Return whether any judgement names a document (column 0) or passage (column 1) that its query found."""
+def judged_column(found: Mapping[str, Sequence[Ids]], relevant: Qrels) -> int:
+    """Return what the judgements name: documents (0), or passages (1) where none names a document that was found."""
+    return 0 if _names_any(found, relevant, 0) or not _names_any(found, relevant, 1) else 1
+
+
+def _names_any(found: Mapping[str, Sequence[Ids]], relevant: Qrels, column: int) -> bool:
     return any(pair[column] in relevant[name] for name, ids in found.items() for pair in ids)
 
 
-def _ids(hits: Sequence[Hit]) -> list[tuple[str, str]]:
+def hit_ids(hits: Sequence[Hit]) -> list[Ids]:
     """Return document id and passage id of every hit."""
     return [(hit.passage.document_id or hit.passage.id, hit.passage.id) for hit in hits]
 
 
-def read_queries(path: Path) -> dict[str, str]:
-    """Read queries from JSONL, ``{"id", "text"}`` (or BEIR's ``"_id"``); an id maps to its text.
-
-    Raises:
-        InputError: names file, line and field.
-    """
-    queries: dict[str, str] = {}
-    for where, line in _lines(path):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as err:
-            raise InputError(f"{where}: is not JSON ({err}); mend or remove the line") from err
-        if not isinstance(record, dict):
-            raise InputError(f"{where}: is a JSON {type(record).__name__}, expected an object with id and text")
-        name, text = record.get("id", record.get("_id")), record.get("text")
-        if not isinstance(name, str):
-            raise InputError(f"{where}: field 'id' must be a string (found {name!r})")
-        if not isinstance(text, str) or is_blank(text):
-            raise InputError(f"{where}: field 'text' must be a text (found {text!r})")
-        require_utf8(name, f"{where}: field 'id'")
-        require_utf8(text, f"{where}: field 'text'")
-        if name in queries:
-            raise InputError(f"{where}: id '{name}' stands on an earlier line too; ids must be unique")
-        queries[name] = text
-    return queries
+def unique_ids(ids: Sequence[Ids], column: int) -> list[str]:
+    """Return the ids of one column, each at its first place."""
+    return list(dict.fromkeys(pair[column] for pair in ids))
 
 
-def read_qrels(path: Path) -> dict[str, dict[str, int]]:
-    """Read judgements: query, document, relevance, with or without a header, or TREC's four columns (the second is skipped).
-
-    Raises:
-        InputError: names file, line and field.
-    """
-    judged: dict[str, dict[str, int]] = {}
-    for number, (where, line) in enumerate(_lines(path)):
-        fields = [field.strip() for field in (line.split("\t") if "\t" in line else line.split())]
-        if len(fields) not in (3, 4):
-            raise InputError(
-                f"{where}: has {len(fields)} columns, expected query, document and relevance separated by tabs"
-            )
-        query, document, relevance = fields[0], fields[-2], fields[-1]
-        if not re.fullmatch(RELEVANCE, relevance):
-            if number == 0 and any(re.fullmatch(HEADER, field) for field in fields):
-                continue
-            raise InputError(
-                f"{where}: field 'relevance' must be a whole number of at most 15 digits (found {relevance!r:.40})"
-            )
-        if not query or not document:
-            raise InputError(f"{where}: field '{'document' if query else 'query'}' is empty; give its id")
-        if judged.setdefault(query, {}).setdefault(document, int(relevance)) != int(relevance):
-            raise InputError(
-                f"{where}: query '{query}', document '{document}' has another relevance on an earlier line"
-            )
-    return judged
+def _parts(
+    retriever: LocalRetriever, queries: EncodedQueries, relevant: Qrels, hybrid: Sequence[float], where: str
+) -> dict[str, PartComparison]:
+    """Compare nDCG@10 of hybrid search with that of the two searches that it joins, on the same candidates."""
+    found: dict[str, dict[str, list[Ids]]] = {mode: {} for mode in PARTS}
+    for names, texts, vectors_BD in queries.batches(BATCH):
+        assert vectors_BD is not None  # hybrid search needs an encoder
+        for mode, part in zip(PARTS, retriever.candidates(texts, vectors_BD, DEPTH, where), strict=True):
+            found[mode].update(zip(names, map(hit_ids, part.hits), strict=True))
+    return {mode: _compared(ids, relevant, hybrid) for mode, ids in found.items()}
 
 
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield the place (file:line) and the text of every line that is not empty."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="\n") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield f"{path}:{number}", line.rstrip("\r\n")
-    except OSError as err:
-        raise InputError(f"{path}: cannot be read ({err.strerror}); check the path") from err
-    except UnicodeDecodeError as err:
-        raise InputError(f"{path}: is not UTF-8 ({err.reason} at byte {err.start}); convert the file") from err
+def _compared(found: Mapping[str, Sequence[Ids]], relevant: Qrels, hybrid: Sequence[float]) -> PartComparison:
+    column = judged_column(found, relevant)
+    own = [ndcg(unique_ids(ids, column), relevant[name], 10) for name, ids in found.items()]
+    return PartComparison(_mean(own), interval([both - one for both, one in zip(hybrid, own, strict=True)]))
+
+
+def _warn_if_below(mode: str, part: PartComparison, hybrid: float, index: Path) -> None:
+    """Say so where hybrid search is worse than one of its parts beyond what chance explains."""
+    low, high = part.gain
+    if high < 0:
+        logger.warning(
+            "evaluate: hybrid is below %s on these queries: nDCG@10 %.3f against %.3f (95%% interval of the difference %.3f to %.3f); "
+            "fit the weight with `ragray index tune %s`, or search with --mode %s",
+            *(mode, hybrid, part.ndcg_at_10, low, high, index, mode),
+        )

@@ -1,6 +1,6 @@
 """Fusion. In: results of several searches over one snapshot. Out: one result, ordered by the scores or by the ranks of all. Pure.
 
-N queries, K results, M rows of all lists.
+N queries, K results, M places of all lists, F places that hold a row, P pairs of query and row.
 """
 
 from __future__ import annotations
@@ -20,7 +20,12 @@ def fuse_scores(results: Sequence[SearchResult], weights: Sequence[float], k: in
     The scores of a result are scaled to 0..1 between the lowest and the highest of a query's candidates. A row's score is the
     weighted sum of its scaled scores; a result that lacks the row counts as 0. ``weights`` sum to one. Ties go to the lower row.
     """
-    return _join(results, [weight * _scaled(part) for part, weight in zip(results, weights, strict=True)], k)
+    return _with_hits(results, *scored_rows(results, weights, k))
+
+
+def scored_rows(results: Sequence[SearchResult], weights: Sequence[float], k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Join as `fuse_scores` does; returns global rows (N, K), -1 where none, and scores (N, K) float32, -inf."""
+    return _joined(results, [weight * _scaled(part) for part, weight in zip(results, weights, strict=True)], k)
 
 
 def fuse_ranks(results: Sequence[SearchResult], k: int, *, rrf_k: int) -> SearchResult:
@@ -28,13 +33,18 @@ def fuse_ranks(results: Sequence[SearchResult], k: int, *, rrf_k: int) -> Search
 
     Scores are divided by the largest possible one: a row that is first in every list has 1.0. Ties go to the lower row.
     """
+    return _with_hits(results, *ranked_rows(results, k, rrf_k=rrf_k))
+
+
+def ranked_rows(results: Sequence[SearchResult], k: int, *, rrf_k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Join as `fuse_ranks` does; returns what `scored_rows` does."""
     largest = len(results) / (rrf_k + 1)
     ranks = [np.arange(1, part.rows_NK.shape[1] + 1) for part in results]
     shares = [
         np.broadcast_to(1 / (rrf_k + rank_K) / largest, part.rows_NK.shape)
         for part, rank_K in zip(results, ranks, strict=True)
     ]
-    return _join(results, shares, k)
+    return _joined(results, shares, k)
 
 
 def _scaled(result: SearchResult) -> np.ndarray:
@@ -49,22 +59,34 @@ def _scaled(result: SearchResult) -> np.ndarray:
     return scaled_NK
 
 
-def _join(results: Sequence[SearchResult], shares: Sequence[np.ndarray], k: int) -> SearchResult:
+def _joined(results: Sequence[SearchResult], shares: Sequence[np.ndarray], k: int) -> tuple[np.ndarray, np.ndarray]:
     """Sum the shares (N, K of each result) of every row, and keep the k rows with the largest sums."""
-    joined = nothing(len(results[0].hits), k)
-    for number in range(len(joined.hits)):
-        found: dict[int, Hit] = {}
-        sums: dict[int, float] = {}
-        for part, share_NK in zip(results, shares, strict=True):
-            for rank, hit in enumerate(part.hits[number]):
-                row = int(part.rows_NK[number, rank])
-                found.setdefault(row, hit)
-                sums[row] = sums.get(row, 0.0) + float(share_NK[number, rank])
-        rows_M = np.fromiter(sums, np.int64, len(sums))
-        # float32, because sums of the same shares in another order differ in the last bits of float64 and would not tie
-        scores_M = np.fromiter(sums.values(), np.float64, len(sums)).astype(np.float32)
-        best = np.lexsort((rows_M, -scores_M))[:k]
-        for rank, (row, score) in enumerate(zip(rows_M[best].tolist(), scores_M[best].tolist(), strict=True)):
-            joined.rows_NK[number, rank], joined.scores_NK[number, rank] = row, score
-            joined.hits[number].append(replace(found[row], score=score))
+    rows_NM = np.concatenate([part.rows_NK for part in results], axis=1)
+    shares_NM = np.concatenate(shares, axis=1)
+    found = query_F, _ = np.nonzero(rows_NM >= 0)
+    span = (
+        int(rows_NM.max(initial=0)) + 1
+    )  # one number for a query and a row: unique of one column is much faster than of two
+    pairs_P, inverse_F = np.unique(query_F * span + rows_NM[found], return_inverse=True)
+    # float32, because sums of the same shares in another order differ in the last bits of float64 and would not tie
+    sums_P = np.bincount(inverse_F, shares_NM[found], len(pairs_P)).astype(np.float32)
+    order_P = np.lexsort((pairs_P, -sums_P, pairs_P // span))
+    query_P, row_P = np.divmod(pairs_P[order_P], span)
+    rank_P = np.arange(len(query_P)) - np.searchsorted(query_P, query_P)
+    kept_P = rank_P < k
+    joined, place = nothing(len(rows_NM), k), (query_P[kept_P], rank_P[kept_P])
+    joined.rows_NK[place], joined.scores_NK[place] = row_P[kept_P], sums_P[order_P[kept_P]]
+    return joined.rows_NK, joined.scores_NK
+
+
+def _with_hits(results: Sequence[SearchResult], rows_NK: np.ndarray, scores_NK: np.ndarray) -> SearchResult:
+    """Give joined rows the hits that the results have for them."""
+    joined = nothing(*rows_NK.shape)
+    joined.rows_NK[:], joined.scores_NK[:] = rows_NK, scores_NK
+    for number, hits in enumerate(joined.hits):
+        known: dict[int, Hit] = {}
+        for part in reversed(results):
+            known.update(zip(part.rows_NK[number].tolist(), part.hits[number], strict=False))
+        ranked = zip(rows_NK[number].tolist(), scores_NK[number].tolist(), strict=True)
+        hits += [replace(known[row], score=score) for row, score in ranked if row >= 0]
     return joined

@@ -15,9 +15,11 @@ from ragray.index.search.reader import IndexReader
 from ragray.index.search.result import SearchResult
 from ragray.index.store.snapshot import Snapshot
 from ragray.retrieve.fuse import fuse_ranks, fuse_scores
+from ragray.retrieve.in_force import in_force
+from ragray.retrieve.pairs import with_pairs
 from ragray.retrieve.rerank import Reranker
 from ragray.text.checks import require_text
-from ragray.types import Hit, RetrievalResult
+from ragray.types import RetrievalResult
 
 Mode = Literal["dense", "lexical", "hybrid"]
 
@@ -65,8 +67,8 @@ class LocalRetriever:
             EncoderMismatchError: the encoder is not the one the index was made with.
             InputError: the settings ask for a lexical part that the snapshot lacks, or for a filter that cannot be read.
         """
-        self._settings = settings or RetrieveConfig()
         snapshot = searcher.snapshot
+        self._settings = in_force(settings or RetrieveConfig(), snapshot)
         if encoder is not None:
             snapshot.encoder.require(
                 encoder.fingerprint, here=f"index snapshot {snapshot.name}", there="the question encoder"
@@ -89,10 +91,28 @@ class LocalRetriever:
         """Name of the snapshot that every search uses."""
         return self._searcher.snapshot.name
 
+    def encode(self, queries: Sequence[str]) -> Vectors | None:
+        """Return the vectors of questions, (N, D) float32, for several searches; None where there is no encoder.
+
+        Raises:
+            InputError: a query is blank or cannot be written as UTF-8.
+        """
+        for number, query in enumerate(queries):
+            require_text(query, f"query {number}")
+        return self._encoder.encode_questions(queries) if self._encoder else None
+
     def search(
-        self, queries: Sequence[str], k: int, *, where: str | None = None, mode: Mode | None = None
+        self,
+        queries: Sequence[str],
+        k: int,
+        *,
+        where: str | None = None,
+        mode: Mode | None = None,
+        vectors_ND: Vectors | None = None,
     ) -> list[RetrievalResult]:
         """Return for every query its k best passages, best first; ``where`` and ``mode`` replace those of the settings.
+
+        ``vectors_ND`` are the queries' own, from `encode`; without them they are encoded here.
 
         Raises:
             InputError: the filter cannot be read, a query is blank or cannot be written as UTF-8, k is not a possible number of
@@ -101,35 +121,39 @@ class LocalRetriever:
         """
         if not queries:
             return []
-        for number, query in enumerate(queries):
-            require_text(query, f"query {number}")
+        if vectors_ND is None:
+            vectors_ND = self.encode(queries)
         where = self._settings.where if where is None else where
         depth = max(k, self._settings.candidates) if self._reranker else k
-        hits = self._search(queries, depth, where, mode or self._settings.mode)
+        hits = self._found(queries, vectors_ND, depth, where, mode or self._settings.mode).hits
         ranked = self._reranker.rerank(queries, hits, k) if self._reranker else hits
         return [RetrievalResult(self.snapshot, tuple(found)) for found in ranked]
 
-    def _search(self, queries: Sequence[str], k: int, where: str, mode: Mode) -> list[list[Hit]]:
-        if mode not in ("dense", "lexical", "hybrid"):
-            raise ConfigError(f"retrieve.mode={mode!r}: expected dense, lexical or hybrid")
-        if self._encoder is None:
-            if mode != "lexical":
-                raise ConfigError(
-                    "this retriever was made without a question encoder; only retrieve.mode=lexical works"
-                )
-            return self._searcher.search_text(queries, k, where=where).hits
-        vectors_ND = self._encoder.encode_questions(queries)
-        return self._found(queries, vectors_ND, k, where, mode).hits
+    def candidates(
+        self, queries: Sequence[str], vectors_ND: Vectors, depth: int, where: str = ""
+    ) -> list[SearchResult]:
+        """Return what dense and what lexical search find, ``depth`` passages each: what hybrid search joins."""
+        dense = self._searcher.search(vectors_ND, depth, where=where)
+        return [dense, self._searcher.search_text(queries, depth, where=where, vectors_ND=vectors_ND)]
 
-    def _found(self, queries: Sequence[str], vectors_ND: Vectors, k: int, where: str, mode: Mode) -> SearchResult:
-        if mode == "dense":
-            return self._searcher.search(vectors_ND, k, where=where)
+    def paired(self, queries: Sequence[str], lexical: SearchResult) -> SearchResult:
+        """Return lexical candidates with what pairs of neighbouring terms add to their scores (`retrieve.pair_weight`)."""
+        weight = self._settings.pair_weight
+        return with_pairs(lexical, queries, self._searcher.snapshot.lexical, weight) if weight else lexical
+
+    def _found(
+        self, queries: Sequence[str], vectors_ND: Vectors | None, k: int, where: str, mode: Mode
+    ) -> SearchResult:
         if mode == "lexical":
             return self._searcher.search_text(queries, k, where=where, vectors_ND=vectors_ND)
-        depth = max(k, self._settings.candidates)
-        dense = self._searcher.search(vectors_ND, depth, where=where)
-        lexical = self._searcher.search_text(queries, depth, where=where, vectors_ND=vectors_ND)
+        if mode not in ("dense", "hybrid"):
+            raise ConfigError(f"retrieve.mode={mode!r}: expected dense, lexical or hybrid")
+        if vectors_ND is None:
+            raise ConfigError("this retriever was made without a question encoder; only retrieve.mode=lexical works")
+        if mode == "dense":
+            return self._searcher.search(vectors_ND, k, where=where)
+        dense, lexical = self.candidates(queries, vectors_ND, max(k, self._settings.candidates), where)
         if self._settings.fusion == "rrf":
             return fuse_ranks([dense, lexical], k, rrf_k=self._settings.rrf_k)
         weight = self._settings.dense_weight
-        return fuse_scores([dense, lexical], [weight, 1 - weight], k)
+        return fuse_scores([dense, self.paired(queries, lexical)], [weight, 1 - weight], k)

@@ -12,6 +12,7 @@ from ragray.errors import ConfigError, EncoderMismatchError, InputError, ModelNo
 from ragray.index.search.reader import IndexReader
 from ragray.retrieve.fuse import fuse_ranks, fuse_scores
 from ragray.retrieve.load import load_retriever
+from ragray.retrieve.pairs import with_pairs
 from ragray.retrieve.retriever import LocalRetriever, Mode
 from ragray.types import Hit, Passage, RetrievalResult
 from tests.helpers import index_of, some_passages
@@ -130,7 +131,9 @@ def test_hybrid_search_is_the_fusion_of_the_candidates_of_both(index: Path) -> N
         assert ranked(hits_of(by_ranks.search(QUESTIONS, k))) == ranked(fuse_ranks(parts, k, rrf_k=9).hits)
         by_scores = retriever_of(index, mode="hybrid", candidates=candidates, dense_weight=0.25)
         found = hits_of(by_scores.search(QUESTIONS, k))
-        assert ranked(found) == ranked(fuse_scores(parts, [0.25, 0.75], k).hits)
+        assert ranked(found) == ranked(
+            fuse_scores([parts[0], with_pairs(parts[1], QUESTIONS, "english.2", 2.0)], [0.25, 0.75], k).hits
+        )
     assert ranked(found)[0][0] == (PASSAGES[0], 1.0)
 
 

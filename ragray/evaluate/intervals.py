@@ -1,0 +1,34 @@
+"""How sure a mean is. In: a value of each query. Out: bootstrap intervals (Efron 1979; Sakai 2006 for retrieval). Pure.
+
+N queries, M measures, R resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+RESAMPLES = 1000
+LEVEL = 0.95
+Interval = tuple[float, float]
+
+
+def resampled_means(values_NM: np.ndarray, *, seed: int = 0) -> np.ndarray:
+    """Return the means of R samples of N queries, drawn with replacement, (R, M); the same ones for the same seed and N."""
+    rng, size = np.random.default_rng(seed), len(values_NM)
+    counts = (np.bincount(rng.integers(0, size, size), minlength=size) for _ in range(RESAMPLES))
+    return np.stack([count_N @ values_NM / size for count_N in counts])
+
+
+def intervals(values_NM: np.ndarray) -> list[Interval]:
+    """Return for each measure the interval that holds 95% of the resampled means."""
+    edges = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    low_M, high_M = np.quantile(resampled_means(values_NM), edges, axis=0)
+    return list(zip(low_M.tolist(), high_M.tolist(), strict=True))
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """Return the interval of one measure; of the differences of two systems, query by query, it is a paired test."""
+    [found] = intervals(np.asarray(values, dtype=np.float64)[:, None])
+    return found
