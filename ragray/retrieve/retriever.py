@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -17,9 +18,40 @@ from ragray.index.store.snapshot import Snapshot
 from ragray.retrieve.fuse import fuse_ranks, fuse_scores
 from ragray.retrieve.rerank import Reranker
 from ragray.text.checks import require_text
-from ragray.types import Hit, RetrievalResult
+from ragray.types import Hit, Passage, RetrievalResult
 
 Mode = Literal["dense", "lexical", "hybrid"]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOptions:
+    """What a request changes of how passages are found: ``mode`` replaces that of the settings.
+
+    ``where`` is a filter that passages must match too: beside that of the settings, never instead of it.
+    """
+
+    mode: Mode | None = None
+    where: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Texts as vectors, (N, D), and the name of the encoder."""
+
+    vectors_ND: Vectors
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class RetrieverModels:
+    """Names of the models that a retriever has loaded; "" where there is none."""
+
+    encoder: str = ""
+    reranker: str = ""
+
+
+AS_SET = SearchOptions()
+"""Nothing is changed."""
 
 
 class Retriever(Protocol):
@@ -29,8 +61,18 @@ class Retriever(Protocol):
     def snapshot(self) -> str:
         """Name of the snapshot that the next search uses; a result names the one that it came from."""
 
-    def search(self, queries: Sequence[str], k: int) -> list[RetrievalResult]:
+    @property
+    def models(self) -> RetrieverModels:
+        """The models that are loaded."""
+
+    def search(self, queries: Sequence[str], k: int, options: SearchOptions = AS_SET) -> list[RetrievalResult]:
         """Return for every query its k best passages, best first, fewer where the index holds fewer; all from one snapshot."""
+
+    def embed(self, texts: Sequence[str]) -> Embedded:
+        """Encode texts as questions are encoded; raises `ConfigError` where no question encoder is loaded."""
+
+    def rerank(self, query: str, passages: Sequence[Passage]) -> list[Hit]:
+        """Order passages by the reranker's scores, best first; raises `ConfigError` where none is loaded."""
 
 
 class Searcher(Protocol):
@@ -89,8 +131,20 @@ class LocalRetriever:
         """Name of the snapshot that every search uses."""
         return self._searcher.snapshot.name
 
+    @property
+    def models(self) -> RetrieverModels:
+        """The models that are loaded."""
+        encoder = self._encoder.fingerprint.model if self._encoder else ""
+        return RetrieverModels(encoder, self._settings.rerank_model if self._reranker else "")
+
     def search(
-        self, queries: Sequence[str], k: int, *, where: str | None = None, mode: Mode | None = None
+        self,
+        queries: Sequence[str],
+        k: int,
+        options: SearchOptions = AS_SET,
+        *,
+        where: str | None = None,
+        mode: Mode | None = None,
     ) -> list[RetrievalResult]:
         """Return for every query its k best passages, best first; ``where`` and ``mode`` replace those of the settings.
 
@@ -103,11 +157,32 @@ class LocalRetriever:
             return []
         for number, query in enumerate(queries):
             require_text(query, f"query {number}")
-        where = self._settings.where if where is None else where
+        where = both(self._settings.where if where is None else where, options.where)
         depth = max(k, self._settings.candidates) if self._reranker else k
-        hits = self._search(queries, depth, where, mode or self._settings.mode)
+        hits = self._search(queries, depth, where, options.mode or mode or self._settings.mode)
         ranked = self._reranker.rerank(queries, hits, k) if self._reranker else hits
         return [RetrievalResult(self.snapshot, tuple(found)) for found in ranked]
+
+    def embed(self, texts: Sequence[str]) -> Embedded:
+        """Encode texts as questions are encoded.
+
+        Raises:
+            ConfigError: this retriever was made without a question encoder.
+        """
+        if self._encoder is None:
+            raise ConfigError("no question encoder is loaded: retrieve.mode=lexical needs none; choose dense or hybrid")
+        return Embedded(self._encoder.encode_questions(texts), self._encoder.fingerprint.model)
+
+    def rerank(self, query: str, passages: Sequence[Passage]) -> list[Hit]:
+        """Order passages by the reranker's scores, best first.
+
+        Raises:
+            ConfigError: this retriever was made without a reranker.
+        """
+        if self._reranker is None:
+            raise ConfigError("no reranker is loaded: retrieve.rerank_model names none")
+        [ranked] = self._reranker.rerank([query], [[Hit(passage, 0.0) for passage in passages]], len(passages))
+        return ranked
 
     def _search(self, queries: Sequence[str], k: int, where: str, mode: Mode) -> list[list[Hit]]:
         if mode not in ("dense", "lexical", "hybrid"):
@@ -133,3 +208,11 @@ class LocalRetriever:
             return fuse_ranks([dense, lexical], k, rrf_k=self._settings.rrf_k)
         weight = self._settings.dense_weight
         return fuse_scores([dense, lexical], [weight, 1 - weight], k)
+
+
+def both(where: str, more: str) -> str:
+    """Join two filters, of which either may be empty; raises `InputError` where the second cannot be read by itself."""
+    if not more:
+        return where
+    parse_filter(more)  # joined unread, a parenthesis too many would end the first filter
+    return f"({where}) and ({more})" if where else more

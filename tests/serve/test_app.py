@@ -13,6 +13,7 @@ from ragray.errors import EncoderMismatchError, OverloadedError, ServingError
 from ragray.generate.engine import Piece
 from ragray.generate.engines.fake import FirstSentenceGenerator, FirstSentenceRunner
 from ragray.generate.orchestrator import QuestionRequest, ServedAnswer
+from ragray.retrieve.retriever import AS_SET, SearchOptions
 from ragray.serve.answerer import Health
 from ragray.serve.app import create_app
 from ragray.serve.local import LocalAnswerer
@@ -29,7 +30,7 @@ class FixedRetriever:
 
     snapshot = "s1"
 
-    def search(self, queries: Sequence[str], k: int) -> list[RetrievalResult]:
+    def search(self, queries: Sequence[str], k: int, options: SearchOptions = AS_SET) -> list[RetrievalResult]:
         return [RetrievalResult("s1", HITS[:k]) for _ in queries]
 
 
