@@ -54,18 +54,27 @@ class BatchedEncoder(ABC):
         """Encode questions, (N,) -> (N, D) float32."""
         return self._encode(self.config.question_prefix, texts)
 
-    def _encode(self, prefix: str, texts: Sequence[str]) -> Vectors:
-        vectors_ND = np.empty((len(texts), self._fingerprint.dim), dtype=np.float32)
-        if not texts:
-            return vectors_ND
+    def num_question_tokens(self, texts: Sequence[str]) -> int:
+        """Return the number of tokens that `encode_questions` reads of all texts together."""
+        return sum(map(len, self._tokens(self.config.question_prefix, texts)))
+
+    def _tokens(self, prefix: str, texts: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of every text, as many as the model reads."""
         num_chars = self.config.max_length * CHARS_PER_TOKEN
-        tokens = self.tokenizer(
+        tokens: list[list[int]] = self.tokenizer(
             [(prefix + text[:num_chars])[:num_chars] for text in texts],
             truncation=True,
             max_length=self.config.max_length,
             return_attention_mask=False,
             return_token_type_ids=False,
         )["input_ids"]
+        return tokens
+
+    def _encode(self, prefix: str, texts: Sequence[str]) -> Vectors:
+        vectors_ND = np.empty((len(texts), self._fingerprint.dim), dtype=np.float32)
+        if not texts:
+            return vectors_ND
+        tokens = self._tokens(prefix, texts)
         for rows in plan_batches([len(ids) for ids in tokens], self._batch_tokens):
             vectors_ND[rows] = self._vectors(*pad([tokens[row] for row in rows], self.tokenizer.pad_token_id or 0))
         return vectors_ND

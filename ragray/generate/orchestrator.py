@@ -91,6 +91,11 @@ class Orchestrator:
         self._model = model
 
     @property
+    def run(self) -> str:
+        """Name of the run that writes the answers, "" where the base model does."""
+        return self._run
+
+    @property
     def model(self) -> str:
         """Name of what writes the answers: the run, else the base model."""
         return self._run or self._model

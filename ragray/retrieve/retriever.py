@@ -36,10 +36,10 @@ class SearchOptions:
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """Texts as vectors, (N, D), and the name of the encoder."""
+    """Texts as vectors, (N, D), and the number of tokens that the encoder read."""
 
     vectors_ND: Vectors
-    model: str
+    num_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ class LocalRetriever:
         """
         if self._encoder is None:
             raise ConfigError("no question encoder is loaded: retrieve.mode=lexical needs none; choose dense or hybrid")
-        return Embedded(self._encoder.encode_questions(texts), self._encoder.fingerprint.model)
+        return Embedded(self._encoder.encode_questions(texts), self._encoder.num_question_tokens(texts))
 
     def rerank(self, query: str, passages: Sequence[Passage]) -> list[Hit]:
         """Order passages by the reranker's scores, best first.

@@ -26,6 +26,10 @@ class Answerer(Protocol):
     """What answers behind the HTTP interface: an `Orchestrator` with the models beside it. All may raise `RagrayError`."""
 
     @property
+    def run(self) -> str:
+        """Name of the run that writes the answers, "" where the base model does."""
+
+    @property
     def model(self) -> str:
         """Name of what writes the answers: the run, else the base model."""
 
