@@ -63,7 +63,12 @@ class BatchedEncoder(ABC):
                 self._unknown = None
         return self._encode(tokens)
 
+    def num_question_tokens(self, texts: Sequence[str]) -> int:
+        """Return the number of tokens that `encode_questions` reads of all texts together."""
+        return sum(map(len, self._tokenize(self.config.question_prefix, texts)))
+
     def _tokenize(self, prefix: str, texts: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of every text, as many as the model reads."""
         if not texts:
             return []
         num_chars = self.config.max_length * CHARS_PER_TOKEN

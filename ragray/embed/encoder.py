@@ -59,6 +59,9 @@ class Encoder(Protocol):
     def encode_questions(self, texts: Sequence[str]) -> Vectors:
         """Encode questions, (N,) -> (N, D) float32."""
 
+    def num_question_tokens(self, texts: Sequence[str]) -> int:
+        """Return the number of tokens that `encode_questions` reads of all texts together."""
+
 
 class HashEncoder:
     """A fake encoder: a bag of words under feature hashing (Weinberger et al. 2009, arXiv:0902.2206), scaled to length one.
@@ -90,6 +93,10 @@ class HashEncoder:
     def encode_questions(self, texts: Sequence[str]) -> Vectors:
         """Encode, (N,) -> (N, D) float32; a question is encoded as a passage is."""
         return self.encode(texts)
+
+    def num_question_tokens(self, texts: Sequence[str]) -> int:
+        """Return the number of words."""
+        return sum(len(text.split()) for text in texts)
 
 
 def is_hash(config: EncoderConfig) -> bool:

@@ -72,7 +72,7 @@ def encode_queries(stage: str, retriever: LocalRetriever, judged: JudgedQueries)
     vectors = [vectors_BD for vectors_BD in found if vectors_BD is not None]
     if vectors:
         vectors_ND = np.concatenate(vectors)
-        finite = dict(zip(judged.texts, map(bool, np.isfinite(vectors_ND).all(axis=1)), strict=True))
+        finite = {name: bool(np.isfinite(v).all()) for name, v in zip(judged.texts, vectors_ND, strict=True)}
         broken = {
             name: f"query '{name}': its vector holds NaN or infinity" for name, fine in finite.items() if not fine
         }

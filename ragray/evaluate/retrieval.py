@@ -114,7 +114,7 @@ def evaluate_retrieval(
     mode, where = config.retrieve.mode, config.retrieve.where
     parts = _parts(retriever, asked, judged.relevant, measured["ndcg@10"], where) if mode == "hybrid" else {}
     for name, part in parts.items():
-        _warn_if_below(name, part, means["ndcg@10"], index)
+        _warn_if_below(name, part, means["ndcg@10"])
     edges = intervals(np.array(list(measured.values())).T)
     return RetrievalReport(
         ndcg_at_10=means["ndcg@10"],
@@ -196,12 +196,12 @@ def _compared(found: Mapping[str, Sequence[Ids]], relevant: Qrels, hybrid: Seque
     return PartComparison(_mean(own), interval([both - one for both, one in zip(hybrid, own, strict=True)]))
 
 
-def _warn_if_below(mode: str, part: PartComparison, hybrid: float, index: Path) -> None:
+def _warn_if_below(mode: str, part: PartComparison, hybrid: float) -> None:
     """Say so where hybrid search is worse than one of its parts beyond what chance explains."""
     low, high = part.gain
     if high < 0:
         logger.warning(
             "evaluate: hybrid is below %s on these queries: nDCG@10 %.3f against %.3f (95%% interval of the difference %.3f to %.3f); "
-            "fit the weight with `ragray index tune %s`, or search with --mode %s",
-            *(mode, hybrid, part.ndcg_at_10, low, high, index, mode),
+            "try other values of retrieve.dense_weight, or search with --mode %s",
+            *(mode, hybrid, part.ndcg_at_10, low, high, mode),
         )

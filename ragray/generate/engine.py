@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from ragray.errors import InputError
 from ragray.generate.scheduler import Scheduler
@@ -15,11 +15,24 @@ from ragray.types import FinishReason, Hit
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """What was said earlier in a conversation, and by whom."""
+
+    role: Literal["user", "assistant"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """A question and the passages it is to be answered from, best first; without passages it is asked closed-book."""
+    """A question and the passages it is to be answered from, best first; without passages it is asked closed-book.
+
+    ``history`` is what was said before it, oldest first; ``instruction`` replaces that of the prompt template, unless it is empty.
+    """
 
     question: str
     hits: tuple[Hit, ...] = ()
+    history: tuple[Turn, ...] = ()
+    instruction: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +40,11 @@ class Sampling:
     """How an answer is written: token by token the most probable one, at most ``max_new_tokens`` of them.
 
     None is the engine's own limit (``generate.max_new_tokens``), which bounds every other number: prompts are cut to leave so much.
+    The answer ends before the first of the texts ``stop`` that would occur in it.
     """
 
     max_new_tokens: int | None = None
+    stop: tuple[str, ...] = ()
 
 
 GREEDY = Sampling()
@@ -145,9 +160,15 @@ class Engine:
         return self._scheduler.close()
 
 
-def stream(engine: Engine, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, Piece]]:
-    """Submit requests to an engine of one's own, and yield what comes of them, each with its number; raises the first error."""
-    numbers = {engine.submit(request): number for number, request in enumerate(requests)}
+def stream(
+    engine: Engine, requests: Sequence[GenerationRequest], samplings: Sequence[Sampling] = ()
+) -> Iterator[tuple[int, Piece]]:
+    """Submit requests to an engine of one's own, and yield what comes of them, each with its number; raises the first error.
+
+    ``samplings``: one for each request, none for greedy decoding.
+    """
+    pairs = zip(requests, samplings or [GREEDY] * len(requests), strict=True)
+    numbers = {engine.submit(request, sampling): number for number, (request, sampling) in enumerate(pairs)}
     while len(engine):
         for submission, piece in engine.step():
             if isinstance(piece, Exception):

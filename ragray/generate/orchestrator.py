@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Protocol
 
-from ragray.generate.engine import Generation, GenerationRequest, Piece
+from ragray.errors import InputError
+from ragray.generate.engine import GREEDY, Generation, GenerationRequest, Piece, Sampling, Turn, Usage
+from ragray.retrieve.retriever import AS_SET, SearchOptions
 from ragray.text.checks import require_text
 from ragray.types import Answer, Citation, RetrievalResult
 
@@ -22,56 +24,92 @@ NOTHING_FOUND = RetrievalResult("", ())
 
 @dataclass(frozen=True, slots=True)
 class QuestionRequest:
-    """A question to be answered from its k best passages (None: the configured k), or from none (closed book)."""
+    """A question to be answered from its k best passages (None: the configured k), or from none (closed book).
+
+    ``search`` changes how passages are found. A ``snapshot`` is the only one that it may be answered from; "" is any.
+    ``history`` and ``instruction`` are those of `GenerationRequest`: passages are looked up for the question alone.
+    """
 
     question: str
     k: int | None = None
     closed_book: bool = False
+    search: SearchOptions = AS_SET
+    snapshot: str = ""
+    history: tuple[Turn, ...] = ()
+    instruction: str = ""
+    sampling: Sampling = GREEDY
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was found for a question, and the seconds that it took."""
+
+    result: RetrievalResult
+    retrieve_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class ServedAnswer:
-    """An answer, the run that wrote it ("" where the base model did), and the seconds that its two halves took."""
+    """An answer, the run that wrote it ("" where the base model did), the seconds that its two halves took, and its tokens."""
 
     answer: Answer
     run: str
     retrieve_s: float
     generate_s: float
+    usage: Usage = field(default=Usage())
 
 
 class PassageFinder(Protocol):
     """Finds passages; may raise `RagrayError`."""
 
-    async def find(self, queries: Sequence[str], k: int) -> list[RetrievalResult]:
+    async def find(self, queries: Sequence[str], k: int, options: SearchOptions = AS_SET) -> list[RetrievalResult]:
         """Return for every query its k best passages."""
 
 
 class AnswerWriter(Protocol):
     """Writes answers; may raise `RagrayError`."""
 
-    async def check(self, question: str) -> None:
-        """Raise `InputError`, which names the limit, where a question is too long."""
+    async def check(self, question: str, instruction: str) -> None:
+        """Raise `InputError`, which names the limit, where a question with its instruction is too long."""
 
-    async def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
-        """Answer several requests."""
+    async def generate(self, requests: Sequence[GenerationRequest], samplings: Sequence[Sampling]) -> list[Generation]:
+        """Answer several requests, each with its sampling."""
 
-    def stream(self, request: GenerationRequest) -> AsyncGenerator[Piece, None]:
+    def stream(self, request: GenerationRequest, sampling: Sampling) -> AsyncGenerator[Piece, None]:
         """Yield an answer piece by piece, then, last, the whole; closing the generator stops the writing."""
 
 
 class Orchestrator:
     """Answers questions: checks them, finds their passages, has the answers written, and names the sources."""
 
-    def __init__(self, finder: PassageFinder, writer: AnswerWriter, *, k: int, run: str = "") -> None:
+    def __init__(self, finder: PassageFinder, writer: AnswerWriter, *, k: int, run: str = "", model: str = "") -> None:
+        """Take the names of the run and of the base model that write the answers."""
         self._finder = finder
         self._writer = writer
         self._k = k
         self._run = run
+        self._model = model
+
+    @property
+    def run(self) -> str:
+        """Name of the run that writes the answers, "" where the base model does."""
+        return self._run
+
+    @property
+    def model(self) -> str:
+        """Name of what writes the answers: the run, else the base model."""
+        return self._run or self._model
 
     async def search(self, query: str, *, k: int | None) -> RetrievalResult:
         """Return the k best passages of a query; ``k=None`` means the configured k."""
-        [found] = await self._finder.find([query], k or self._k)
+        [found] = await self.search_all([query], k=k)
         return found
+
+    async def search_all(
+        self, queries: Sequence[str], *, k: int | None, options: SearchOptions = AS_SET
+    ) -> list[RetrievalResult]:
+        """Return for every query its k best passages; ``k=None`` means the configured k."""
+        return await self._finder.find(queries, k or self._k, options)
 
     async def answer(self, request: QuestionRequest) -> ServedAnswer:
         """Answer a question; raises as `answer_all` does."""
@@ -82,48 +120,69 @@ class Orchestrator:
         """Answer several questions together.
 
         Raises:
-            InputError: a question is blank, cannot be written as UTF-8, or is too long; nothing is retrieved then.
+            InputError: a question is blank, cannot be written as UTF-8, or is too long (nothing is retrieved then), or the
+                snapshot that it is to be answered from is not served.
         """
         started = monotonic()
         found = await self._find(requests)
         found_at = monotonic()
-        generations = await self._writer.generate([_prompt(*pair) for pair in zip(requests, found, strict=True)])
+        prompts = [_prompt(*pair) for pair in zip(requests, found, strict=True)]
+        generations = await self._writer.generate(prompts, [request.sampling for request in requests])
         times = found_at - started, monotonic() - found_at
         return [
-            ServedAnswer(_cited(request, result, generation), self._run, *times)
+            ServedAnswer(_cited(request, result, generation), self._run, *times, generation.usage)
             for request, result, generation in zip(requests, found, generations, strict=True)
         ]
 
-    async def stream(self, request: QuestionRequest) -> AsyncGenerator[str | ServedAnswer, None]:
-        """Yield an answer piece by piece, then, last, the whole; closing the generator stops the writing."""
+    async def find(self, request: QuestionRequest) -> Found:
+        """Look up what a question is to be answered from; raises as `answer_all` does."""
         started = monotonic()
-        [found] = await self._find([request])
-        found_at = monotonic()
-        async with contextlib.aclosing(self._writer.stream(_prompt(request, found))) as pieces:
+        [result] = await self._find([request])
+        return Found(result, monotonic() - started)
+
+    async def write(self, request: QuestionRequest, found: Found) -> AsyncGenerator[str | ServedAnswer, None]:
+        """Yield the answer from what was found piece by piece, then, last, the whole; closing the generator stops the writing."""
+        started, result = monotonic(), found.result
+        async with contextlib.aclosing(self._writer.stream(_prompt(request, result), request.sampling)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, Generation):
-                    times = found_at - started, monotonic() - found_at
-                    yield ServedAnswer(_cited(request, found, piece), self._run, *times)
+                    answer, times = _cited(request, result, piece), (found.retrieve_s, monotonic() - started)
+                    yield ServedAnswer(answer, self._run, *times, piece.usage)
                 else:
                     yield piece
 
+    async def stream(self, request: QuestionRequest) -> AsyncGenerator[str | ServedAnswer, None]:
+        """Yield an answer piece by piece, then, last, the whole; closing the generator stops the writing."""
+        async with contextlib.aclosing(self.write(request, await self.find(request))) as pieces:
+            async for piece in pieces:
+                yield piece
+
     async def _find(self, requests: Sequence[QuestionRequest]) -> list[RetrievalResult]:
-        """Check all questions, then find the passages of each; questions that want as many are searched for together."""
+        """Check all questions, then find the passages of each; questions that want the same are searched for together."""
         for number, request in enumerate(requests):
             require_text(request.question, f"question {number}")
-            await self._writer.check(request.question)
-        wanted = [0 if request.closed_book else request.k or self._k for request in requests]
+            await self._writer.check(request.question, request.instruction)
+        wanted = [None if each.closed_book else (each.k or self._k, each.search) for each in requests]
         found = [NOTHING_FOUND] * len(requests)
-        for k in sorted(set(wanted) - {0}):
-            numbers = [number for number, each in enumerate(wanted) if each == k]
-            results = await self._finder.find([requests[number].question for number in numbers], k)
+        for want in dict.fromkeys(filter(None, wanted)):
+            numbers = [number for number, each in enumerate(wanted) if each == want]
+            results = await self._finder.find([requests[number].question for number in numbers], *want)
             for number, result in zip(numbers, results, strict=True):
+                require_snapshot(requests[number].snapshot, result.snapshot)
                 found[number] = result
         return found
 
 
+def require_snapshot(wanted: str, found: str) -> None:
+    """Raise `InputError` where another snapshot is wanted than the one that was searched; "" is any."""
+    if wanted not in ("", found):
+        raise InputError(
+            f"snapshot '{wanted}' is not served, '{found}' is; leave the snapshot out, or ask for that one"
+        )
+
+
 def _prompt(request: QuestionRequest, found: RetrievalResult) -> GenerationRequest:
-    return GenerationRequest(request.question, found.hits)
+    return GenerationRequest(request.question, found.hits, request.history, request.instruction)
 
 
 def _cited(request: QuestionRequest, found: RetrievalResult, generation: Generation) -> Answer:

@@ -6,10 +6,10 @@ from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ragray.generate.engine import Generation, GenerationRequest, Piece
+from ragray.generate.engine import Generation, GenerationRequest, Piece, Sampling
 from ragray.generate.generator import Generator
 from ragray.generate.orchestrator import NOTHING_FOUND, Orchestrator, QuestionRequest
-from ragray.retrieve.retriever import Retriever
+from ragray.retrieve.retriever import AS_SET, Retriever, SearchOptions
 from ragray.types import Answer, RetrievalResult
 
 T = TypeVar("T")
@@ -49,9 +49,9 @@ class DirectFinder:
 
     retriever: Retriever | None
 
-    async def find(self, queries: Sequence[str], k: int) -> list[RetrievalResult]:
+    async def find(self, queries: Sequence[str], k: int, options: SearchOptions = AS_SET) -> list[RetrievalResult]:
         """Return for every query its k best passages; none without a retriever."""
-        return self.retriever.search(queries, k) if self.retriever else [NOTHING_FOUND] * len(queries)
+        return self.retriever.search(queries, k, options) if self.retriever else [NOTHING_FOUND] * len(queries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +60,17 @@ class DirectWriter:
 
     generator: Generator
 
-    async def check(self, question: str) -> None:
+    async def check(self, question: str, instruction: str) -> None:
         """Raise `InputError` where a question is too long."""
-        self.generator.check(question)
+        self.generator.check(question, instruction)
 
-    async def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
+    async def generate(self, requests: Sequence[GenerationRequest], samplings: Sequence[Sampling]) -> list[Generation]:
         """Answer several requests."""
-        return self.generator.generate(requests)
+        return self.generator.generate(requests, samplings)
 
-    async def stream(self, request: GenerationRequest) -> AsyncGenerator[Piece, None]:
+    async def stream(self, request: GenerationRequest, sampling: Sampling) -> AsyncGenerator[Piece, None]:
         """Yield an answer piece by piece, then, last, the whole."""
-        for piece in self.generator.stream(request):
+        for piece in self.generator.stream(request, sampling):
             yield piece
 
 

@@ -45,6 +45,11 @@ class Marginal:
 
     def prompts(self, request: GenerationRequest) -> WeightedPrompts:
         """Make the prompts of a request; raises as `PromptTemplate.ids` does."""
+        question, instruction = request.question, request.instruction
+        history = self._template.condensed(request.history, question, instruction)
         passages: list[Passage | None] = [hit.passage for hit in request.hits]
-        rows = [self._template.ids(request.question, passage) for passage in passages or [None]]
+        rows = [
+            self._template.ids(question, passage, history=history, instruction=instruction)
+            for passage in passages or [None]
+        ]
         return WeightedPrompts(rows, log_prior(request.hits, self._temperature))

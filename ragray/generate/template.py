@@ -12,11 +12,18 @@ from typing import Any
 
 from ragray.config import GenerateConfig
 from ragray.errors import ConfigError, InputError, ModelError, first_line
+from ragray.generate.engine import Turn
 from ragray.generate.textcodec import Piece, TextCodec
 from ragray.types import Passage
 
 PASSAGE_ROOM = 16
 """Tokens of a prompt that a question must leave to the passage; otherwise an answer would cite passages that were cut away."""
+
+HISTORY_SHARE = 0.5
+"""Share of a prompt that earlier turns may take of what instruction and question leave; the rest is for the passage."""
+
+MAX_CHARS_PER_TOKEN = 16
+"""A turn with more characters for each token that it may have is taken as too long without being encoded."""
 
 INSTRUCTION, ASKED = "\ue001ragray-instruction\ue001", "\ue001ragray-question\ue001"
 """Placeholders in a rendered chat template, made of private-use characters, which no template changes."""
@@ -87,26 +94,45 @@ class PromptTemplate:
                 f"{tokenizer.name_or_path}: the tokenizer names no end token (eos_token); answers would never end"
             )
 
-    def check(self, question: str) -> None:
-        """Raise `InputError` where a question is too long to be asked with a passage."""
-        self._require_room(len(self._encode(question, "")))
+    def check(self, question: str, instruction: str = "") -> None:
+        """Raise `InputError` where a question is too long to be asked with a passage; ``instruction`` "" is the template's."""
+        self._require_room(len(self._encode(f"Question: {question}", "", instruction)))
 
-    def ids(self, question: str, passage: Passage | None) -> list[int]:
+    def ids(self, question: str, passage: Passage | None, *, history: str = "", instruction: str = "") -> list[int]:
         """Return the prompt's ids; a passage that does not fit loses its end, the question never does.
+
+        ``history`` is what `condensed` returned for this question; ``instruction`` "" is the template's own.
 
         Raises:
             InputError: the question is too long, as `check` says.
         """
-        context = _context(passage)
-        ids = self._encode(question, context)
+        context, asked = _context(passage), f"{history}Question: {question}"
+        ids = self._encode(asked, context, instruction)
         if len(ids) <= self.limit.num_tokens - (0 if context else PASSAGE_ROOM):
             return ids
-        self._require_room(len(self._encode(question, "")))
+        self._require_room(len(self._encode(asked, "", instruction)))
         room = len(self.codec.encode(context))
         while len(ids) > self.limit.num_tokens:
             room -= len(ids) - self.limit.num_tokens
-            ids = self._encode(question, self.codec.cut(context, room))
+            ids = self._encode(asked, self.codec.cut(context, room), instruction)
         return ids
+
+    def condensed(self, history: Sequence[Turn], question: str, instruction: str = "") -> str:
+        """Return what was said before a question as the text that stands before it in the prompt, "" if nothing of it fits.
+
+        Turns are kept whole, the newest first, while they have at most `HISTORY_SHARE` of the tokens that the question leaves.
+        """
+        kept = ""
+        if not history:
+            return kept
+        left = self.limit.num_tokens - PASSAGE_ROOM - len(self._encode(f"Question: {question}", "", instruction))
+        budget = int(left * HISTORY_SHARE)
+        for turn in reversed(history):
+            longer = f"{turn.role.capitalize()}: {turn.text}\n{kept}"
+            if len(longer) > MAX_CHARS_PER_TOKEN * budget or len(self.codec.encode(_said(longer))) > budget:
+                break
+            kept = longer
+        return _said(kept) if kept else ""
 
     def answer_ids(self, answer: str, max_tokens: int) -> list[int]:
         """Return the target ids of training: the answer, then the end token.
@@ -127,10 +153,10 @@ class PromptTemplate:
                 f"{self.limit.num_tokens} ({self.limit.reason}), {PASSAGE_ROOM} of them for a passage; shorten it"
             )
 
-    def _encode(self, question: str, context: str) -> list[int]:
+    def _encode(self, asked: str, context: str, instruction: str) -> list[int]:
         """Encode a prompt; a chat template already wrote the tokens that stand around it."""
-        asked = f"{context}\n\nQuestion: {question}" if context else f"Question: {question}"
-        filled = {INSTRUCTION: self._instruction, ASKED: asked}
+        user = f"{context}\n\n{asked}" if context else asked
+        filled = {INSTRUCTION: instruction or self._instruction, ASKED: user}
         pieces = [Piece(filled.get(part, part), trusted=part not in filled) for part in self._layout]
         return self.codec.encode_pieces(pieces, frame=not self._chat)
 
@@ -173,6 +199,10 @@ def _context(passage: Passage | None) -> str:
     if passage is None:
         return ""
     return f"{passage.title}: {passage.text}" if passage.title else passage.text
+
+
+def _said(turns: str) -> str:
+    return f"Conversation so far:\n{turns}\n"
 
 
 def left_pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[list[list[int]], list[list[int]]]:

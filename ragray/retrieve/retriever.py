@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -15,13 +16,43 @@ from ragray.index.search.reader import IndexReader
 from ragray.index.search.result import SearchResult
 from ragray.index.store.snapshot import Snapshot
 from ragray.retrieve.fuse import fuse_ranks, fuse_scores
-from ragray.retrieve.in_force import in_force
 from ragray.retrieve.pairs import with_pairs
 from ragray.retrieve.rerank import Reranker
 from ragray.text.checks import require_text
-from ragray.types import RetrievalResult
+from ragray.types import Hit, Passage, RetrievalResult
 
 Mode = Literal["dense", "lexical", "hybrid"]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOptions:
+    """What a request changes of how passages are found: ``mode`` replaces that of the settings.
+
+    ``where`` is a filter that passages must match too: beside that of the settings, never instead of it.
+    """
+
+    mode: Mode | None = None
+    where: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Texts as vectors, (N, D), and the number of tokens that the encoder read."""
+
+    vectors_ND: Vectors
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class RetrieverModels:
+    """Names of the models that a retriever has loaded; "" where there is none."""
+
+    encoder: str = ""
+    reranker: str = ""
+
+
+AS_SET = SearchOptions()
+"""Nothing is changed."""
 
 
 class Retriever(Protocol):
@@ -31,8 +62,18 @@ class Retriever(Protocol):
     def snapshot(self) -> str:
         """Name of the snapshot that the next search uses; a result names the one that it came from."""
 
-    def search(self, queries: Sequence[str], k: int) -> list[RetrievalResult]:
+    @property
+    def models(self) -> RetrieverModels:
+        """The models that are loaded."""
+
+    def search(self, queries: Sequence[str], k: int, options: SearchOptions = AS_SET) -> list[RetrievalResult]:
         """Return for every query its k best passages, best first, fewer where the index holds fewer; all from one snapshot."""
+
+    def embed(self, texts: Sequence[str]) -> Embedded:
+        """Encode texts as questions are encoded; raises `ConfigError` where no question encoder is loaded."""
+
+    def rerank(self, query: str, passages: Sequence[Passage]) -> list[Hit]:
+        """Order passages by the reranker's scores, best first; raises `ConfigError` where none is loaded."""
 
 
 class Searcher(Protocol):
@@ -68,7 +109,7 @@ class LocalRetriever:
             InputError: the settings ask for a lexical part that the snapshot lacks, or for a filter that cannot be read.
         """
         snapshot = searcher.snapshot
-        self._settings = in_force(settings or RetrieveConfig(), snapshot)
+        self._settings = settings or RetrieveConfig()
         if encoder is not None:
             snapshot.encoder.require(
                 encoder.fingerprint, here=f"index snapshot {snapshot.name}", there="the question encoder"
@@ -91,6 +132,12 @@ class LocalRetriever:
         """Name of the snapshot that every search uses."""
         return self._searcher.snapshot.name
 
+    @property
+    def models(self) -> RetrieverModels:
+        """The models that are loaded."""
+        encoder = self._encoder.fingerprint.model if self._encoder else ""
+        return RetrieverModels(encoder, self._settings.rerank_model if self._reranker else "")
+
     def encode(self, queries: Sequence[str]) -> Vectors | None:
         """Return the vectors of questions, (N, D) float32, for several searches; None where there is no encoder.
 
@@ -105,6 +152,7 @@ class LocalRetriever:
         self,
         queries: Sequence[str],
         k: int,
+        options: SearchOptions = AS_SET,
         *,
         where: str | None = None,
         mode: Mode | None = None,
@@ -123,11 +171,32 @@ class LocalRetriever:
             return []
         if vectors_ND is None:
             vectors_ND = self.encode(queries)
-        where = self._settings.where if where is None else where
+        where = both(self._settings.where if where is None else where, options.where)
         depth = max(k, self._settings.candidates) if self._reranker else k
-        hits = self._found(queries, vectors_ND, depth, where, mode or self._settings.mode).hits
+        hits = self._found(queries, vectors_ND, depth, where, options.mode or mode or self._settings.mode).hits
         ranked = self._reranker.rerank(queries, hits, k) if self._reranker else hits
         return [RetrievalResult(self.snapshot, tuple(found)) for found in ranked]
+
+    def embed(self, texts: Sequence[str]) -> Embedded:
+        """Encode texts as questions are encoded.
+
+        Raises:
+            ConfigError: this retriever was made without a question encoder.
+        """
+        if self._encoder is None:
+            raise ConfigError("no question encoder is loaded: retrieve.mode=lexical needs none; choose dense or hybrid")
+        return Embedded(self._encoder.encode_questions(texts), self._encoder.num_question_tokens(texts))
+
+    def rerank(self, query: str, passages: Sequence[Passage]) -> list[Hit]:
+        """Order passages by the reranker's scores, best first.
+
+        Raises:
+            ConfigError: this retriever was made without a reranker.
+        """
+        if self._reranker is None:
+            raise ConfigError("no reranker is loaded: retrieve.rerank_model names none")
+        [ranked] = self._reranker.rerank([query], [[Hit(passage, 0.0) for passage in passages]], len(passages))
+        return ranked
 
     def candidates(
         self, queries: Sequence[str], vectors_ND: Vectors, depth: int, where: str = ""
@@ -157,3 +226,11 @@ class LocalRetriever:
             return fuse_ranks([dense, lexical], k, rrf_k=self._settings.rrf_k)
         weight = self._settings.dense_weight
         return fuse_scores([dense, self.paired(queries, lexical)], [weight, 1 - weight], k)
+
+
+def both(where: str, more: str) -> str:
+    """Join two filters, of which either may be empty; raises `InputError` where the second cannot be read by itself."""
+    if not more:
+        return where
+    parse_filter(more)  # joined unread, a parenthesis too many would end the first filter
+    return f"({where}) and ({more})" if where else more

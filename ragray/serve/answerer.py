@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ragray.generate.orchestrator import QuestionRequest, ServedAnswer
-from ragray.types import RetrievalResult
+from ragray.generate.orchestrator import Found, QuestionRequest, ServedAnswer
+from ragray.retrieve.retriever import AS_SET, Embedded, RetrieverModels, SearchOptions
+from ragray.types import Hit, Passage, RetrievalResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,16 +23,44 @@ class Health:
 
 
 class Answerer(Protocol):
-    """What answers behind the HTTP interface: an `Orchestrator` that also reports its health. All may raise `RagrayError`."""
+    """What answers behind the HTTP interface: an `Orchestrator` with the models beside it. All may raise `RagrayError`."""
+
+    @property
+    def run(self) -> str:
+        """Name of the run that writes the answers, "" where the base model does."""
+
+    @property
+    def model(self) -> str:
+        """Name of what writes the answers: the run, else the base model."""
 
     async def search(self, query: str, *, k: int | None) -> RetrievalResult:
         """Return the k best passages of a query; ``k=None`` means the configured k."""
 
+    async def search_all(
+        self, queries: Sequence[str], *, k: int | None, options: SearchOptions = AS_SET
+    ) -> list[RetrievalResult]:
+        """Return for every query its k best passages, all from one snapshot; ``k=None`` means the configured k."""
+
     async def answer(self, request: QuestionRequest) -> ServedAnswer:
         """Answer a question."""
 
+    async def find(self, request: QuestionRequest) -> Found:
+        """Look up what a question is to be answered from."""
+
+    def write(self, request: QuestionRequest, found: Found) -> AsyncGenerator[str | ServedAnswer, None]:
+        """Yield the answer from what was found piece by piece, then, last, the whole; closing the generator stops the writing."""
+
     def stream(self, request: QuestionRequest) -> AsyncGenerator[str | ServedAnswer, None]:
         """Yield an answer piece by piece, then, last, the whole; closing the generator stops the writing."""
+
+    async def embed(self, texts: Sequence[str]) -> Embedded:
+        """Encode texts as questions are encoded; raises `ConfigError` where no question encoder is loaded."""
+
+    async def rerank(self, query: str, passages: Sequence[Passage]) -> list[Hit]:
+        """Order passages by the reranker's scores, best first; raises `ConfigError` where none is loaded."""
+
+    async def models(self) -> RetrieverModels:
+        """Name the models beside that which answers."""
 
     async def health(self) -> Health:
         """Describe what is served; raises `RagrayError` with the reason where nothing can be."""

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
-from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -16,19 +13,25 @@ from ragray.config import ServeConfig
 from ragray.errors import RagrayError, ServingError
 from ragray.generate.orchestrator import QuestionRequest
 from ragray.serve.answerer import Answerer
-from ragray.serve.failure import Failure, failure_of
+from ragray.serve.failure import POST_ERRORS, Refused, error_responses, failure_of, refusing
 from ragray.serve.guard import BodyLimit, Gate, Gated, Limits, with_cors
+from ragray.serve.lookup.dify import DifyRoute, add_dify
+from ragray.serve.lookup.trainers import add_retrieve
+from ragray.serve.openai.chat import add_chat
+from ragray.serve.openai.embeddings import add_embeddings
+from ragray.serve.openai.errors import OpenAIRoute
+from ragray.serve.openai.models import add_models
+from ragray.serve.openai.rerank import add_rerank
 from ragray.serve.schema import (
     AliveResponse,
     AnswerRequest,
     AnswerResponse,
-    ErrorResponse,
     HealthResponse,
     SearchRequest,
     SearchResponse,
 )
 from ragray.serve.stream import EVENT_EXAMPLE, open_stream
-from ragray.serve.strict import JsonRoute
+from ragray.serve.strict import JsonRoute, require_short
 
 HEALTH_TIMEOUT_S = 10.0
 
@@ -36,42 +39,21 @@ DESCRIPTION = """Answers questions from a corpus and says which passages each an
 
 * `POST /v1/answer` looks passages up and writes an answer, at once or as server-sent events;
 * `POST /v1/search` only looks passages up;
+* `POST /v1/chat/completions`, `/v1/embeddings`, `/v1/rerank` and `GET /v1/models` are for OpenAI's clients and those like them;
+* `POST /retrieve` is for trainers by reinforcement learning, `POST /retrieval` is Dify's external knowledge;
 * `GET /healthz` is 200 as soon as the service runs, also while it loads its models;
 * `GET /readyz` says what is served, or why nothing is.
 
-Every error has the body `{"error": {"type": ..., "message": ...}}`.
+Every error has the body `{"error": {"type": ..., "message": ...}}`, with `param` and `code` on OpenAI's routes; Dify's has its own.
 """
 
 
-class Refused(Exception):  # noqa: N818 - no error of the program: it carries a response out of a route
-    """A request is answered with a failure."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.message)
-        self.failure = failure
-
-
-def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Describe responses that are errors, for OpenAPI (whose shape FastAPI types as `dict[str, Any]`)."""
-    meanings = {
-        413: "The body is larger than the service allows.",
-        415: "The body is not sent as `application/json`.",
-        422: "The request is invalid; the message names the field.",
-        429: "Too many requests are waiting; try again after `Retry-After` seconds.",
-        500: "Something unexpected; the message holds the id of the log entry.",
-        503: "The service cannot answer now; the message says why.",
-        504: "Not answered in time.",
-    }
-    return {status: {"model": ErrorResponse, "description": meanings[status]} for status in statuses}
-
-
-POST_ERRORS = (413, 415, 422, 429, 500, 503, 504)
 ANSWER_RESPONSES = {
     200: {
         "description": "The answer, whole or (with `stream`) as events.",
         "content": {"text/event-stream": {"schema": {"type": "string"}, "example": EVENT_EXAMPLE}},
     },
-    **_errors(*POST_ERRORS),
+    **error_responses(*POST_ERRORS),
 }
 
 
@@ -86,7 +68,10 @@ def create_app(answerer: Answerer, config: ServeConfig, gate: Gate | None = None
     ask = APIRouter(route_class=JsonRoute)
     _add_answer(ask, answerer, config)
     _add_search(ask, answerer, config)
+    add_retrieve(ask, answerer, config)
     app.include_router(ask)
+    app.include_router(_openai(answerer, config))
+    app.include_router(_dify(answerer, config))
     gate = gate or Gate()
     _add_health(app, answerer, gate)
     limits = Limits(config.max_body_bytes, config.cors_origins)
@@ -94,6 +79,21 @@ def create_app(answerer: Answerer, config: ServeConfig, gate: Gate | None = None
     app.add_middleware(Gated, gate=gate, limits=limits)
     app.add_middleware(with_cors, origins=config.cors_origins)
     return app
+
+
+def _openai(answerer: Answerer, config: ServeConfig) -> APIRouter:
+    """Return the routes whose errors are OpenAI's."""
+    routes = APIRouter(route_class=OpenAIRoute)
+    for add in (add_chat, add_embeddings, add_rerank, add_models):
+        add(routes, answerer, config)
+    return routes
+
+
+def _dify(answerer: Answerer, config: ServeConfig) -> APIRouter:
+    """Return the route whose errors are Dify's."""
+    routes = APIRouter(route_class=DifyRoute)
+    add_dify(routes, answerer, config)
+    return routes
 
 
 def _add_answer(app: APIRouter, answerer: Answerer, config: ServeConfig) -> None:
@@ -110,20 +110,20 @@ def _add_answer(app: APIRouter, answerer: Answerer, config: ServeConfig) -> None
         With `stream` the answer comes as server-sent events while it is written: `data: {"delta": "..."}` for each
         piece, then `event: answer` with the JSON that comes without `stream`, or `event: error` with an error body.
         """
-        _require_short("question", body.question, config)
+        require_short("question", body.question, config.max_question_chars)
         request = QuestionRequest(body.question, k=body.k, closed_book=body.closed_book)
-        async with _refusing(config.request_timeout_s):
+        async with refusing(config.request_timeout_s):
             if body.stream:
                 return await open_stream(answerer.stream(request), timeout_s=config.request_timeout_s)
             return AnswerResponse.of(await answerer.answer(request))
 
 
 def _add_search(app: APIRouter, answerer: Answerer, config: ServeConfig) -> None:
-    @app.post("/v1/search", summary="Look passages up", tags=["ask"], responses=_errors(*POST_ERRORS))
+    @app.post("/v1/search", summary="Look passages up", tags=["ask"], responses=error_responses(*POST_ERRORS))
     async def search(body: SearchRequest) -> SearchResponse:
         """Return the passages nearest to a query, best first, without writing an answer."""
-        _require_short("query", body.query, config)
-        async with _refusing(config.request_timeout_s):
+        require_short("query", body.query, config.max_question_chars)
+        async with refusing(config.request_timeout_s):
             return SearchResponse.of(await answerer.search(body.query, k=body.k))
 
 
@@ -135,10 +135,10 @@ def _add_health(app: FastAPI, answerer: Answerer, gate: Gate) -> None:
         return AliveResponse()
 
     @app.head("/readyz", include_in_schema=False)
-    @app.get("/readyz", summary="Say what is served", tags=["operate"], responses=_errors(500, 503))
+    @app.get("/readyz", summary="Say what is served", tags=["operate"], responses=error_responses(500, 503))
     async def readyz() -> HealthResponse:
         """Return 200 with the snapshot and run that are served, or 503 with the reason why nothing is."""
-        async with _refusing(2 * HEALTH_TIMEOUT_S):
+        async with refusing(2 * HEALTH_TIMEOUT_S):
             if gate.closed:
                 raise ServingError("the service is stopping")
             try:
@@ -155,24 +155,8 @@ def _add_health(app: FastAPI, answerer: Answerer, gate: Gate) -> None:
         return RedirectResponse("docs")
 
 
-def _require_short(field: str, text: str, config: ServeConfig) -> None:
-    if len(text) > config.max_question_chars:
-        message = f"has {len(text)} characters, at most {config.max_question_chars} are allowed"
-        raise RequestValidationError([{"loc": ("body", field), "msg": message, "type": "too_long"}])
-
-
-@contextlib.asynccontextmanager
-async def _refusing(timeout_s: float) -> AsyncIterator[None]:
-    """Turn an exception of the block, or a block that takes too long, into a response, so that the server sees no exception."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            yield
-    except Exception as err:
-        raise Refused(failure_of(err)) from err
-
-
 async def _respond(request: Request, err: Exception) -> Response:
-    failure = err.failure if isinstance(err, Refused) else failure_of(err)
+    failure = failure_of(err)
     if request.method == "OPTIONS" and failure.allow:
         return Response(status_code=204, headers={"Allow": failure.allow})
     return failure.response()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any
 
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -19,11 +23,26 @@ from ragray.serve.schema import ErrorDetail, ErrorResponse
 logger = logging.getLogger("ragray.serve")
 
 RETRY_AFTER_S = 1
+POST_ERRORS = (413, 415, 422, 429, 500, 503, 504)
+MEANINGS = {
+    400: "The request is invalid; the message names the field.",
+    404: "There is no such model, or none is loaded.",
+    413: "The body is larger than the service allows.",
+    415: "The body is not sent as `application/json`.",
+    422: "The request is invalid; the message names the field.",
+    429: "Too many requests are waiting; try again after `Retry-After` seconds.",
+    500: "Something unexpected; the message holds the id of the log entry.",
+    503: "The service cannot answer now; the message says why.",
+    504: "Not answered in time.",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An error response: status, type for programs, message for people, seconds until a retry, whether the connection closes."""
+    """An error response: status, type for programs, message for people, seconds until a retry, whether the connection closes.
+
+    ``param`` is the field of the request that is wrong, ``code`` in what way; both "" where that is not known.
+    """
 
     status: int
     type: str
@@ -31,6 +50,8 @@ class Failure:
     retry_after_s: int | None = None
     close: bool = False
     allow: str = ""
+    param: str = ""
+    code: str = ""
 
     def body(self) -> ErrorResponse:
         """Return the error body."""
@@ -38,17 +59,47 @@ class Failure:
 
     def response(self) -> JSONResponse:
         """Return the whole response."""
+        return JSONResponse(self.body().model_dump(mode="json"), self.status, self.headers())
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers of the response."""
         after = "" if self.retry_after_s is None else str(self.retry_after_s)
         headers = {"Retry-After": after, "Connection": "close" if self.close else "", "Allow": self.allow}
-        given = {name: value for name, value in headers.items() if value}
-        return JSONResponse(self.body().model_dump(mode="json"), self.status, given)
+        return {name: value for name, value in headers.items() if value}
+
+
+class Refused(Exception):  # noqa: N818 - no error of the program: it carries a response out of a route
+    """A request is answered with a failure."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+@contextlib.asynccontextmanager
+async def refusing(timeout_s: float) -> AsyncIterator[None]:
+    """Turn an exception of the block, or a block that takes too long, into a response, so that the server sees no exception."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            yield
+    except Exception as err:
+        raise Refused(failure_of(err)) from err
+
+
+def error_responses(*statuses: int, model: type[BaseModel] = ErrorResponse) -> dict[int | str, dict[str, Any]]:
+    """Describe responses that are errors, for OpenAPI (whose shape FastAPI types as `dict[str, Any]`)."""
+    return {status: {"model": model, "description": MEANINGS[status]} for status in statuses}
 
 
 def failure_of(err: Exception) -> Failure:
     """Choose status and message for an exception; an unexpected one is logged under the id that its message names."""
     match err:
+        case Refused():
+            return err.failure
         case RequestValidationError():
-            return Failure(422, "invalid_request", describe_invalid(err.errors()))
+            first = err.errors()[0]
+            param, code = _field(first), str(first.get("type", ""))
+            return Failure(422, "invalid_request", describe_invalid(err.errors()), param=param, code=code)
         case HTTPException():
             allow = (err.headers or {}).get("Allow", "")
             return Failure(err.status_code, _type_of(err.status_code), str(err.detail), allow=allow)
@@ -79,9 +130,7 @@ def describe_invalid(errors: Iterable[Mapping[str, object]]) -> str:
 
 
 def _describe_one(error: Mapping[str, object]) -> str:
-    where = error.get("loc")
-    parts = [str(part) for part in where[1:]] if isinstance(where, list | tuple) else []
-    field = ".".join(parts)
+    field = _field(error)
     match error.get("type"):
         case "json_invalid":
             return f"body: is not valid JSON (at character {field or 0})"
@@ -93,6 +142,12 @@ def _describe_one(error: Mapping[str, object]) -> str:
             return f"{field}: is not a known field"
         case _:
             return f"{field or 'body'}: {error.get('msg', 'is invalid')}"
+
+
+def _field(error: Mapping[str, object]) -> str:
+    """Return the field that an error is about, as a path with dots; "" for the whole body."""
+    where = error.get("loc")
+    return ".".join(str(part) for part in where[1:]) if isinstance(where, list | tuple) else ""
 
 
 def _type_of(status: int) -> str:

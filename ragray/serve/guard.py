@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import uuid
 from collections.abc import Coroutine, Sequence
 from dataclasses import asdict, dataclass
 
@@ -19,7 +20,8 @@ ALWAYS_ANSWERED = ("/healthz", "/readyz")
 """Paths that a service answers also while it stops."""
 
 LIMITS_HEADER = "x-ragray-limits"
-EXPOSED_HEADERS = ("Retry-After", "X-Request-ID")
+REQUEST_ID = "x-request-id"
+EXPOSED_HEADERS = ("Retry-After", "X-Request-ID", "X-Ragray-Snapshot", "X-Ragray-Run", "Server-Timing")
 PREFLIGHT_S = 600
 STOPPING = Failure(503, "unavailable", "the service is stopping; try again in a few seconds", 5, close=True)
 
@@ -173,7 +175,10 @@ class Gate:
 
 
 class Gated:
-    """Passes requests through a gate, puts the limits into every response's headers, and turns what is raised into a response."""
+    """Passes requests through a gate, puts the limits into every response's headers, and turns what is raised into a response.
+
+    A request that brings no id gets one, which the response names. Ray's proxy gives and names the ids of all that pass it.
+    """
 
     def __init__(self, app: ASGIApp, gate: Gate, limits: Limits) -> None:
         self._app = app
@@ -185,13 +190,16 @@ class Gated:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = False
+        started, named = False, REQUEST_ID in Headers(scope=scope)
 
         async def announce(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                MutableHeaders(scope=message)[LIMITS_HEADER] = self._limits
+                headers = MutableHeaders(scope=message)
+                headers[LIMITS_HEADER] = self._limits
+                if not named:
+                    headers[REQUEST_ID] = uuid.uuid4().hex
             await send(message)
 
         try:

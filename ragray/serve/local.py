@@ -4,28 +4,52 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import ParamSpec, TypeVar
 
 from ragray.errors import OverloadedError
-from ragray.generate.engine import Generation, GenerationRequest, Piece
+from ragray.generate.engine import Generation, GenerationRequest, Piece, Sampling
 from ragray.generate.generator import Generator
 from ragray.generate.orchestrator import Orchestrator
-from ragray.retrieve.retriever import Retriever
+from ragray.retrieve.retriever import AS_SET, Embedded, Retriever, RetrieverModels, SearchOptions
 from ragray.serve.answerer import Health
 from ragray.serve.model_thread import ModelThread
-from ragray.types import RetrievalResult
+from ragray.types import Hit, Passage, RetrievalResult
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class LocalAnswerer(Orchestrator):
     """Searches in one thread and writes answers in another; each refuses more than ``max_waiting`` requests at once."""
 
     def __init__(
-        self, retriever: Retriever, generator: Generator, *, k: int, run: str = "", max_waiting: int = 64
+        self,
+        retriever: Retriever,
+        generator: Generator,
+        *,
+        k: int,
+        run: str = "",
+        model: str = "",
+        max_waiting: int = 64,
     ) -> None:
         self._retriever = retriever
         self._threads = ThreadFinder(retriever, max_waiting), ThreadWriter(generator, max_waiting)
-        super().__init__(*self._threads, k=k, run=run)
+        super().__init__(*self._threads, k=k, run=run, model=model)
+
+    async def embed(self, texts: Sequence[str]) -> Embedded:
+        """Encode texts as questions are encoded."""
+        return await self._threads[0].call(self._retriever.embed, texts)
+
+    async def rerank(self, query: str, passages: Sequence[Passage]) -> list[Hit]:
+        """Order passages by the reranker's scores, best first."""
+        return await self._threads[0].call(self._retriever.rerank, query, passages)
+
+    async def models(self) -> RetrieverModels:
+        """Name the models beside that which answers."""
+        return self._retriever.models
 
     async def health(self) -> Health:
         """Describe what is served."""
@@ -64,11 +88,15 @@ class ThreadFinder:
         self._places = Places(max_waiting)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="retriever")
 
-    async def find(self, queries: Sequence[str], k: int) -> list[RetrievalResult]:
+    async def find(self, queries: Sequence[str], k: int, options: SearchOptions = AS_SET) -> list[RetrievalResult]:
         """Return for every query its k best passages."""
+        return await self.call(self._retriever.search, queries, k, options)
+
+    async def call(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do something in the retriever's thread; raises `OverloadedError` where too much waits for it."""
         with self._places.hold():
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._thread, self._retriever.search, queries, k)
+            return await loop.run_in_executor(self._thread, partial(work, *args, **kwargs))
 
     def close(self) -> None:
         """Let the thread end."""
@@ -83,19 +111,19 @@ class ThreadWriter:
         self._places = Places(max_waiting)
         self._thread = ModelThread(generator)
 
-    async def check(self, question: str) -> None:
+    async def check(self, question: str, instruction: str) -> None:
         """Raise `InputError` where a question is too long."""
-        self._generator.check(question)
+        self._generator.check(question, instruction)
 
-    async def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
+    async def generate(self, requests: Sequence[GenerationRequest], samplings: Sequence[Sampling]) -> list[Generation]:
         """Answer several requests."""
         with self._places.hold():
-            return list(await asyncio.gather(*map(self._thread.generate, requests)))
+            return list(await asyncio.gather(*map(self._thread.generate, requests, samplings)))
 
-    async def stream(self, request: GenerationRequest) -> AsyncGenerator[Piece, None]:
+    async def stream(self, request: GenerationRequest, sampling: Sampling) -> AsyncGenerator[Piece, None]:
         """Yield an answer piece by piece, then, last, the whole."""
         with self._places.hold():
-            async with contextlib.aclosing(self._thread.stream(request)) as pieces:
+            async with contextlib.aclosing(self._thread.stream(request, sampling)) as pieces:
                 async for piece in pieces:
                     yield piece
 

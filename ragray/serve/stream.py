@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
+from typing import Protocol
 
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
 from ragray.generate.orchestrator import ServedAnswer
-from ragray.serve.failure import failure_of
+from ragray.serve.failure import Failure, failure_of
 from ragray.serve.schema import AnswerResponse, Delta
 
 Pieces = AsyncGenerator[str | ServedAnswer, None]
@@ -29,12 +30,57 @@ SEND_GRACE_S = 5.0
 """Seconds after its deadline when a stream is given up whose reader takes nothing, not even the error."""
 
 
+class EventForm(Protocol):
+    """How an answer is written as events; an empty text is no event."""
+
+    def begin(self) -> str:
+        """Return what comes before the first piece."""
+
+    def piece(self, text: str) -> str:
+        """Return the event of a text that came to the answer."""
+
+    def end(self, served: ServedAnswer) -> str:
+        """Return the events of the whole answer."""
+
+    def error(self, failure: Failure) -> str:
+        """Return the event of an error, after which nothing comes."""
+
+
+class AnswerEvents:
+    """The events of `POST /v1/answer`: `data:` for each piece, then `event: answer` with the whole, or `event: error`."""
+
+    def begin(self) -> str:
+        """Return nothing."""
+        return ""
+
+    def piece(self, text: str) -> str:
+        """Return a delta."""
+        return event(Delta(delta=text))
+
+    def end(self, served: ServedAnswer) -> str:
+        """Return what comes without `stream`."""
+        return event(AnswerResponse.of(served), name="answer")
+
+    def error(self, failure: Failure) -> str:
+        """Return the error body."""
+        return event(failure.body(), name="error")
+
+
 class EventStream(StreamingResponse):
     """A response of events. However it ends, also where the client leaves, the writing behind it is stopped."""
 
-    def __init__(self, first: str | ServedAnswer, rest: Pieces, *, deadline: float) -> None:
-        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        super().__init__(_events(first, rest, deadline), media_type="text/event-stream", headers=headers)
+    def __init__(
+        self,
+        first: str | ServedAnswer,
+        rest: Pieces,
+        *,
+        deadline: float,
+        form: EventForm | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        sent = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **(headers or {})}
+        events = _events(first, rest, deadline, form or AnswerEvents())
+        super().__init__(events, media_type="text/event-stream", headers=sent)
         self._pieces = rest
         self._given_up = deadline + SEND_GRACE_S
 
@@ -48,7 +94,9 @@ class EventStream(StreamingResponse):
             await self._pieces.aclose()
 
 
-async def open_stream(pieces: Pieces, *, timeout_s: float) -> EventStream:
+async def open_stream(
+    pieces: Pieces, *, timeout_s: float, form: EventForm | None = None, headers: Mapping[str, str] | None = None
+) -> EventStream:
     """Wait for the first piece, so that an error before it still decides the status; return the response of all events."""
     deadline = asyncio.get_running_loop().time() + timeout_s
     try:
@@ -56,19 +104,24 @@ async def open_stream(pieces: Pieces, *, timeout_s: float) -> EventStream:
     except BaseException:
         await pieces.aclose()
         raise
-    return EventStream(first, pieces, deadline=deadline)
+    return EventStream(first, pieces, deadline=deadline, form=form, headers=headers)
 
 
-async def _events(first: str | ServedAnswer, rest: Pieces, deadline: float) -> AsyncGenerator[str, None]:
-    """Yield one `data:` line per piece, then `event: answer` with the whole, or `event: error`."""
+async def _events(
+    first: str | ServedAnswer, rest: Pieces, deadline: float, form: EventForm
+) -> AsyncGenerator[str, None]:
+    """Yield the events of an answer."""
     try:
+        if begun := form.begin():
+            yield begun
         piece = first
         while isinstance(piece, str):
-            yield event(Delta(delta=piece))
+            if written := form.piece(piece):
+                yield written
             piece = await _next(rest, deadline)
-        yield event(AnswerResponse.of(piece), name="answer")
+        yield form.end(piece)
     except Exception as err:
-        yield event(failure_of(err).body(), name="error")
+        yield form.error(failure_of(err))
 
 
 async def _next(pieces: Pieces, deadline: float) -> str | ServedAnswer:
@@ -76,6 +129,7 @@ async def _next(pieces: Pieces, deadline: float) -> str | ServedAnswer:
         return await anext(pieces)
 
 
-def event(data: BaseModel, *, name: str = "") -> str:
-    """Write one event, its JSON in one line by every client's notion of a line's end."""
-    return f"{f'event: {name}' + chr(10) if name else ''}data: {data.model_dump_json().translate(LINE_ENDS)}\n\n"
+def event(data: BaseModel, *, name: str = "", only_set: bool = False) -> str:
+    """Write one event, its JSON in one line by every client's notion of a line's end; ``only_set`` leaves defaults out."""
+    text = data.model_dump_json(exclude_unset=only_set).translate(LINE_ENDS)
+    return f"{f'event: {name}' + chr(10) if name else ''}data: {text}\n\n"

@@ -18,13 +18,15 @@ Place = tuple[str | int, ...]
 
 
 class JsonRoute(APIRoute):
-    """A route whose requests hold JSON: another content type is 415, what JSON does not know is 422."""
+    """A route whose requests hold JSON, if they have a body: another content type is 415, what JSON does not know is 422."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the handler, with the checks before it."""
         handle = super().get_route_handler()
 
         async def checked(request: Request) -> Response:
+            if request.method in ("GET", "HEAD"):
+                return await handle(request)
             require_json(request.headers.get("content-type"))
             strict = JsonRequest(request.scope, request.receive)
             await strict.json()
@@ -61,14 +63,20 @@ def read_json(body: bytes) -> object:
     try:
         value: object = json.loads(raw.decode("utf-8", "surrogateescape"))
     except json.JSONDecodeError as err:
-        raise _invalid((err.pos,), "JSON decode error", "json_invalid") from err
+        raise invalid((err.pos,), "JSON decode error", "json_invalid") from err
     except RecursionError as err:
-        raise _invalid((), "is nested too deeply") from err
+        raise invalid((), "is nested too deeply") from err
     except ValueError as err:  # a number of more digits than Python reads
-        raise _invalid((), f"holds a number that cannot be read ({err})") from err
+        raise invalid((), f"holds a number that cannot be read ({err})") from err
     for place, reason in _faults(value):
-        raise _invalid(place, reason)
+        raise invalid(place, reason)
     return value
+
+
+def require_short(field: str, text: str, max_chars: int) -> None:
+    """Raise `RequestValidationError` where a field of the body has too many characters."""
+    if len(text) > max_chars:
+        raise invalid((field,), f"has {len(text)} characters, at most {max_chars} are allowed", "too_long")
 
 
 def _faults(value: object) -> Iterator[tuple[Place, str]]:
@@ -102,5 +110,6 @@ def _broken(text: str) -> str:
     return ""
 
 
-def _invalid(place: Place, message: str, kind: str = "value_error") -> RequestValidationError:
+def invalid(place: Place, message: str, kind: str = "value_error") -> RequestValidationError:
+    """Return the error of a field of a body; ``kind`` names for programs what is wrong with it."""
     return RequestValidationError([{"loc": ("body", *place), "msg": message, "type": kind}])

@@ -77,7 +77,7 @@ def fold(text: str) -> str:
 
 def terms(text: str, analyzer: str) -> list[str]:
     """Return the terms of a text before they are stemmed, in its order; raises as `analyze` does."""
-    if version(analyzer) == 1:
+    if _version(analyzer) == 1:
         import bm25s
 
         omitted = "en" if analyzer == "english" else None
@@ -95,12 +95,11 @@ def analyze(texts: Sequence[str], analyzer: str) -> tuple[list[list[int]], np.nd
     Raises:
         ArtifactError: the name is that of no analyzer, as in an index that a newer ragray built.
     """
-    ids, words = (_numbered_first if version(analyzer) == 1 else _numbered)(texts, analyzer)
+    ids, words = (_numbered_first if _version(analyzer) == 1 else _numbered)(texts, analyzer)
     return ids, np.fromiter(map(_hash, words), np.uint64, len(words))
 
 
-def version(analyzer: str) -> int:
-    """Return the version in the name of an analyzer; raises as `analyze` does."""
+def _version(analyzer: str) -> int:
     versions = {"plain": 1, "english": 1, "plain.2": 2, "english.2": 2}
     if analyzer not in versions:
         raise ArtifactError(

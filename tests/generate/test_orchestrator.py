@@ -9,6 +9,7 @@ from ragray.errors import InputError
 from ragray.generate.engines.fake import FirstSentenceGenerator
 from ragray.generate.orchestrator import Orchestrator, QuestionRequest, ServedAnswer
 from ragray.generate.pipeline import DirectFinder, DirectWriter, Pipeline
+from ragray.retrieve.retriever import AS_SET, SearchOptions
 from ragray.types import Hit, Passage, RetrievalResult
 
 
@@ -23,7 +24,7 @@ class Swapping:
         """Name of the snapshot that the next search uses."""
         return f"s{len(self.searches)}"
 
-    def search(self, queries: Sequence[str], k: int) -> list[RetrievalResult]:
+    def search(self, queries: Sequence[str], k: int, options: SearchOptions = AS_SET) -> list[RetrievalResult]:
         name = self.snapshot
         self.searches.append((list(queries), k))
         return [
@@ -35,7 +36,7 @@ class Swapping:
 class Refusing(FirstSentenceGenerator):
     """Refuses long questions."""
 
-    def check(self, question: str) -> None:
+    def check(self, question: str, instruction: str = "") -> None:
         if len(question) > 10:
             raise InputError("the question is too long")
 

@@ -13,6 +13,7 @@ from ragray.errors import EncoderMismatchError, OverloadedError, ServingError
 from ragray.generate.engine import Piece
 from ragray.generate.engines.fake import FirstSentenceGenerator, FirstSentenceRunner
 from ragray.generate.orchestrator import QuestionRequest, ServedAnswer
+from ragray.retrieve.retriever import AS_SET, SearchOptions
 from ragray.serve.answerer import Health
 from ragray.serve.app import create_app
 from ragray.serve.local import LocalAnswerer
@@ -29,7 +30,7 @@ class FixedRetriever:
 
     snapshot = "s1"
 
-    def search(self, queries: Sequence[str], k: int) -> list[RetrievalResult]:
+    def search(self, queries: Sequence[str], k: int, options: SearchOptions = AS_SET) -> list[RetrievalResult]:
         return [RetrievalResult("s1", HITS[:k]) for _ in queries]
 
 
@@ -245,7 +246,8 @@ def test_an_unhealthy_service_is_503_with_the_reason() -> None:
 
 def test_openapi_lists_the_routes_and_one_error_body(client: TestClient) -> None:
     paths = client.get("/openapi.json").json()["paths"]
-    assert set(paths) == {"/v1/answer", "/v1/search", "/healthz", "/readyz"}
+    compatible = {"/v1/chat/completions", "/v1/embeddings", "/v1/rerank", "/v1/models", "/retrieve", "/retrieval"}
+    assert set(paths) == {"/v1/answer", "/v1/search", "/healthz", "/readyz"} | compatible
     refused = paths["/v1/answer"]["post"]["responses"]["422"]["content"]["application/json"]["schema"]
     assert refused["$ref"].endswith("/ErrorResponse")
     assert "text/event-stream" in paths["/v1/answer"]["post"]["responses"]["200"]["content"]

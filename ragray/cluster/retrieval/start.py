@@ -17,8 +17,8 @@ from ragray.index.search.result import SearchResult
 from ragray.index.store.snapshot import Snapshot, read_snapshot
 from ragray.retrieve.holder import Served
 from ragray.retrieve.rerank import Reranker
-from ragray.retrieve.retriever import LocalRetriever, Mode
-from ragray.types import RetrievalResult
+from ragray.retrieve.retriever import AS_SET, Embedded, LocalRetriever, Mode, RetrieverModels, SearchOptions
+from ragray.types import Hit, Passage, RetrievalResult
 
 
 def pool_want(snapshot: Snapshot, config: RetrieveConfig) -> Want:
@@ -128,11 +128,30 @@ class PoolRetriever:
         return self._pool.snapshot.name
 
     def search(
-        self, queries: Sequence[str], k: int, *, where: str | None = None, mode: Mode | None = None
+        self,
+        queries: Sequence[str],
+        k: int,
+        options: SearchOptions = AS_SET,
+        *,
+        where: str | None = None,
+        mode: Mode | None = None,
     ) -> list[RetrievalResult]:
         """Return for every query its k best passages, best first; raises as `LocalRetriever.search` does."""
         while True:
             try:
-                return self._now().search(queries, k, where=where, mode=mode)
+                return self._now().search(queries, k, options, where=where, mode=mode)
             except _ReleasedError:
                 continue
+
+    @property
+    def models(self) -> RetrieverModels:
+        """The models that are loaded."""
+        return self._now().models
+
+    def embed(self, texts: Sequence[str]) -> Embedded:
+        """Encode texts as questions are encoded; raises as `LocalRetriever.embed` does."""
+        return self._now().embed(texts)
+
+    def rerank(self, query: str, passages: Sequence[Passage]) -> list[Hit]:
+        """Order passages by the reranker's scores; raises as `LocalRetriever.rerank` does."""
+        return self._now().rerank(query, passages)

@@ -23,14 +23,14 @@ from pydantic import JsonValue
 
 from ragray.config import Config, GenerateConfig
 from ragray.errors import ConfigError, ServingError
-from ragray.generate.engine import Generation, GenerationRequest, Piece
+from ragray.generate.engine import Generation, GenerationRequest, Piece, Sampling
 from ragray.index.store.snapshot import read_snapshot
 from ragray.retrieve.holder import SnapshotHolder
-from ragray.retrieve.retriever import Retriever
+from ragray.retrieve.retriever import AS_SET, Embedded, Retriever, RetrieverModels, SearchOptions
 from ragray.run import Run
 from ragray.serve.answerer import Health
 from ragray.serve.model_thread import ModelThread
-from ragray.types import RetrievalResult
+from ragray.types import Hit, Passage, RetrievalResult
 
 if TYPE_CHECKING:
     from ray.serve import Application
@@ -130,7 +130,8 @@ class RetrieverReplica:
         self._loading: set[asyncio.Task[None]] = set()
         self._last_error = ""
         batched = serve.batch(max_batch_size=RETRIEVE_BATCH, batch_wait_timeout_s=RETRIEVE_WAIT_S)
-        self._search: Callable[[str, int], Awaitable[RetrievalResult | Exception]] = batched(self.search_many)
+        self._search: Callable[[str, int, SearchOptions], Awaitable[RetrievalResult | Exception]]
+        self._search = batched(self.search_batch)
 
     async def reconfigure(self, user_config: Mapping[str, JsonValue]) -> None:
         """Serve the index that ``user_config`` names; returns at once and never raises where one is served already.
@@ -173,16 +174,34 @@ class RetrieverReplica:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._loader, self._holder.swap, number, open_index)
 
-    async def search(self, query: str, k: int) -> RetrievalResult:
+    async def search(self, query: str, k: int, options: SearchOptions = AS_SET) -> RetrievalResult:
         """Search for one query, as one of a batch; raises what searching for it alone raises."""
-        found = await self._search(query, k)
+        found = await self._search(query, k, options)
         if isinstance(found, Exception):
             raise found
         return found
 
-    async def search_many(self, queries: list[str], ks: list[int]) -> list[RetrievalResult | Exception]:
+    async def search_many(self, queries: list[str], k: int, options: SearchOptions) -> list[RetrievalResult]:
+        """Search for the queries of one request, all of them in one snapshot."""
+        return await asyncio.to_thread(self._require().retriever.search, queries, k, options)
+
+    async def search_batch(
+        self, queries: list[str], ks: list[int], options: list[SearchOptions]
+    ) -> list[RetrievalResult | Exception]:
         """Search a batch, all of it in one snapshot, also during a swap; an error is only that of the query that it is about."""
-        return await asyncio.to_thread(search_batch, self._require().retriever, queries, ks)
+        return await asyncio.to_thread(search_batch, self._require().retriever, queries, ks, options)
+
+    async def embed(self, texts: Sequence[str]) -> Embedded:
+        """Encode texts as questions are encoded."""
+        return await asyncio.to_thread(self._require().retriever.embed, texts)
+
+    async def rerank(self, query: str, passages: Sequence[Passage]) -> list[Hit]:
+        """Order passages by the reranker's scores, best first."""
+        return await asyncio.to_thread(self._require().retriever.rerank, query, passages)
+
+    async def models(self) -> RetrieverModels:
+        """Name the models that are loaded."""
+        return self._require().retriever.models
 
     def _require(self) -> OpenIndex:
         current = self._holder.current
@@ -191,23 +210,28 @@ class RetrieverReplica:
         return current.snapshot
 
 
-def search_batch(retriever: Retriever, queries: Sequence[str], ks: Sequence[int]) -> list[RetrievalResult | Exception]:
-    """Search queries that want different numbers of passages; each gets what it would get alone, an error included."""
+def search_batch(
+    retriever: Retriever, queries: Sequence[str], ks: Sequence[int], options: Sequence[SearchOptions]
+) -> list[RetrievalResult | Exception]:
+    """Search queries that want different passages; each gets what it would get alone, an error included."""
     found: dict[int, RetrievalResult | Exception] = {}
-    for k in sorted(set(ks)):
-        rows = [row for row, wanted in enumerate(ks) if wanted == k]
-        found.update(zip(rows, _search_rows(retriever, [queries[row] for row in rows], k), strict=True))
+    wants = list(zip(ks, options, strict=True))
+    for want in dict.fromkeys(wants):
+        rows = [row for row, wanted in enumerate(wants) if wanted == want]
+        found.update(zip(rows, _search_rows(retriever, [queries[row] for row in rows], *want), strict=True))
     return [found[row] for row in range(len(queries))]
 
 
-def _search_rows(retriever: Retriever, queries: list[str], k: int) -> list[RetrievalResult | Exception]:
+def _search_rows(
+    retriever: Retriever, queries: list[str], k: int, options: SearchOptions
+) -> list[RetrievalResult | Exception]:
     """Search queries together; if that fails, each by itself, so that only the one at fault fails."""
     try:
-        return list(retriever.search(queries, k))
+        return list(retriever.search(queries, k, options))
     except Exception as err:
         if len(queries) == 1:
             return [err]
-        return [result for query in queries for result in _search_rows(retriever, [query], k)]
+        return [result for query in queries for result in _search_rows(retriever, [query], k, options)]
 
 
 class GeneratorReplica:
@@ -218,13 +242,13 @@ class GeneratorReplica:
 
         self._thread = ModelThread(load_generator(config, Path(run) if run else None))
 
-    async def generate(self, request: GenerationRequest) -> Generation:
+    async def generate(self, request: GenerationRequest, sampling: Sampling) -> Generation:
         """Answer a request."""
-        return await self._thread.generate(request)
+        return await self._thread.generate(request, sampling)
 
-    async def stream(self, request: GenerationRequest) -> AsyncGenerator[Piece, None]:
+    async def stream(self, request: GenerationRequest, sampling: Sampling) -> AsyncGenerator[Piece, None]:
         """Yield an answer piece by piece, then, last, the whole."""
-        async with contextlib.aclosing(self._thread.stream(request)) as pieces:
+        async with contextlib.aclosing(self._thread.stream(request, sampling)) as pieces:
             async for piece in pieces:
                 yield piece
 

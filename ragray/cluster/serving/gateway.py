@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, TypeVar
 from ragray.cluster.serving.service import loading
 from ragray.config import Config
 from ragray.errors import OverloadedError, RagrayError, ServingError
-from ragray.generate.engine import Generation, GenerationRequest, Piece
+from ragray.generate.engine import Generation, GenerationRequest, Piece, Sampling
 from ragray.generate.load import load_template
 from ragray.generate.orchestrator import Orchestrator
 from ragray.generate.template import PromptTemplate
+from ragray.retrieve.retriever import AS_SET, Embedded, RetrieverModels, SearchOptions
 from ragray.serve.answerer import Health
 from ragray.serve.app import create_app
 from ragray.serve.guard import Gate
-from ragray.types import RetrievalResult
+from ragray.types import Hit, Passage, RetrievalResult
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -36,7 +37,8 @@ class Gateway:
         self, retriever: DeploymentHandle, generator: DeploymentHandle, config: Config, run: str, folder: str
     ) -> None:
         check = QuestionCheck(lambda: load_template(config.generate, Path(folder) if folder else None))
-        self._answerer = RayAnswerer(retriever, generator, check, k=config.retrieve.k, run=run)
+        names = {"run": run, "model": config.generate.model}
+        self._answerer = RayAnswerer(retriever, generator, check, k=config.retrieve.k, **names)
         self._config = config
         self._gate = Gate()
 
@@ -59,24 +61,46 @@ class QuestionCheck:
         self._prompts = pool.submit(load)
         pool.shutdown(wait=False)
 
-    async def __call__(self, question: str) -> None:
-        """Raise `InputError`, which names the limit, where a question is too long."""
+    async def __call__(self, question: str, instruction: str) -> None:
+        """Raise `InputError`, which names the limit, where a question with its instruction is too long."""
         try:
             prompts = await asyncio.shield(asyncio.wrap_future(self._prompts))
         except RagrayError:  # the Generator fails to start for the same reason, and reports it
             return
         if prompts:
-            prompts.check(question)
+            prompts.check(question, instruction)
 
 
 class RayAnswerer(Orchestrator):
     """Answers through the Retriever and Generator deployments."""
 
     def __init__(
-        self, retriever: DeploymentHandle, generator: DeploymentHandle, check: QuestionCheck, *, k: int, run: str
+        self,
+        retriever: DeploymentHandle,
+        generator: DeploymentHandle,
+        check: QuestionCheck,
+        *,
+        k: int,
+        run: str,
+        model: str,
     ) -> None:
-        super().__init__(DeployedFinder(retriever), DeployedWriter(generator, check), k=k, run=run)
+        super().__init__(DeployedFinder(retriever), DeployedWriter(generator, check), k=k, run=run, model=model)
         self._retriever = retriever
+
+    async def embed(self, texts: Sequence[str]) -> Embedded:
+        """Encode texts as questions are encoded."""
+        with translate_ray_errors():
+            return await _result(self._retriever.embed.remote(texts))
+
+    async def rerank(self, query: str, passages: Sequence[Passage]) -> list[Hit]:
+        """Order passages by the reranker's scores, best first."""
+        with translate_ray_errors():
+            return await _result(self._retriever.rerank.remote(query, passages))
+
+    async def models(self) -> RetrieverModels:
+        """Name the models beside that which answers."""
+        with translate_ray_errors():
+            return await _result(self._retriever.models.remote())
 
     async def health(self) -> Health:
         """Describe what is served; raises `ServingError` while a deployment has no replica that runs."""
@@ -89,14 +113,16 @@ class RayAnswerer(Orchestrator):
 
 @dataclass(frozen=True, slots=True)
 class DeployedFinder:
-    """The port `PassageFinder` over the Retriever deployment, which batches the queries that it gets."""
+    """The port `PassageFinder` over the Retriever deployment, which batches the queries that it gets one by one."""
 
     retriever: DeploymentHandle
 
-    async def find(self, queries: Sequence[str], k: int) -> list[RetrievalResult]:
+    async def find(self, queries: Sequence[str], k: int, options: SearchOptions = AS_SET) -> list[RetrievalResult]:
         """Return for every query its k best passages."""
         with translate_ray_errors():
-            return list(await asyncio.gather(*(_result(self.retriever.search.remote(query, k)) for query in queries)))
+            if len(queries) == 1:
+                return [await _result(self.retriever.search.remote(queries[0], k, options))]
+            return await _result(self.retriever.search_many.remote(list(queries), k, options))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,18 +132,19 @@ class DeployedWriter:
     generator: DeploymentHandle
     check_question: QuestionCheck
 
-    async def check(self, question: str) -> None:
+    async def check(self, question: str, instruction: str) -> None:
         """Raise `InputError` where a question is too long."""
-        await self.check_question(question)
+        await self.check_question(question, instruction)
 
-    async def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
+    async def generate(self, requests: Sequence[GenerationRequest], samplings: Sequence[Sampling]) -> list[Generation]:
         """Answer several requests."""
         with translate_ray_errors():
-            return list(await asyncio.gather(*(_result(self.generator.generate.remote(one)) for one in requests)))
+            answers = map(self.generator.generate.remote, requests, samplings)
+            return list(await asyncio.gather(*map(_result, answers)))
 
-    async def stream(self, request: GenerationRequest) -> AsyncGenerator[Piece, None]:
+    async def stream(self, request: GenerationRequest, sampling: Sampling) -> AsyncGenerator[Piece, None]:
         """Yield an answer piece by piece, then, last, the whole."""
-        pieces = self.generator.options(stream=True).stream.remote(request)
+        pieces = self.generator.options(stream=True).stream.remote(request, sampling)
         try:
             with translate_ray_errors():
                 async for piece in pieces:

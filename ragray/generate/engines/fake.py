@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ragray.errors import InputError
-from ragray.generate.engine import Generation, GenerationRequest, Piece, Submission, Usage
+from ragray.generate.engine import Generation, GenerationRequest, Piece, Sampling, Submission, Usage
 from ragray.generate.generator import Generator
+from ragray.generate.stop import before_stop
+from ragray.types import FinishReason
 
 
 class FirstSentenceGenerator(Generator):
     """Answers with the first sentence of the best passage, or "I do not know." without one."""
 
-    def check(self, question: str) -> None:
+    def check(self, question: str, instruction: str = "") -> None:
         """Accept every question."""
 
     def open_runner(self) -> FirstSentenceRunner:
@@ -38,7 +40,7 @@ class FirstSentenceRunner:
     def add(self, requests: Mapping[int, Submission]) -> Mapping[int, InputError]:
         """Let requests join; none is refused."""
         for key, submission in requests.items():
-            self._whole[key] = whole = _answer(submission.request)
+            self._whole[key] = whole = _answer(submission.request, submission.sampling)
             first, *rest = whole.text.split(" ")
             self._rest[key] = [first, *(f" {word}" for word in rest)]
         return {}
@@ -59,9 +61,14 @@ class FirstSentenceRunner:
         return pieces
 
 
-def _answer(request: GenerationRequest) -> Generation:
+def _answer(request: GenerationRequest, sampling: Sampling) -> Generation:
+    """Make an answer whose tokens are its words."""
     texts = [hit.passage.text for hit in request.hits]
-    text = f"{texts[0].partition('. ')[0].removesuffix('.')}." if texts else "I do not know."
+    whole = f"{texts[0].partition('. ')[0].removesuffix('.')}." if texts else "I do not know."
+    words = whole.split(" ")[: sampling.max_new_tokens]
+    text, stopped = before_stop(" ".join(words), sampling.stop)
+    reason: FinishReason = "stop" if stopped or " ".join(words) == whole else "length"
     weights = tuple(float(number == 0) for number in range(len(texts)))
-    num_read = sum(len(part.split()) for part in (request.question, *texts))
-    return Generation(text, weights, usage=Usage(num_read, len(text.split(" "))))
+    said = (request.instruction, *(turn.text for turn in request.history), request.question)
+    num_read = sum(len(part.split()) for part in (*said, *texts))
+    return Generation(text.strip(), weights, finish_reason=reason, usage=Usage(num_read, len(text.split())))

@@ -11,6 +11,7 @@ from ragray.generate.engine import Generation, Piece, Submission, Usage
 from ragray.generate.engines.mixture import MixtureBatch, MixtureRequest, SequenceState
 from ragray.generate.engines.model import GeneratorModel
 from ragray.generate.generator import Generator
+from ragray.generate.stop import before_stop, without_begun_stop
 from ragray.generate.strategy import AnswerStrategy, Marginal
 from ragray.generate.template import PromptTemplate
 from ragray.models import resolve_model
@@ -36,9 +37,9 @@ class TransformerGenerator(Generator):
         """
         return cls(GeneratorModel.load(weights or resolve_model(config.model), device=device), config)
 
-    def check(self, question: str) -> None:
-        """Raise `InputError`, which names the limit, where a question is too long for the model."""
-        self.template.check(question)
+    def check(self, question: str, instruction: str = "") -> None:
+        """Raise `InputError`, which names the limit, where a question with its instruction is too long for the model."""
+        self.template.check(question, instruction)
 
     def open_runner(self) -> TransformerRunner:
         """Begin an empty batch."""
@@ -102,14 +103,16 @@ class TransformerRunner:
 
     def _pieces(self, key: int, state: SequenceState) -> Iterator[Piece]:
         """Yield what is new of an answer's text, then, where it is finished, the whole."""
-        text, written, finished = self._codec.decode(state.token_ids).lstrip(), self._written[key], state.finish_reason
-        if finished is not None:
-            text = text.strip()
+        request, written, finished = self._requests[key], self._written[key], state.finish_reason
+        text, stopped = before_stop(self._codec.decode(state.token_ids).lstrip(), request.sampling.stop)
+        if stopped:
+            finished = "stop"
+        text = text.strip() if finished is not None else without_begun_stop(text, request.sampling.stop)
         if len(text) > len(written) and (text.startswith(written) or finished is not None):
             yield text[len(written) :]
             self._written[key] = text
         if finished is not None:
-            weights = tuple(state.weights) if self._requests[key].request.hits else ()
+            weights = tuple(state.weights) if request.request.hits else ()
             usage = Usage(self._num_prompt_tokens[key], len(state.token_ids))
             self.remove(key)
             yield Generation(text, weights, state.log_prob, finished, usage)

@@ -62,8 +62,6 @@ class IndexInspection:
     factory: str
     search_params: SearchParams
     lexical: str
-    ranking: str
-    """What `ragray index tune` fitted, "" for the defaults."""
     recall_at_10: float | None
     memory_bytes_per_vector: float
     disk_bytes_per_vector: float
@@ -91,7 +89,6 @@ class IndexInspection:
             "vectors": f"{self.dim} dimensions, {self.metric}, by {self.encoder}",
             "FAISS": f"{self.factory}, {search}, recall@10 {recall}",
             "lexical": self.lexical,
-            "ranking": self.ranking or "defaults",
             "per vector": f"{self.memory_bytes_per_vector:,.0f} bytes in memory, {self.disk_bytes_per_vector:,.0f} on disk",
         }
         return [
@@ -149,7 +146,6 @@ def inspect_index(index: Path, *, snapshot: str | None = None) -> IndexInspectio
         factory=found.factory,
         search_params=found.search_params,
         lexical=found.lexical,
-        ranking=str(found.ranking or ""),
         recall_at_10=found.recall_at_10,
         memory_bytes_per_vector=memory / live,
         disk_bytes_per_vector=disk / live,

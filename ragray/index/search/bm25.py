@@ -16,12 +16,11 @@ from ragray.errors import InputError
 from ragray.index.store.postings import LEXICAL, Postings
 from ragray.index.store.snapshot import SEGMENTS, Snapshot
 from ragray.index.store.tombstones import live_mask
-from ragray.text.analyzer import analyze, version
+from ragray.text.analyzer import analyze
 
-PARAMETERS = {1: (1.5, 0.75), 2: (0.9, 0.4)}
-"""By version of the analyzer: k1, the saturation of the term count, and b, the weight of the passage length.
-
-Those of version 1 are the values of `bm25s`, those of version 2 Anserini's, chosen by `python -m tests.bench fusion`."""
+K1 = 1.5
+B = 0.75
+"""Saturation of the term count, and weight of the passage length: the values that `bm25s` takes too."""
 
 
 def require_lexical(snapshot: Snapshot) -> None:
@@ -55,7 +54,6 @@ class LexicalIndex:
     def __init__(self, segments: Sequence[_SegmentPostings], analyzer: str) -> None:
         self._segments = segments
         self._analyzer = analyzer
-        self._k1, self._b = PARAMETERS[version(analyzer)]
         lengths = [
             segment.postings.lengths_N if segment.live_N is None else segment.postings.lengths_N[segment.live_N]
             for segment in segments
@@ -86,7 +84,7 @@ class LexicalIndex:
 
         ``allowed`` names the segments to search, by their number, and which of their rows may be found. A score is Lucene's
         BM25 (Kamphuis et al. 2020): the sum over the terms of the query, repeated ones repeatedly, of
-        ln(1 + (N - df + 0.5) / (df + 0.5)) * tf / (tf + k1 * (1 - b + b * length / mean length)), with `PARAMETERS`.
+        ln(1 + (N - df + 0.5) / (df + 0.5)) * tf / (tf + K1 * (1 - B + B * length / mean length)).
         """
         rows_NK = np.full((len(queries), k), -1, dtype=np.int64)
         scores_NK = np.full((len(queries), k), -np.inf, dtype=np.float32)
@@ -123,7 +121,7 @@ class LexicalIndex:
         for term, weight in weights.items():
             where = postings.of(term)
             rows, counts = postings.rows_P[where], postings.counts_P[where].astype(np.float64)
-            norm = self._k1 * (1 - self._b + self._b * postings.lengths_N[rows] / self._mean_length)
+            norm = K1 * (1 - B + B * postings.lengths_N[rows] / self._mean_length)
             scores_N[rows] += weight * counts / (counts + norm)
         rows = np.flatnonzero((scores_N > 0) & allowed_N)
         scores = scores_N[rows].astype(np.float32)

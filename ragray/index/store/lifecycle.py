@@ -47,8 +47,6 @@ class SnapshotInfo:
     segments: int = 0
     factory: str = ""
     recall: float | None = None
-    ranking: str = ""
-    """What `ragray index tune` fitted, as settings of `retrieve`."""
     problem: str = ""
 
 
@@ -87,7 +85,6 @@ def _info(index: Path, name: str, is_current: bool) -> SnapshotInfo:
         segments=len(found.segments),
         factory=found.factory,
         recall=found.recall_at_10,
-        ranking=str(found.ranking or ""),
     )
 
 

@@ -9,9 +9,8 @@ import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from ragray.artifact.digest import fingerprint
 from ragray.artifact.files import atomic_path, write_json
@@ -24,9 +23,6 @@ from ragray.index.store.search_params import KEY, SearchParams, flattened, lifte
 
 SNAPSHOT_FORMAT = 2
 """2 brought analyzers with a version in `Snapshot.lexical`, which a reader of format 1 would take for `plain`."""
-
-RANKING_FORMAT = 3
-"""The newest format, of snapshots that hold a `Snapshot.ranking` alone: a reader of format 2 would rank otherwise, so it must refuse."""
 
 SNAPSHOTS = "snapshots"
 SEGMENTS = "segments"
@@ -44,37 +40,6 @@ class SegmentRef(BaseModel):
     num_rows: int
     tombstones: str = ""
     num_deleted: int = 0
-
-
-class RankingParams(BaseModel):
-    """How hybrid search ranks unless it is told otherwise, fitted to judged queries; names and meanings of `RetrieveConfig`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    fusion: Literal["convex", "rrf"]
-    candidates: int = Field(ge=1)
-    dense_weight: float | None = Field(None, ge=0, le=1)
-    """With convex fusion."""
-    rrf_k: int | None = Field(None, ge=1)
-    """With reciprocal-rank fusion."""
-    ndcg_at_10: float
-    """What it was worth on the queries that it was fitted to, 0 to 1."""
-    interval: tuple[float, float]
-    """95% bootstrap interval of `ndcg_at_10`."""
-    num_queries: int
-
-    @property
-    def settings(self) -> dict[str, str | int | float]:
-        """The keys of `RetrieveConfig` that it decides."""
-        return {key: value for key, value in self if key in RANKING_KEYS and value is not None}
-
-    def __str__(self) -> str:
-        return ", ".join(
-            f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in self.settings.items()
-        )
-
-
-RANKING_KEYS = ("fusion", "dense_weight", "rrf_k", "candidates")
 
 
 class Snapshot(BaseModel):
@@ -102,8 +67,6 @@ class Snapshot(BaseModel):
     search_params: SearchParams = SearchParams()
     lexical: str = "none"
     """The analyzer of the BM25 parts, with its version (`ragray.text.analyzer`); `none`: there are none."""
-    ranking: RankingParams | None = None
-    """What `ragray index tune` fitted; None, and absent from the file: the defaults."""
     recall_at_10: float | None
     """Share of the exact ten nearest that the index finds, None for exact search. Measured by leave-one-out: with rows of the
     index as queries, each left out of its own result. A snapshot made by sync or deletion keeps the figure of its parent."""
@@ -115,7 +78,7 @@ class Snapshot(BaseModel):
 
     @model_serializer(mode="wrap")
     def _to_file(self, fields: SerializerFunctionWrapHandler) -> dict[str, object]:
-        return {key: value for key, value in flattened(fields(self)).items() if key != "ranking" or value is not None}
+        return flattened(fields(self))
 
     @property
     def num_rows(self) -> int:
@@ -139,7 +102,7 @@ def read_snapshot(index: Path, name: str | None = None) -> Snapshot:
     path = index / SNAPSHOTS / f"{name}.json"
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        require_known_format(path, raw, RANKING_FORMAT)
+        require_known_format(path, raw, SNAPSHOT_FORMAT)
         found = raw.pop(CHECKSUM, "none")
         snapshot = Snapshot.model_validate(raw)
         if found != fingerprint(raw) or snapshot.name != name:

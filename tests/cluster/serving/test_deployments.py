@@ -19,6 +19,7 @@ from ragray.errors import (
     OverloadedError,
     ServingError,
 )
+from ragray.retrieve.retriever import AS_SET, SearchOptions
 from ragray.types import Hit, Passage, RetrievalResult
 
 
@@ -31,7 +32,7 @@ class Named:
         self.searched, self.may_answer = threading.Event(), threading.Event()
         self.may_answer.set()
 
-    def search(self, queries: Sequence[str], k: int) -> list[RetrievalResult]:
+    def search(self, queries: Sequence[str], k: int, options: SearchOptions = AS_SET) -> list[RetrievalResult]:
         self.calls.append(len(queries))
         self.searched.set()
         assert self.may_answer.wait(10)
@@ -69,7 +70,7 @@ async def settled(replica: RetrieverReplica) -> None:
 
 async def searched(replica: RetrieverReplica) -> str:
     """Search once; return the snapshot that was searched."""
-    [found] = await replica.search_many(["q"], [1])
+    [found] = await replica.search_many(["q"], 1, AS_SET)
     assert isinstance(found, RetrievalResult)
     return found.snapshot
 
@@ -104,7 +105,7 @@ def test_a_search_that_a_swap_overtakes_is_of_the_old_snapshot_and_says_so() -> 
         await replica.reconfigure({"index": "one"})
         one = loader.opened["one"]
         one.may_answer.clear()
-        searching = asyncio.create_task(replica.search_many(["a", "b"], [1, 2]))
+        searching = asyncio.create_task(replica.search_batch(["a", "b"], [1, 2], [AS_SET] * 2))
         await asyncio.to_thread(one.searched.wait, 10)
         await replica.reconfigure({"index": "two"})
         await settled(replica)
@@ -167,15 +168,15 @@ def test_an_unknown_key_of_user_config_is_named() -> None:
 
 def test_a_batch_of_different_k_gives_each_query_what_it_would_get_alone() -> None:
     retriever = Named("one")
-    together = search_batch(retriever, ["a", "b", "c"], [2, 3, 2])
+    together = search_batch(retriever, ["a", "b", "c"], [2, 3, 2], [AS_SET] * 3)
     assert retriever.calls == [2, 1]
-    alone = [search_batch(Named("one"), [query], [k])[0] for query, k in (("a", 2), ("b", 3), ("c", 2))]
+    alone = [search_batch(Named("one"), [query], [k], [AS_SET])[0] for query, k in (("a", 2), ("b", 3), ("c", 2))]
     assert together == alone
 
 
 def test_a_query_that_fails_in_a_batch_fails_alone() -> None:
-    *found, failed = search_batch(Named("one"), ["a", "b", "bad"], [2, 3, 2])
-    assert found == search_batch(Named("one"), ["a", "b"], [2, 3])
+    *found, failed = search_batch(Named("one"), ["a", "b", "bad"], [2, 3, 2], [AS_SET] * 3)
+    assert found == search_batch(Named("one"), ["a", "b"], [2, 3], [AS_SET] * 2)
     assert isinstance(failed, InputError)
     assert str(failed) == "query 'bad' beside 0 others"
 

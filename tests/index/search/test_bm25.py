@@ -11,11 +11,11 @@ import pytest
 import Stemmer
 
 from ragray.errors import CorruptArtifactError, InputError
-from ragray.index.search.bm25 import PARAMETERS, LexicalIndex
+from ragray.index.search.bm25 import LexicalIndex
 from ragray.index.store.postings import LEXICAL, LexicalWriter, Postings
 from ragray.index.store.snapshot import SEGMENTS, SegmentRef, Snapshot
 from ragray.index.store.tombstones import live_mask, with_tombstones
-from ragray.text.analyzer import analyze, version
+from ragray.text.analyzer import analyze
 from tests.helpers import make_snapshot
 
 WORDS = [
@@ -62,8 +62,7 @@ def reference(live: Sequence[int], query: str, analyzer: str = "english") -> dic
     """Scores of all rows that share a term with a query, by `bm25s` over the live rows alone."""
     stop_words, stemmer = ("en", Stemmer.Stemmer("english")) if analyzer.startswith("english") else (None, None)
     corpus = bm25s.tokenize([TEXTS[row] for row in live], stopwords=stop_words, stemmer=stemmer, show_progress=False)
-    k1, b = PARAMETERS[version(analyzer)]
-    index = bm25s.BM25(method="lucene", k1=k1, b=b)
+    index = bm25s.BM25(method="lucene")
     index.index(corpus, show_progress=False)
     [terms] = bm25s.tokenize([query], stopwords=stop_words, stemmer=stemmer, return_ids=False, show_progress=False)
     terms = [term for term in terms if term in corpus.vocab]
