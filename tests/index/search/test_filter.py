@@ -7,9 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from ragray.corpus.instants import time_key
 from ragray.corpus.table import passages_to_table
 from ragray.errors import InputError
-from ragray.index.search.filter import parse_filter
+from ragray.index.search.filter import parse_filter, time_keys
 from ragray.index.store.segment import SEGMENT_SCHEMA
 from ragray.types import Passage
 
@@ -227,3 +228,26 @@ def test_lists_booleans_instants_and_marks_of_other_scripts(expression: str, exp
     ]
     passages = [Passage(f"p{n}", "t", metadata=fact) for n, fact in enumerate(facts)]
     assert rows(expression, passages) == expected
+
+
+def test_the_keys_of_many_times_are_those_of_each() -> None:
+    draw = random.Random(0)
+    days = ["2024-02-28", "2024-02-29", "2023-02-29", "2024-12-31", "0001-01-01", "9999-12-31", "2024-13-01", "24-1-1"]
+    clocks = [
+        "",
+        "T00:00:00",
+        " 00:00",
+        "T23:59:59",
+        "t08:30",
+        "T25:00:00",
+        "T00:00:00.5",
+        "T00:00:00.50",
+        "T12:00:00.123456789",
+    ]
+    texts = [
+        draw.choice(days) + draw.choice(clocks) + draw.choice(["", "Z", "z", "+09:00", "-0330", " Z"])
+        for _ in range(2000)
+    ]
+    texts += ["", "Z", "draft", "2024", "T00:00:00Z"]
+    assert time_keys(pa.array(texts)).to_pylist() == [time_key(text) for text in texts]
+    assert time_keys(pa.array(["2024-05-01", None])).to_pylist() == ["2024-05-01", None]
