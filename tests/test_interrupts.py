@@ -121,7 +121,7 @@ def wait_for(running: subprocess.Popen[str], moment: Callable[[], object]) -> No
 
 
 def none_left(marker: str) -> bool:
-    """Say whether all are gone; a process that was killed takes a moment to go."""
+    """Return whether all are gone; a process that was killed takes a moment to go."""
     deadline = time.monotonic() + 60
     while marked(marker) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -107,7 +107,7 @@ def target(found: Import, modules: dict[str, Module]) -> str:
 
 
 def edges(modules: dict[str, Module]) -> dict[str, set[str]]:
-    """Say who runs whom on being imported; a foreign package's `__init__` runs first, one's own has run already."""
+    """Return who runs whom on being imported; a foreign package's `__init__` runs first, one's own has run already."""
     graph: dict[str, set[str]] = {}
     for module in modules.values():
         targets = {target(found, modules) for found in imports_of(module.tree) if found.at_import} & modules.keys()

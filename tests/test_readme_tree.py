@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 import ragray
 
 ROOT = Path(ragray.__file__).parent
@@ -41,12 +43,8 @@ def test_a_line_without_a_caption_is_found() -> None:
         "b.py",
         "c/d.py",
     ]
-    try:
+    with pytest.raises(AssertionError, match=r"a\.py"):
         modules_named(["ragray/   all", "  a.py"])
-    except AssertionError as err:
-        assert "a.py" in str(err)
-    else:
-        raise AssertionError("a line without a caption passed")
 
 
 def test_the_tree_of_the_readme_is_the_package() -> None:

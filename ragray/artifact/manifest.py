@@ -22,25 +22,15 @@ from ragray.errors import CorruptArtifactError, NotAnArtifactError, first_line
 
 FORMAT_VERSION = 1
 
-
 CHECKSUM_ON_OPEN_BYTES = 64 << 20
-
-
 """Files up to this size are checksummed whenever an artefact is opened; larger ones when they have changed since (`CHECKED_NAME`)."""
 
-
 CHECKED_NAME = ".checked.json"
-
-
 """Which large files were seen to have the checksum of the manifest, each with inode, size and time of that moment. A cache: where it
 is absent, or cannot be written, large files are read whole when they are opened."""
 
-
 LONG_CHECK_BYTES = 4 << 30
-
-
 """Before a file of this size or more is read for its checksum, the log says so: it takes about one second per GB."""
-
 
 logger = logging.getLogger("ragray")
 

@@ -57,7 +57,7 @@ class StageOutput:
 
 
 @contextlib.contextmanager
-def stage_output(folder: Path, *, kind: str, work: str) -> Iterator[StageOutput]:
+def stage_output(folder: Path, *, kind: str, work: str = ".work") -> Iterator[StageOutput]:
     """Hold a folder for writing an artefact of a kind; ``work`` names the folder below it for unfinished work.
 
     Raises:

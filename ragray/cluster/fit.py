@@ -167,7 +167,7 @@ def _failures(error: BaseException) -> list[BaseException]:
 
 
 def _told(error: Exception, out: Path, max_failures: int) -> RagrayError:
-    """Tell in one line why training ended."""
+    """Return the error that says in one line why training ended."""
     failures = _failures(error)
     for failure in failures:
         if isinstance(failure, RagrayError):

@@ -14,8 +14,7 @@ from typing import Any
 
 from ragray.artifact.digest import fingerprint
 from ragray.artifact.files import atomic_path
-from ragray.artifact.lock import exclusive
-from ragray.artifact.manifest import is_current, publish, read_manifest, unpublish
+from ragray.artifact.output import StageOutput, stage_output
 from ragray.cluster.fit import STATE_FOLDER, fit, prepare_state, saved_progress
 from ragray.cluster.resources import Want, require
 from ragray.cluster.retrieval.start import pool_want, retriever_pool
@@ -89,11 +88,11 @@ def train_rag(
             *_decisive(config),
         ]
     )
-    with exclusive(out, kind="run"):
-        if is_current(out, kind="run", fingerprint=key):
-            facts = RunFacts.model_validate(read_manifest(out, "run").facts)
+    with stage_output(out, kind="run", work=STATE_FOLDER) as output:
+        if finished := output.finished(key):
+            facts = RunFacts.model_validate(finished.facts)
             return TrainReport(out, facts.num_steps, facts.final_loss, monotonic() - started, True)
-        _claim(out, key, restart)
+        _claim(output, key, restart)
         with session(address):
             require(
                 "train", [_workers(config.train), pool_want(snapshot, config.retrieve)], wait_s=config.cluster.wait_s
@@ -105,7 +104,7 @@ def train_rag(
                 )
                 with _shown(out, len(questions), config.train):
                     outcome: Outcome = fit(train_worker, setup, out, config)
-        _publish(out, key, snapshot, config, len(questions), outcome)
+        _publish(output, key, snapshot, config, len(questions), outcome)
     return TrainReport(out, outcome.num_steps, outcome.final_loss, monotonic() - started, False)
 
 
@@ -136,8 +135,9 @@ def _decisive(config: Config) -> list[dict[str, Any]]:
     ]
 
 
-def _claim(out: Path, key: str, restart: bool) -> None:
-    """Write the key of this run to ``out``, which is empty or holds an unfinished run with the same key."""
+def _claim(output: StageOutput, key: str, restart: bool) -> None:
+    """Write the key of this run to its folder, which is empty or holds an unfinished run with the same key."""
+    out = output.folder
     path = out / KEY_FILE
     if path.is_file() and path.read_text(encoding="utf-8") != key and not restart:
         raise TrainingError(
@@ -145,7 +145,7 @@ def _claim(out: Path, key: str, restart: bool) -> None:
             "choose another --out, or pass --restart to throw it away"
         )
     if restart:
-        unpublish(out)
+        output.withdraw()
         for name in (STATE_FOLDER, MODEL_FOLDER, "tensorboard"):
             shutil.rmtree(out / name, ignore_errors=True)
         (out / METRICS_FILE).unlink(missing_ok=True)
@@ -175,7 +175,9 @@ def _follow(tail: MetricsTail, progress: Progress, stop: threading.Event) -> Non
                 progress.advance(int(line["step"]) - progress.done, f"loss {line['loss']:.3f}")
 
 
-def _publish(out: Path, key: str, snapshot: Snapshot, config: Config, num_examples: int, outcome: Outcome) -> None:
+def _publish(
+    output: StageOutput, key: str, snapshot: Snapshot, config: Config, num_examples: int, outcome: Outcome
+) -> None:
     facts = RunFacts(
         generate=config.generate,
         k=config.retrieve.k,
@@ -188,6 +190,5 @@ def _publish(out: Path, key: str, snapshot: Snapshot, config: Config, num_exampl
         num_examples=num_examples,
         final_loss=outcome.final_loss,
     )
-    files = [path for path in sorted((out / MODEL_FOLDER).rglob("*")) if path.is_file()]
-    publish(out, kind="run", fingerprint=key, facts=facts.model_dump(mode="json"), files=[*files, out / METRICS_FILE])
-    shutil.rmtree(out / STATE_FOLDER, ignore_errors=True)
+    files = [path for path in sorted((output.folder / MODEL_FOLDER).rglob("*")) if path.is_file()]
+    output.publish(key, facts.model_dump(mode="json"), [*files, output.folder / METRICS_FILE])

@@ -246,7 +246,7 @@ def _spans_of_prose(text: str, first: int, stop: int) -> Iterator[tuple[int, int
 
 
 def _break_behind(text: str, match: re.Match[str]) -> int:
-    """Say what ends with a word and the white space behind it."""
+    """Return what ends with a word and the white space behind it."""
     start, end = match.span(1)
     gap, following = match[2], match.end()
     if following == len(text):

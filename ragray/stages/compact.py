@@ -116,7 +116,7 @@ def compact_index(index: Path, config: Config, executor: Executor) -> CompactRep
 
 
 def _is_compact(base: Snapshot, plan: IndexPlan, config: IndexConfig) -> bool:
-    """Say whether a compaction would change nothing but the names, and nothing that the configuration asks for by name."""
+    """Return whether a compaction would change nothing but the names, and nothing that the configuration asks for by name."""
     number, asked = -(-base.num_live // config.segment_rows), config.model_fields_set
     changes = (
         base.num_live < base.num_rows,

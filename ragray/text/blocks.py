@@ -38,30 +38,30 @@ def opens_fence(line: str) -> str:
 
 
 def closes_fence(line: str, fence: str) -> bool:
-    """Say whether a line closes a fence: only its own character, as often at least, does."""
+    """Return whether a line closes a fence: only its own character, as often at least, does."""
     line = line.strip()
     return line.startswith(fence) and not line.strip(fence[0])
 
 
 def is_heading(line: str) -> bool:
-    """Say whether a line is a heading when it stands alone: `# Title`, 第一章 总则, 一、适用范围, （二）附则."""
+    """Return whether a line is a heading when it stands alone: `# Title`, 第一章 总则, 一、适用范围, （二）附则."""
     if _HASHES.fullmatch(line):
         return len(line) <= MAX_HEADING_CHARS
     return is_numbered(line)
 
 
 def is_numbered(line: str) -> bool:
-    """Say whether a line is a heading by its number, as 第一章 or 一、, and no sentence."""
+    """Return whether a line is a heading by its number, as 第一章 or 一、, and no sentence."""
     return len(line) <= MAX_NUMBERED_CHARS and bool(_NUMBERED.match(line)) and line[-1] not in ENDS and "\n" not in line
 
 
 def is_bullet(line: str) -> bool:
-    """Say whether a line is an item of a list by its bullet."""
+    """Return whether a line is an item of a list by its bullet."""
     return bool(_BULLET.match(line))
 
 
 def is_numbered_item(line: str) -> bool:
-    """Say whether a line may be an item of a list by its number: a wrapped sentence may begin so too."""
+    """Return whether a line may be an item of a list by its number: a wrapped sentence may begin so too."""
     return bool(_NUMBERED_ITEM.match(line) or _NUMBERED.match(line))
 
 

@@ -95,7 +95,7 @@ def _blocks(lines: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _begins(line: str, stripped: str, block: Sequence[str]) -> bool:
-    """Say whether a line begins a block of its own: an item or a heading, or a paragraph indented by an ideographic space."""
+    """Return whether a line begins a block of its own: an item or a heading, or a paragraph indented by an ideographic space."""
     if line.startswith("\u3000") or is_bullet(stripped):
         return True
     above = block[-1].strip()

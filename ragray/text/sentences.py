@@ -41,7 +41,7 @@ _STRAIGHT = '"'
 
 
 def ends_sentence(text: str, start: int, end: int, following: int) -> bool:
-    """Say whether the word text[start:end] ends a sentence, white space behind it up to ``following``."""
+    """Return whether the word text[start:end] ends a sentence, white space behind it up to ``following``."""
     if text[end - 1] not in _LAST_CHARS:
         return False
     word = text[start:end]
@@ -54,7 +54,7 @@ def ends_sentence(text: str, start: int, end: int, following: int) -> bool:
 
 
 def may_have_parts(text: str) -> bool:
-    """Say whether a text may hold several sentences or clauses without white space between them."""
+    """Return whether a text may hold several sentences or clauses without white space between them."""
     return not text.isascii() and _MARKED.search(text) is not None
 
 
@@ -82,7 +82,7 @@ def parts(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def _level(text: str, first: int, stop: int, start: int, end: int) -> int:
-    """Say what ends with the marks text[first:stop], -1 where they part nothing."""
+    """Return what ends with the marks text[first:stop], -1 where they part nothing."""
     mark = next(char for char in reversed(text[first:stop]) if char in ENDS)
     if mark in STOPS:
         return SENTENCE

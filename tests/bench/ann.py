@@ -203,7 +203,7 @@ def tune_ragray(folder: Path, snapshot: Snapshot, config: IndexConfig, name: str
 
 
 def parameters(snapshot: Snapshot) -> str:
-    """Say how a snapshot is searched."""
+    """Return how a snapshot is searched."""
     return f"{snapshot.factory} nprobe={snapshot.search_params.nprobe} x{snapshot.search_params.over_retrieve}"
 
 

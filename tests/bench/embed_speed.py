@@ -85,25 +85,23 @@ def sentence_transformers(texts: list[str]) -> tuple[Measured, np.ndarray]:
     return Measured("sentence-transformers, batch 32", len(texts) / (monotonic() - started), 1.0), vectors
 
 
-def ragray(
-    engine: str, start_ray: bool, work: Path, rival: Measured, exact_ND: np.ndarray, *overrides: str
-) -> Measured:
-    """Measure the stage as `ragray embed` runs it, Ray's start included, or without Ray."""
+def ragray(engine: str, executor: str, work: Path, rival: Measured, exact_ND: np.ndarray, *overrides: str) -> Measured:
+    """Measure the stage as `ragray embed` runs it: on Ray, its start included, or in local processes."""
     settings = [
         f"embed.max_length={MAX_LENGTH}",
         "embed.num_workers=2",
         "embed.cpus_per_worker=1",
         f"embed.engine={engine}",
     ]
-    config, out = load_config(None, [*settings, *overrides]), work / f"embeddings-{engine}-{start_ray}"
-    embed_corpus(work / "few", work / f"few-{engine}-{start_ray}", config, start_ray=start_ray)
-    report = embed_corpus(work / "corpus", out, config, start_ray=start_ray)
+    config, out = load_config(None, [*settings, *overrides]), work / f"embeddings-{engine}-{executor}"
+    embed_corpus(work / "few", work / f"few-{engine}-{executor}", config, executor=executor)
+    report = embed_corpus(work / "corpus", out, config, executor=executor)
     vectors_ND = np.concatenate([vectors for _, vectors in Embeddings.open(out).iter_blocks()]).astype(np.float32)
     cosine_N = (vectors_ND * exact_ND).sum(1) / np.linalg.norm(vectors_ND, axis=1) / np.linalg.norm(exact_ND, axis=1)
     rate = len(exact_ND) / report.encode_seconds
     other = report.seconds - report.encode_seconds
     return Measured(
-        name=f"ragray, 2 {'actors' if start_ray else 'processes without Ray'}, {engine}",
+        name=f"ragray, 2 {'actors' if executor == 'ray' else 'processes without Ray'}, {engine}",
         passages_per_s=rate,
         ratio=rate / rival.passages_per_s,
         stage_s=report.seconds,
@@ -134,7 +132,9 @@ def main() -> None:
         overrides = [f"embed.batch_tokens={args.batch_tokens}"] if args.batch_tokens else []
         ways = [rival]
         for engine in ("torch", "openvino"):
-            on_ray, without = (ragray(engine, ray, Path(work), rival, exact_ND, *overrides) for ray in (True, False))
+            on_ray, without = (
+                ragray(engine, where, Path(work), rival, exact_ND, *overrides) for where in ("ray", "local")
+            )
             ways += [with_share_of_ray(on_ray, without), without]
     table(ways, len(passages))
     machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}

@@ -89,7 +89,7 @@ def hidden_rows(version: int) -> list[int]:
 
 
 def is_of(found: SearchResult, version: int, per_query: int) -> bool:
-    """Say whether a result holds nothing but live documents of one version, and as many as there must be."""
+    """Return whether a result holds nothing but live documents of one version, and as many as there must be."""
     hidden = {f"d{row}" for row in hidden_rows(version)}
     return all(len(hits) == per_query for hits in found.hits) and all(
         hit.passage.metadata["version"] == str(version)

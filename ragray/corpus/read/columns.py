@@ -21,7 +21,7 @@ UNREADABLE = (ValueError, OverflowError, LookupError)
 
 
 WantColumn = Callable[[pa.Field], bool]
-"""Says whether a column is read."""
+"""Returns whether a column is read."""
 
 
 def read_parquet(source: Source, config: IngestConfig) -> Iterator[Record | Refusal]:

@@ -207,7 +207,7 @@ class _Recoded(io.RawIOBase):
         self._ready = b""
 
     def readable(self) -> bool:
-        """Say that it can be read."""
+        """Return True: it can be read."""
         return True
 
     def readinto(self, buffer: Any) -> int:

@@ -15,7 +15,7 @@ _TICKS = re.compile("`{3,}")
 
 
 def mark_code(page: Any) -> None:
-    """Say of every ``<pre>`` of a page that it is code: trafilatura takes some for quotations."""
+    """Mark every ``<pre>`` of a page as code: trafilatura takes some for quotations."""
     for element in list(page.iter("pre")):
         if element.find(".//code") is None:
             text = "".join(element.itertext())

@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from ragray.artifact.digest import file_checksum, fingerprint
 from ragray.artifact.kinds import MANIFEST_NAME
 from ragray.artifact.lock import exclusive
-from ragray.artifact.manifest import is_current, publish, unpublish
+from ragray.artifact.output import StageOutput, stage_output
 from ragray.config import EncoderConfig
 from ragray.corpus.table import PASSAGE_FOLDER, SCHEMA_VERSION, Corpus, ShardWriter, passages_to_table
 from ragray.embed.blocks import (
@@ -93,7 +93,7 @@ def import_embeddings(
     files = find_files(source, (".parquet", ".npy"), written)
     encoder_config = absolute_model(encoder_config)
     encoder = encoder_fingerprint(encoder_config)
-    with exclusive(out), exclusive(out / EMBEDDINGS_FOLDER, kind="embeddings"):
+    with exclusive(out), stage_output(out / EMBEDDINGS_FOLDER, kind="embeddings") as output:
         num_vectors = sum(map(count_rows, files))
         if not num_vectors:
             raise InputError(f"{source}: 0 vectors; name files that hold some")
@@ -103,15 +103,14 @@ def import_embeddings(
                 f"{source}: {num_vectors} vectors, but {passages.num_passages} passages in {corpus or source}; every vector "
                 "needs its passage, in the same order"
             )
-        target = out / EMBEDDINGS_FOLDER
         settings = [asdict(encoder), encoder_config.question_prefix]
         key = fingerprint([*map(_content, files), embedding_column, passages.fingerprint, *settings])
-        job = _VectorImport(files, passages, target, encoder_config, encoder, columns, block_rows)
+        job = _VectorImport(files, passages, encoder_config, encoder, columns, block_rows)
         job.check_encoder(sample)
-        current = is_current(target, kind="embeddings", fingerprint=key)
+        current = output.finished(key) is not None
         if not current:
-            job.run(key)
-    return ImportReport(passages.folder, target, num_vectors, encoder.dim, current and not made)
+            job.run(output, key)
+    return ImportReport(passages.folder, output.folder, num_vectors, encoder.dim, current and not made)
 
 
 def _corpus(
@@ -127,24 +126,25 @@ def _corpus(
             f"{files[0]}: has no column {columns.text!r} of texts; name it, or give the corpus of these vectors"
         )
     key = fingerprint([*map(_content, files), columns.id, columns.text, columns.title])
-    if is_current(out, kind="corpus", fingerprint=key):
-        return Corpus.open(out), False
-    with exclusive(out, kind="corpus"):
-        _write_corpus(files, out, columns, key)
-    return Corpus.open(out), True
+    with stage_output(out, kind="corpus") as output:
+        current = output.finished(key) is not None
+        if not current:
+            _write_corpus(files, output, columns, key)
+    return Corpus.open(out), not current
 
 
 def _content(path: Path) -> list[JsonValue]:
     return [path.name, path.stat().st_size, file_checksum(path)]
 
 
-def _write_corpus(files: list[Path], out: Path, columns: Columns, key: str) -> None:
-    unpublish(out)
+def _write_corpus(files: list[Path], output: StageOutput, columns: Columns, key: str) -> None:
+    output.withdraw()
+    folder = output.folder / PASSAGE_FOLDER
     ids, documents = IdKeys(), IdKeys()
     starts: list[int] = []
     places: list[tuple[Path, int]] = []
     with (
-        ShardWriter(out / PASSAGE_FOLDER, SHARD_ROWS) as shards,
+        ShardWriter(folder, SHARD_ROWS) as shards,
         Progress("import: texts", total=None, unit="rows") as progress,
     ):
         for batch in read_texts(files, columns):
@@ -160,7 +160,7 @@ def _write_corpus(files: list[Path], out: Path, columns: Columns, key: str) -> N
     if doubled := ids.duplicates():
         first, second = (_place(starts, places, row) for row in doubled[0])
         raise InputError(f"{second} has the id of {first} ({len(doubled)} such rows in all); every id must be another")
-    for path in (out / PASSAGE_FOLDER).iterdir():
+    for path in folder.iterdir():
         if path not in shards.paths:
             path.unlink()
     facts: dict[str, JsonValue] = {
@@ -168,7 +168,7 @@ def _write_corpus(files: list[Path], out: Path, columns: Columns, key: str) -> N
         "num_documents": documents.num_distinct(),
         "schema_version": SCHEMA_VERSION,
     }
-    publish(out, kind="corpus", fingerprint=key, facts=facts, files=shards.paths)
+    output.publish(key, facts, shards.paths)
 
 
 def _place(starts: list[int], places: list[tuple[Path, int]], row: int) -> str:
@@ -183,33 +183,32 @@ class _VectorImport:
 
     files: list[Path]
     corpus: Corpus
-    out: Path
     config: EncoderConfig
     encoder: EncoderFingerprint
     columns: Columns
     block_rows: int
 
-    def run(self, key: str) -> None:
+    def run(self, output: StageOutput, key: str) -> None:
         """Write the blocks that are missing, then the manifest; blocks of another import are removed."""
-        unpublish(self.out)
+        output.withdraw()
         blocks = plan_blocks(self.corpus.shards, self.block_rows, key)
         rows = _RowCutter(read_vectors(self.files, self.columns))
         with Progress("import: vectors", total=self.corpus.num_passages, unit="rows") as progress:
             for block in blocks:
                 vectors_BD, batches = rows.take(block.num_rows)
-                if not is_whole(self.out, block):
+                if not is_whole(output.folder, block):
                     table = read_block(block)
                     self._check(vectors_BD, batches, table["id"].to_pylist())
-                    write_block(self.out, block, table["id"], vectors_BD)
+                    write_block(output.folder, block, table["id"], vectors_BD)
                 progress.advance(block.num_rows)
-        files = [self.out / BLOCK_FOLDER / block.name for block in blocks]
-        for path in (self.out / BLOCK_FOLDER).iterdir():
+        files = [output.folder / BLOCK_FOLDER / block.name for block in blocks]
+        for path in (output.folder / BLOCK_FOLDER).iterdir():
             if path not in files:
                 path.unlink()
         facts = embeddings_facts(
             num_rows=self.corpus.num_passages, corpus=self.corpus.fingerprint, encoder=self.encoder, config=self.config
         )
-        publish(self.out, kind="embeddings", fingerprint=key, facts=facts, files=files)
+        output.publish(key, facts, files)
 
     def _check(self, vectors_BD: np.ndarray, batches: list[VectorBatch], ids: list[str]) -> None:
         """Refuse vectors of another dimension or length than the encoder's, and those of another passage."""

@@ -201,9 +201,8 @@ def holding_current(index: Path) -> Iterator[str | None]:
     """Lock `CURRENT` for the length of the block, which should be short; yield the name that it holds."""
     require_file_system(index)
     index.mkdir(parents=True, exist_ok=True)
-    with (index / CURRENT_LOCK).open(
-        "a"
-    ) as lock:  # opened to write: on NFS an exclusive lock needs that (see `artifact.lock`)
+    # opened to write: on NFS an exclusive lock needs that (see `artifact.lock`)
+    with (index / CURRENT_LOCK).open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield find_current(index)
 

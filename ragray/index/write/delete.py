@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ragray.artifact.digest import fingerprint
-from ragray.artifact.lock import exclusive
 from ragray.errors import InputError
 from ragray.index.search.filter import parse_filter
 from ragray.index.search.reader import IndexReader
-from ragray.index.store.snapshot import Snapshot, publish_snapshot, read_snapshot, successor
+from ragray.index.store.output import changed_index
+from ragray.index.store.snapshot import Snapshot, successor
 from ragray.index.store.tombstones import hide
 from ragray.text.checks import require_utf8
 
@@ -58,9 +58,7 @@ def delete_passages(index: Path, *, ids: Collection[str] = (), where: str = "") 
     for identity in ids:
         require_utf8(identity, f"id {identity!r}")
     condition = parse_filter(where) if where else None
-    read_snapshot(index)
-    with exclusive(index):
-        base = read_snapshot(index)
+    with changed_index(index) as (output, base):
         reader = IndexReader.of(index, base)
         tables = [opened.segment.passages for opened in reader.segments]
         if condition and (misspelt := condition.unknown_field(tables)):
@@ -80,7 +78,7 @@ def delete_passages(index: Path, *, ids: Collection[str] = (), where: str = "") 
         refs = hide(index, base.segments, rows)
         source = fingerprint([base.source, [ref.model_dump() for ref in refs]])
         snapshot = successor(index, base, source, refs)
-        publish_snapshot(index, snapshot, expected=base.name)
+        output.publish(snapshot)
     return DeleteReport(snapshot, len(rows), unknown)
 
 
