@@ -83,15 +83,21 @@ class EncoderConfig(Section):
         "all-minilm-l6-v2",
         description="encoder: local folder, packaged name or hub id; `hash:64` is a fake without weights, of 64 dimensions",
     )
-    pooling: Literal["auto", "mean", "cls"] = Field(
+    pooling: Literal["auto", "mean", "cls", "lasttoken"] = Field(
         "auto", description="how token vectors become one vector; auto: as the model's own pooling file says, else mean"
     )
     normalize: bool = Field(
         True, description="scale every vector to length 1, so that the inner product is the cosine similarity"
     )
     max_length: int = Field(256, ge=8, description="tokens per text that the encoder reads; a longer text is cut")
-    passage_prefix: str = Field("", description="text put before every passage (E5 models: 'passage: ')")
-    question_prefix: str = Field("", description="text put before every question (E5 models: 'query: ')")
+    passage_prefix: str = Field(
+        "auto",
+        description="text put before every passage (E5 models: 'passage: '); auto: as the model's own file of prompts says, else none",
+    )
+    question_prefix: str = Field(
+        "auto",
+        description="text put before every question (E5 models: 'query: '); auto: as the model's own file of prompts says, else none",
+    )
 
 
 class EmbedConfig(EncoderConfig):

@@ -35,7 +35,7 @@ LAYOUT: dict[str, JsonValue] = {
     "2_Normalize/config.json": {},
     "sentence_bert_config.json": {"max_seq_length": 512, "do_lower_case": False},
     "config_sentence_transformers.json": {
-        "prompts": {"query": "query: ", "passage": "passage: "},
+        "prompts": {"query": "query: ", "document": "passage: "},
         "default_prompt_name": None,
         "similarity_fn_name": "cosine",
     },

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ragray.config import EncoderConfig
-from ragray.embed.pooling import model_pooling, require_known_modules
+from ragray.embed.pooling import model_pooling, require_known_modules, require_prompt_pooled
+from ragray.embed.prompts import PREFIXES, model_prefixes
 from ragray.errors import ConfigError, EncoderMismatchError
 from ragray.models import resolve_model, weights_fingerprint
 
@@ -115,6 +116,9 @@ def encoder_fingerprint(config: EncoderConfig, folder: Path | None = None) -> En
         return hash_encoder(config).fingerprint
     folder = folder or resolve_model(config.model)
     require_known_modules(folder)
+    config = with_prefixes(config)
+    if config.passage_prefix or config.question_prefix:
+        require_prompt_pooled(folder)
     return EncoderFingerprint(
         model=config.model,
         weights=weights_fingerprint(folder),
@@ -127,6 +131,22 @@ def encoder_fingerprint(config: EncoderConfig, folder: Path | None = None) -> En
 
 
 C = TypeVar("C", bound=EncoderConfig)
+
+
+def with_prefixes(config: C) -> C:
+    """Replace prefixes that are `auto` by those that the model's folder names; the fake encoder has none.
+
+    Raises:
+        ModelNotFoundError: the model's name resolves to nothing.
+        ConfigError: the file of prompts is damaged.
+    """
+    open_keys = [key for key in PREFIXES if getattr(config, key) == "auto"]
+    if not open_keys:
+        return config
+    found = (
+        dict.fromkeys(PREFIXES, "") if is_hash(config) else model_prefixes(config.model, resolve_model(config.model))
+    )
+    return config.model_copy(update={key: found[key] for key in open_keys})
 
 
 def absolute_model(config: C) -> C:

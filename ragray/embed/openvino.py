@@ -18,7 +18,7 @@ from ragray.artifact.files import atomic_path
 from ragray.artifact.lock import exclusive
 from ragray.config import EmbedConfig
 from ragray.embed.batching import BatchedEncoder, Tokens, load_text_tokenizer
-from ragray.embed.encoder import EncoderFingerprint, Vectors, encoder_fingerprint
+from ragray.embed.encoder import EncoderFingerprint, Vectors, encoder_fingerprint, with_prefixes
 from ragray.errors import MissingPackageError
 from ragray.models import cache_dir, resolve_model
 
@@ -44,6 +44,7 @@ class OpenVinoEncoder(BatchedEncoder):
         openvino = _import_openvino()
 
         folder = resolve_model(config.model)
+        config = with_prefixes(config)
         identity = encoder_fingerprint(config, folder)
         hints: dict[str, str | bool] = {
             "PERFORMANCE_HINT": "LATENCY",

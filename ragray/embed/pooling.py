@@ -1,4 +1,4 @@
-"""A model's pooling. In: a model folder. Out: `mean` or `cls`, or an error where sentence-transformers recorded something else."""
+"""A model's pooling. In: a model folder. Out: `mean`, `cls` or `lasttoken`, or an error where it has another."""
 
 from __future__ import annotations
 
@@ -10,8 +10,15 @@ from pydantic import JsonValue
 from ragray.errors import ConfigError
 
 KNOWN_MODULES = ("Transformer", "Pooling", "Normalize")
-KNOWN_POOLINGS = {"cls": "cls", "cls_token": "cls", "mean": "mean", "mean_tokens": "mean"}
+KNOWN_POOLINGS = {
+    "cls": "cls",
+    "cls_token": "cls",
+    "mean": "mean",
+    "mean_tokens": "mean",
+    "lasttoken": "lasttoken",
+}
 MODE = "pooling_mode"
+POOLING_FILE = "1_Pooling/config.json"
 
 
 def model_pooling(folder: Path) -> str:
@@ -20,19 +27,37 @@ def model_pooling(folder: Path) -> str:
     Raises:
         ConfigError: the pooling is one that ragray does not compute, or several at once.
     """
-    path = folder / "1_Pooling" / "config.json"
+    path = folder / POOLING_FILE
     if not path.is_file():
         return "mean"
-    settings = _read(path)
-    if not isinstance(settings, dict):
-        raise ConfigError(f"{path}: holds no JSON object; restore the file, or set embed.pooling")
-    modes = _modes(settings)
+    modes = _modes(_settings(path))
     if len(modes) != 1 or modes[0] not in KNOWN_POOLINGS:
         raise ConfigError(
-            f"{path}: the model pools by {' and '.join(modes) or 'nothing'}, ragray by cls or mean; choose another "
+            f"{path}: the model pools by {' and '.join(modes) or 'nothing'}, ragray by cls, mean or lasttoken; choose another "
             "embed.model, or set embed.pooling and get other vectors than the model was made for"
         )
     return KNOWN_POOLINGS[modes[0]]
+
+
+def require_prompt_pooled(folder: Path) -> None:
+    """Refuse a model that leaves the tokens of its prompt out of the pooling, as Instructor does.
+
+    Raises:
+        ConfigError: names the file.
+    """
+    path = folder / POOLING_FILE
+    if path.is_file() and _settings(path).get("include_prompt") is False:
+        raise ConfigError(
+            f"{path}: the model pools without the tokens of its prompt (include_prompt), which ragray does not; choose another "
+            "embed.model, or set embed.passage_prefix='' and embed.question_prefix=''"
+        )
+
+
+def _settings(path: Path) -> dict[str, JsonValue]:
+    settings = _read(path)
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path}: holds no JSON object; restore the file, or set embed.pooling")
+    return settings
 
 
 def _modes(settings: dict[str, JsonValue]) -> list[str]:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from ragray.config import EncoderConfig
 from ragray.device import pick_device, pick_dtype
 from ragray.embed.batching import DEFAULT_BATCH_TOKENS, BatchedEncoder, Tokens, load_text_tokenizer
-from ragray.embed.encoder import EncoderFingerprint, Vectors, encoder_fingerprint
+from ragray.embed.encoder import EncoderFingerprint, Vectors, encoder_fingerprint, with_prefixes
 from ragray.models import load_weights, resolve_model
 
 
@@ -31,16 +31,25 @@ class PooledEncoder(nn.Module):
         self.normalize = normalize
 
     def forward(self, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
-        """Return vectors (B, D): mean over the tokens, or the first token's state."""
+        """Return vectors (B, D): the mean over the tokens, the first token's state, or the last one's."""
         states_BTD: Tensor = self.model(
             input_ids=input_ids_BT, attention_mask=attention_mask_BT
         ).last_hidden_state.float()
         if self.pooling == "cls":
             vectors_BD = states_BTD[:, 0]
+        elif self.pooling == "lasttoken":
+            vectors_BD = last_token(states_BTD, attention_mask_BT)
         else:
             mask_BT1 = attention_mask_BT[:, :, None].to(states_BTD.dtype)
             vectors_BD = (states_BTD * mask_BT1).sum(1) / mask_BT1.sum(1).clamp(min=1)
         return F.normalize(vectors_BD, dim=-1) if self.normalize else vectors_BD
+
+
+def last_token(states_BTD: Tensor, attention_mask_BT: Tensor) -> Tensor:
+    """Return the states at the last position of each text where the mask is 1, on whichever side it is padded, -> (B, D)."""
+    positions_T = torch.arange(states_BTD.shape[1], device=states_BTD.device)
+    last_B = (attention_mask_BT * positions_T).max(1).values
+    return states_BTD.gather(1, last_B[:, None, None].expand(-1, 1, states_BTD.shape[2])).squeeze(1)
 
 
 class TransformerEncoder(BatchedEncoder):
@@ -83,6 +92,7 @@ class TransformerEncoder(BatchedEncoder):
         if threads:
             torch.set_num_threads(threads)
         folder = weights or resolve_model(config.model)
+        config = with_prefixes(config)
         fingerprint = fingerprint or encoder_fingerprint(config, folder)
         module = load_module(folder, fingerprint).to(pick_device(device))
         tokenizer = load_text_tokenizer(folder)
@@ -129,4 +139,5 @@ def load_module(folder: Path, fingerprint: EncoderFingerprint) -> PooledEncoder:
     from transformers import AutoModel
 
     model = load_weights(AutoModel, folder, unused="pooler.", dtype=torch.float32)
+    model.config.use_cache = False  # a decoder would keep keys and values that no further token reads
     return PooledEncoder(model, pooling=fingerprint.pooling, normalize=fingerprint.normalize).eval()

@@ -7,6 +7,7 @@ from pathlib import Path
 from ragray.config import Config, EncoderConfig
 from ragray.embed.encoder import Encoder
 from ragray.embed.load import load_encoder
+from ragray.embed.prompts import PREFIXES
 from ragray.index.search.reader import IndexReader
 from ragray.retrieve.rerank import CrossEncoder
 from ragray.retrieve.retriever import LocalRetriever
@@ -39,7 +40,9 @@ def question_encoder(reader: IndexReader, run: Path | None, config: Config, *, d
     """Load the question encoder for an open index; one named in the configuration must be the index's own."""
     settings: EncoderConfig = reader.snapshot.encoder_config
     if "model" in config.embed.model_fields_set:
-        settings = EncoderConfig.model_validate({key: getattr(config.embed, key) for key in EncoderConfig.model_fields})
+        recorded = {key: getattr(settings, key) for key in PREFIXES if key not in config.embed.model_fields_set}
+        given = {key: getattr(config.embed, key) for key in EncoderConfig.model_fields}
+        settings = EncoderConfig.model_validate(given | recorded)
     if run is None:
         return load_encoder(settings, device=device)
     opened = Run.open(run)

@@ -29,7 +29,7 @@ from ragray.embed.blocks import (
     plan_blocks,
     read_layout,
 )
-from ragray.embed.encoder import EncoderFingerprint, absolute_model, encoder_fingerprint
+from ragray.embed.encoder import EncoderFingerprint, absolute_model, encoder_fingerprint, with_prefixes
 from ragray.embed.worker import BlockWorker
 from ragray.errors import ArtifactError, ConfigError, CorruptArtifactError, NotAnArtifactError, RagrayError
 from ragray.execute.crash_markers import ATTEMPT_FOLDER
@@ -94,6 +94,9 @@ def embed_corpus(corpus: Path, out: Path, config: Config, executor: Executor) ->
     started = monotonic()
     source = Corpus.open(corpus)
     settings = _checked(config.embed)
+    if settings.passage_prefix or settings.question_prefix:
+        prefixes = (settings.passage_prefix, settings.question_prefix)
+        logger.info("embed: %r stands before every passage, %r before every question", *prefixes)
     encoder = encoder_fingerprint(settings)
     plan = _plan_key(source, encoder, settings)
     key = fingerprint([plan, encoder.model, settings.question_prefix])
@@ -113,12 +116,12 @@ def embed_corpus(corpus: Path, out: Path, config: Config, executor: Executor) ->
 
 
 def _checked(config: EmbedConfig) -> EmbedConfig:
-    """Refuse what has no effect; name a local model's folder absolutely."""
+    """Refuse what has no effect; name a local model's folder absolutely, and the prefixes that the model asks for."""
     if config.engine == "openvino" and config.gpus_per_worker:
         raise ConfigError("embed.engine=openvino runs on the CPU; set embed.gpus_per_worker=0, or embed.engine=torch")
     if config.dtype in ("bfloat16", "float16") and not config.gpus_per_worker:
         logger.warning("embed.dtype=%s: on most CPUs this is several times slower than float32", config.dtype)
-    return absolute_model(config)
+    return with_prefixes(absolute_model(config))
 
 
 def _plan_key(source: Corpus, encoder: EncoderFingerprint, config: EmbedConfig) -> str:

@@ -25,6 +25,8 @@ def folder_with(tmp_path: Path, settings: object) -> Path:
         ({"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}, "mean"),
         ({"pooling_mode": "cls", "embedding_dimension": 384}, "cls"),
         ({"pooling_mode": ["mean"]}, "mean"),
+        ({"pooling_mode_mean_tokens": False, "pooling_mode_lasttoken": True}, "lasttoken"),
+        ({"pooling_mode": "lasttoken", "include_prompt": True}, "lasttoken"),
     ],
 )
 def test_the_pooling_is_the_one_that_is_switched_on(tmp_path: Path, settings: object, pooling: str) -> None:
@@ -40,13 +42,13 @@ def test_without_a_pooling_file_it_is_the_mean(tmp_path: Path) -> None:
     [
         ({"pooling_mode_max_tokens": True}, "max_tokens"),
         ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, "cls_token and mean_tokens"),
-        ({"pooling_mode": "lasttoken"}, "lasttoken"),
+        ({"pooling_mode": "weightedmean"}, "weightedmean"),
         ({"pooling_mode": ["mean", "max"]}, "mean and max"),
         ({"pooling_mode_mean_tokens": False}, "nothing"),
     ],
 )
 def test_another_pooling_is_refused_by_name(tmp_path: Path, settings: object, named: str) -> None:
-    with pytest.raises(ConfigError, match=f"the model pools by {named}, ragray by cls or mean"):
+    with pytest.raises(ConfigError, match=f"the model pools by {named}, ragray by cls, mean or lasttoken"):
         model_pooling(folder_with(tmp_path, settings))
 
 

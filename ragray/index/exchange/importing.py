@@ -26,7 +26,7 @@ from ragray.embed.blocks import (
     read_block,
     write_block,
 )
-from ragray.embed.encoder import EncoderFingerprint, absolute_model, encoder_fingerprint
+from ragray.embed.encoder import EncoderFingerprint, absolute_model, encoder_fingerprint, with_prefixes
 from ragray.embed.load import load_encoder
 from ragray.embed.passage_text import encoder_texts
 from ragray.errors import EncoderMismatchError, InputError
@@ -91,7 +91,7 @@ def import_embeddings(
     columns = Columns(id_column, text_column, embedding_column, title_column)
     written = (out / CORPUS_FOLDER / PASSAGE_FOLDER, out / EMBEDDINGS_FOLDER / BLOCK_FOLDER)
     files = find_files(source, (".parquet", ".npy"), written)
-    encoder_config = absolute_model(encoder_config)
+    encoder_config = with_prefixes(absolute_model(encoder_config))
     encoder = encoder_fingerprint(encoder_config)
     with exclusive(out), stage_output(out / EMBEDDINGS_FOLDER, kind="embeddings") as output:
         num_vectors = sum(map(count_rows, files))
