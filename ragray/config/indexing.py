@@ -111,7 +111,9 @@ class EmbedConfig(EncoderConfig):
     """How passages become vectors."""
 
     batch_tokens: int = Field(
-        1024, ge=64, description="padded tokens per batch at most; texts of similar length share a batch"
+        0,
+        ge=0,
+        description="padded tokens per batch at most; texts of similar length share a batch; 0: 1024 on a CPU, 16384 on a GPU",
     )
     block_rows: int = Field(
         256, ge=1, description="passages per block, the unit of work; a crash loses at most one block per actor"

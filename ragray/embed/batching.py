@@ -24,8 +24,12 @@ Tokens = npt.NDArray[np.int64]
 CHARS_PER_TOKEN = 64
 """Texts are cut to so many characters for every token that the encoder reads: ten times what prose needs, so a text of
 10 MB costs no more to tokenise than any other."""
-DEFAULT_BATCH_TOKENS = 1024
-"""Padded tokens of a batch."""
+BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
+"""Padded tokens of a batch where none are set: a CPU wants what fits its cache, a GPU enough work per call.
+
+Measured with MiniLM's shape: H200, float32: 2,200 passages per second at 1024, 6,200 at 16384, 7,700 at 65536, which long
+texts and large models may have no memory for.
+"""
 
 
 class BatchedEncoder(ABC):
@@ -102,6 +106,11 @@ def pad(tokens: Sequence[Sequence[int]], pad_id: int) -> tuple[Tokens, Tokens]:
         ids_BT[row, : len(ids)] = ids
         mask_BT[row, : len(ids)] = 1
     return ids_BT, mask_BT
+
+
+def default_batch_tokens(device: str) -> int:
+    """Return the padded tokens of a batch on a type of device, such as ``cuda``."""
+    return BATCH_TOKENS.get(device, BATCH_TOKENS["cpu"])
 
 
 def plan_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:

@@ -17,7 +17,7 @@ from ragray.artifact.digest import fingerprint
 from ragray.artifact.files import atomic_path
 from ragray.artifact.lock import exclusive
 from ragray.config import EmbedConfig
-from ragray.embed.batching import BatchedEncoder, Tokens, load_text_tokenizer
+from ragray.embed.batching import BatchedEncoder, Tokens, default_batch_tokens, load_text_tokenizer
 from ragray.embed.encoder import EncoderFingerprint, Vectors, encoder_fingerprint, with_prefixes
 from ragray.errors import MissingPackageError
 from ragray.models import cache_dir, resolve_model
@@ -30,7 +30,9 @@ class OpenVinoEncoder(BatchedEncoder):
     """Encodes texts with a model that OpenVINO compiled."""
 
     def __init__(self, compiled: Any, tokenizer: Any, config: EmbedConfig, fingerprint: EncoderFingerprint) -> None:
-        super().__init__(tokenizer, config, fingerprint, batch_tokens=config.batch_tokens)
+        super().__init__(
+            tokenizer, config, fingerprint, batch_tokens=config.batch_tokens or default_batch_tokens("cpu")
+        )
         self._compiled = compiled
 
     @classmethod

@@ -5,7 +5,6 @@ B texts, T tokens, D dim.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from torch.nn import functional as F
 
 from ragray.config import EncoderConfig
 from ragray.device import pick_device, pick_dtype
-from ragray.embed.batching import DEFAULT_BATCH_TOKENS, BatchedEncoder, Tokens, load_text_tokenizer
+from ragray.embed.batching import BatchedEncoder, Tokens, default_batch_tokens, load_text_tokenizer
 from ragray.embed.encoder import EncoderFingerprint, Vectors, encoder_fingerprint, with_prefixes
 from ragray.models import load_weights, resolve_model
 
@@ -63,11 +62,14 @@ class TransformerEncoder(BatchedEncoder):
         fingerprint: EncoderFingerprint,
         *,
         dtype: str = "float32",
-        batch_tokens: int = DEFAULT_BATCH_TOKENS,
+        batch_tokens: int = 0,
     ) -> None:
-        super().__init__(tokenizer, config, fingerprint, batch_tokens=batch_tokens)
         self.module = module
-        self._dtype = pick_dtype(dtype, self.device)
+        super().__init__(
+            tokenizer, config, fingerprint, batch_tokens=batch_tokens or default_batch_tokens(self.device.type)
+        )
+        # The weights themselves: autocast would convert them anew for each batch.
+        module.to(pick_dtype(dtype, self.device))
 
     @classmethod
     def load(
@@ -79,7 +81,7 @@ class TransformerEncoder(BatchedEncoder):
         weights: Path | None = None,
         fingerprint: EncoderFingerprint | None = None,
         dtype: str = "float32",
-        batch_tokens: int = DEFAULT_BATCH_TOKENS,
+        batch_tokens: int = 0,
     ) -> TransformerEncoder:
         """Load the model that a configuration names; ``threads`` other than 0 sets those of torch in this process.
 
@@ -125,11 +127,9 @@ class TransformerEncoder(BatchedEncoder):
     @torch.inference_mode()
     def _vectors(self, input_ids_BT: Tokens, attention_mask_BT: Tokens) -> Vectors:
         device = self.device
-        reduced = contextlib.nullcontext() if self._dtype == torch.float32 else torch.autocast(device.type, self._dtype)
-        with reduced:
-            vectors_BD = self.module(
-                torch.from_numpy(input_ids_BT).to(device), torch.from_numpy(attention_mask_BT).to(device)
-            )
+        vectors_BD = self.module(
+            torch.from_numpy(input_ids_BT).to(device), torch.from_numpy(attention_mask_BT).to(device)
+        )
         vectors: Vectors = vectors_BD.float().cpu().numpy()
         return vectors
 

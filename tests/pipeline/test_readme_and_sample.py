@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ragray.examples import read_examples
-from ragray.sample import CORPUS, TEST, TRAIN
+from ragray.sample import CORPUS, CORPUS_ZH, CROSS_ZH, TEST, TEST_ZH, TRAIN, TRAIN_ZH
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,3 +46,28 @@ def test_the_sample_keeps_its_promises() -> None:
     assert {"What is the capital of France?", "Who wrote the play Hamlet?"} <= asked
     for task in ("sentiment", "summarization", "translation"):
         assert len((CORPUS.parent / f"{task}.jsonl").read_text(encoding="utf-8").splitlines()) >= 30
+
+
+def test_the_chinese_sample_keeps_its_promises() -> None:
+    """100 passages with two questions each; 34 English questions; answers stand in their passage; no passage serves both parts."""
+    articles = {row["id"]: row for row in map(json.loads, CORPUS_ZH.read_text(encoding="utf-8").splitlines())}
+    train, test, english = (read_examples(path) for path in (TRAIN_ZH, TEST_ZH, CROSS_ZH))
+    assert (len(articles), len(train), len(test), len(english)) == (100, 140, 60, 34)
+    assert all(100 <= len(row["text"]) <= 300 for row in articles.values())
+    gold = [{passage for example in part for passage in example.gold_ids} for part in (train, test)]
+    assert not gold[0] & gold[1]
+    assert gold[0] | gold[1] == articles.keys()
+    asked = [example.question for example in (*train, *test, *english)]
+    assert len(set(asked)) == len(asked)
+    for example in (*train, *test, *english):
+        assert example.answers[0] in articles[example.gold_ids[0]]["text"], example.id
+
+
+def test_the_chinese_sample_is_written_in_simplified_characters() -> None:
+    """Of the variants that opencc maps, one is part of a name: 毕昇."""
+    import opencc
+
+    texts = [path.read_text(encoding="utf-8") for path in (CORPUS_ZH, TRAIN_ZH, TEST_ZH, CROSS_ZH)]
+    simplified = opencc.OpenCC("t2s").convert("\n".join(texts))
+    changed = {old for old, new in zip("\n".join(texts), simplified, strict=True) if old != new}
+    assert changed <= {"昇"}
