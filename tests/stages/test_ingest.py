@@ -121,6 +121,53 @@ def test_duplicates_across_files_are_kept_once_the_first_one_wins_and_all_stay_i
     assert list(texts(tmp_path / "out")) == ["first", "second"]
 
 
+TWICE: list[dict[str, object] | str] = [
+    {"id": "north", "text": SENTENCE.format(1), "amt": "Bauamt", "thema": ["Straße", "Brücke"]},
+    {"id": "south", "text": SENTENCE.format(1), "amt": "Ordnungsamt", "thema": ["Straße"]},
+    {"id": "again", "text": SENTENCE.format(1), "thema": ["Brücke", "Straße"], "amt": "Bauamt"},
+]
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept"),
+    [
+        ([], ["north", "south"]),
+        (["ingest.duplicates_ignore=[amt, thema]"], ["north"]),
+        (["ingest.duplicates_ignore=['*']"], ["north"]),
+        (["ingest.near_duplicates=0.9"], ["north", "south"]),
+        (["ingest.deduplicate=false"], ["north", "south", "again"]),
+    ],
+)
+def test_a_text_with_other_metadata_is_kept_for_both_owners(
+    tmp_path: Path, settings: list[str], kept: list[str]
+) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", TWICE)
+    ingest([str(source)], tmp_path / "out", config(*settings))
+    assert list(texts(tmp_path / "out")) == kept
+
+
+def test_what_cannot_be_metadata_is_reported_by_field(tmp_path: Path) -> None:
+    records: list[dict[str, object] | str] = [
+        {"id": f"d{n}", "text": SENTENCE.format(n), "ベクトル": [0.5] * 200, "タグ": ["秘密", "人事"]} for n in range(3)
+    ]
+    source = write_jsonl(tmp_path / "in.jsonl", records)
+    report = ingest([str(source)], tmp_path / "out", config())
+    assert report.unkept == {"'ベクトル' (more than 100 values)": 3}
+    assert report.unkept_fields == "'ベクトル' (more than 100 values) of 3 records"
+    assert ingest([str(source)], tmp_path / "out", config()).unkept == report.unkept
+    assert [p.metadata for p in Corpus.open(tmp_path / "out").iter_passages()] == [{"タグ": ("秘密", "人事")}] * 3
+
+
+def test_two_files_of_one_name_in_two_folders_are_two_documents(tmp_path: Path) -> None:
+    for folder in ("berlin", "bonn"):
+        (tmp_path / folder / "2024").mkdir(parents=True)
+        (tmp_path / folder / "2024" / "notiz.txt").write_text(SENTENCE.format(folder), encoding="utf-8")
+    ingest([str(tmp_path / "berlin"), str(tmp_path / "bonn")], tmp_path / "out", config())
+    assert texts(tmp_path / "out") == {
+        "2024/notiz.txt": SENTENCE.format("berlin"), "bonn/2024/notiz.txt": SENTENCE.format("bonn")
+    }  # fmt: skip
+
+
 def test_documents_on_one_line_are_told_apart_within_a_file_and_across_files(tmp_path: Path) -> None:
     for number, ids in enumerate(["aab", "acd"]):
         records = [{"id": one, "text": SENTENCE.format(f"{number}{place}")} for place, one in enumerate(ids)]
