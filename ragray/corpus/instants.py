@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 INSTANT = (
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2})(?::([0-9]{2})(?:[.,]([0-9]{1,9}))?)?"
     r" ?([Zz]|[+-][0-9]{2}(?::?[0-9]{2})?)?"
@@ -12,6 +15,8 @@ INSTANT = (
 """ISO 8601 (and what pandas and databases write): day, hour and minute, second, fraction, zone."""
 DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 MIDNIGHT = "T00:00:00"
+UTC_FORM = r"^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])(T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{0,8}[1-9])?Z)?$"
+"""A date, or an instant in the form in which ingest writes it, of a day that every month has."""
 _INSTANT = re.compile(INSTANT)
 
 
@@ -34,6 +39,15 @@ def time_key(text: str) -> str:
     """Return the text by which an instant compares: in order of time, with a date as its midnight; any other text as it is."""
     found = _utc(text)
     return text if found is None else found[:-1].removesuffix(MIDNIGHT)
+
+
+def time_keys(texts: pa.Array) -> pa.Array:
+    """Return for each text what `time_key` returns for it; texts as ingest writes them are not parsed one by one."""
+    days = pc.utf8_slice_codeunits(texts, 0, 10)
+    keys = pc.if_else(pc.ends_with(texts, "T00:00:00Z"), days, pc.ascii_rtrim(texts, "Z"))
+    odd = pc.invert(pc.match_substring_regex(texts, UTC_FORM))
+    parsed = [text and time_key(text) for text in texts.filter(odd).to_pylist()]
+    return pc.replace_with_mask(keys, odd, pa.array(parsed, pa.string())) if parsed else keys
 
 
 def is_time(text: str) -> bool:

@@ -23,7 +23,7 @@ BATCH = 64
 """Queries that are encoded together."""
 
 
-def warn_of_unknown(stage: str, index: Path, snapshot: str, judged: JudgedQueries) -> int:
+def warn_of_missing_documents(stage: str, index: Path, snapshot: str, judged: JudgedQueries) -> int:
     """Return how many relevant documents a snapshot does not hold; the log names the first."""
     wanted = judged.documents
     unknown = missing_ids(index, read_snapshot(index, snapshot), wanted)

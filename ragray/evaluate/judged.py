@@ -1,4 +1,4 @@
-"""Judged queries. In: queries and relevance judgements in the formats of BEIR or TREC, or examples with gold ids. Out: one value."""
+"""Judged queries. In: queries and relevance judgements in the formats of BEIR or TREC. Out: one value."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ragray.config import ExamplesConfig
 from ragray.errors import InputError
-from ragray.examples import ExampleSource, read_examples
 from ragray.text.checks import is_blank, require_utf8
 
 RELEVANCE = r"-?\d{1,15}"
@@ -63,22 +61,6 @@ def judged_by_qrels(queries: Path, qrels: Path) -> JudgedQueries:
         )
     missing = len(relevant) - len(asked) - len(relevant.keys() & found.refused.keys())
     return JudgedQueries(asked, relevant, found.refused, len(found.texts) - len(asked), missing)
-
-
-def judged_by_examples(source: ExampleSource, settings: ExamplesConfig) -> JudgedQueries:
-    """Read examples: the gold ids of a question are its relevant documents.
-
-    Raises:
-        InputError: as `read_examples`, or no example has gold ids.
-    """
-    examples = read_examples(source, settings)
-    texts = {example.id: example.question for example in examples if example.gold_ids}
-    if not texts:
-        raise InputError(
-            f"{source}: no example has gold ids; give them in the field gold_ids, or set examples.gold_field"
-        )
-    relevant = {example.id: dict.fromkeys(example.gold_ids, 1) for example in examples if example.gold_ids}
-    return JudgedQueries(texts, relevant, {}, len(examples) - len(texts), 0)
 
 
 def read_queries(path: Path) -> Queries:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ragray.config import Config
-from ragray.evaluate.encoded import EncodedQueries, encode_queries, warn_of_unknown
+from ragray.evaluate.encoded import EncodedQueries, encode_queries, warn_of_missing_documents
 from ragray.evaluate.intervals import Interval, interval, intervals
 from ragray.evaluate.judged import Qrels, judged_by_qrels
 from ragray.evaluate.ranking import ndcg, recall, reciprocal_rank
@@ -103,7 +103,7 @@ def evaluate_retrieval(
     """
     judged = judged_by_qrels(queries, qrels)
     retriever = load_retriever(index, run, config)
-    num_unknown = warn_of_unknown("evaluate", index, retriever.snapshot, judged)
+    num_unknown = warn_of_missing_documents("evaluate", index, retriever.snapshot, judged)
     asked = encode_queries("evaluate", retriever, judged)
     rankings = _rankings(retriever, asked, judged.relevant)
     measured = {

@@ -20,11 +20,6 @@ def fuse_scores(results: Sequence[SearchResult], weights: Sequence[float], k: in
     The scores of a result are scaled to 0..1 between the lowest and the highest of a query's candidates. A row's score is the
     weighted sum of its scaled scores; a result that lacks the row counts as 0. ``weights`` sum to one. Ties go to the lower row.
     """
-    return _with_hits(results, *scored_rows(results, weights, k))
-
-
-def scored_rows(results: Sequence[SearchResult], weights: Sequence[float], k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Join as `fuse_scores` does; returns global rows (N, K), -1 where none, and scores (N, K) float32, -inf."""
     return _joined(results, [weight * _scaled(part) for part, weight in zip(results, weights, strict=True)], k)
 
 
@@ -33,11 +28,6 @@ def fuse_ranks(results: Sequence[SearchResult], k: int, *, rrf_k: int) -> Search
 
     Scores are divided by the largest possible one: a row that is first in every list has 1.0. Ties go to the lower row.
     """
-    return _with_hits(results, *ranked_rows(results, k, rrf_k=rrf_k))
-
-
-def ranked_rows(results: Sequence[SearchResult], k: int, *, rrf_k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Join as `fuse_ranks` does; returns what `scored_rows` does."""
     largest = len(results) / (rrf_k + 1)
     ranks = [np.arange(1, part.rows_NK.shape[1] + 1) for part in results]
     shares = [
@@ -59,14 +49,13 @@ def _scaled(result: SearchResult) -> np.ndarray:
     return scaled_NK
 
 
-def _joined(results: Sequence[SearchResult], shares: Sequence[np.ndarray], k: int) -> tuple[np.ndarray, np.ndarray]:
+def _joined(results: Sequence[SearchResult], shares: Sequence[np.ndarray], k: int) -> SearchResult:
     """Sum the shares (N, K of each result) of every row, and keep the k rows with the largest sums."""
     rows_NM = np.concatenate([part.rows_NK for part in results], axis=1)
     shares_NM = np.concatenate(shares, axis=1)
     found = query_F, _ = np.nonzero(rows_NM >= 0)
-    span = (
-        int(rows_NM.max(initial=0)) + 1
-    )  # one number for a query and a row: unique of one column is much faster than of two
+    # one number for a query and a row: unique of one column is much faster than of two
+    span = int(rows_NM.max(initial=0)) + 1
     pairs_P, inverse_F = np.unique(query_F * span + rows_NM[found], return_inverse=True)
     # float32, because sums of the same shares in another order differ in the last bits of float64 and would not tie
     sums_P = np.bincount(inverse_F, shares_NM[found], len(pairs_P)).astype(np.float32)
@@ -76,17 +65,15 @@ def _joined(results: Sequence[SearchResult], shares: Sequence[np.ndarray], k: in
     kept_P = rank_P < k
     joined, place = nothing(len(rows_NM), k), (query_P[kept_P], rank_P[kept_P])
     joined.rows_NK[place], joined.scores_NK[place] = row_P[kept_P], sums_P[order_P[kept_P]]
-    return joined.rows_NK, joined.scores_NK
+    _add_hits(joined, results)
+    return joined
 
 
-def _with_hits(results: Sequence[SearchResult], rows_NK: np.ndarray, scores_NK: np.ndarray) -> SearchResult:
+def _add_hits(joined: SearchResult, results: Sequence[SearchResult]) -> None:
     """Give joined rows the hits that the results have for them."""
-    joined = nothing(*rows_NK.shape)
-    joined.rows_NK[:], joined.scores_NK[:] = rows_NK, scores_NK
     for number, hits in enumerate(joined.hits):
         known: dict[int, Hit] = {}
         for part in reversed(results):
             known.update(zip(part.rows_NK[number].tolist(), part.hits[number], strict=False))
-        ranked = zip(rows_NK[number].tolist(), scores_NK[number].tolist(), strict=True)
+        ranked = zip(joined.rows_NK[number].tolist(), joined.scores_NK[number].tolist(), strict=True)
         hits += [replace(known[row], score=score) for row, score in ranked if row >= 0]
-    return joined

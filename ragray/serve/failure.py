@@ -6,19 +6,22 @@ import asyncio
 import contextlib
 import logging
 import uuid
-from collections.abc import AsyncIterator, Iterable, Mapping
-from dataclasses import dataclass
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
 
+from fastapi import Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from ragray.errors import ConfigError, InputError, OverloadedError, RagrayError, ServingError
 from ragray.serve.schema import ErrorDetail, ErrorResponse
+from ragray.serve.strict import JsonRoute
 
 logger = logging.getLogger("ragray.serve")
 
@@ -84,6 +87,28 @@ async def refusing(timeout_s: float) -> AsyncIterator[None]:
             yield
     except Exception as err:
         raise Refused(failure_of(err)) from err
+
+
+class ForeignRoute(JsonRoute):
+    """A route whose errors have the body of another interface; what elsewhere is 422 is 400 here."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the handler, with the errors around it."""
+        handle = super().get_route_handler()
+
+        async def answered(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except (Refused, RequestValidationError, HTTPException) as err:
+                failure = failure_of(err)
+                return self.respond(replace(failure, status=400) if failure.status == 422 else failure)
+
+        return answered
+
+    @staticmethod
+    @abstractmethod
+    def respond(failure: Failure) -> Response:
+        """Return the response of a failure."""
 
 
 def error_responses(*statuses: int, model: type[BaseModel] = ErrorResponse) -> dict[int | str, dict[str, Any]]:

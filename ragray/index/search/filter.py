@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ragray.corpus.instants import is_time, time_key
+from ragray.corpus.instants import is_time, time_key, time_keys
 from ragray.errors import InputError
 from ragray.text.checks import require_utf8
 
@@ -41,8 +41,6 @@ TOKEN = re.compile(
     r"""\s*(?:(?P<op>==|!=|<=|>=|[<>(),\uff08\uff09\uff0c\u3001\u060c])|(?P<quoted>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|\u201c[^\u201d]*\u201d|\u2018[^\u2019]*\u2019|\u300c[^\u300d]*\u300d)"""
     r"""|(?P<word>[^\s()<>=!,"'\uff08\uff09\uff0c\u3001\u060c\u201c\u2018\u300c]+))"""
 )
-UTC_FORM = r"^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])(T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{0,8}[1-9])?Z)?$"
-"""A date, or an instant in the form in which ingest writes it, of a day that every month has."""
 MARKS = str.maketrans("\uff08\uff09\uff0c\u3001\u060c", "(),,,")
 WORDS = ("and", "or", "not", "in")
 MAX_DEPTH = 50
@@ -200,15 +198,6 @@ def parse_filter(text: str) -> Filter:
 def _keys(pairs: pa.Array) -> list[str]:
     keys: list[str] = pc.unique(pairs.flatten().field("key")).to_pylist()
     return keys
-
-
-def time_keys(texts: pa.Array) -> pa.Array:
-    """Return for each text what `time_key` returns for it; texts as ingest writes them are not parsed one by one."""
-    days = pc.utf8_slice_codeunits(texts, 0, 10)
-    keys = pc.if_else(pc.ends_with(texts, "T00:00:00Z"), days, pc.ascii_rtrim(texts, "Z"))
-    odd = pc.invert(pc.match_substring_regex(texts, UTC_FORM))
-    parsed = [text and time_key(text) for text in texts.filter(odd).to_pylist()]
-    return pc.replace_with_mask(keys, odd, pa.array(parsed, pa.string())) if parsed else keys
 
 
 def _to_numpy(found: pa.Array) -> np.ndarray:

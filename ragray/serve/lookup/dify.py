@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any
-
-from fastapi import APIRouter, Request
-from fastapi.exceptions import RequestValidationError
+from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 from pydantic import Field
-from starlette.exceptions import HTTPException
 
 from ragray.config import ServeConfig
 from ragray.retrieve.retriever import SearchOptions
 from ragray.serve.answerer import Answerer
-from ragray.serve.failure import Failure, Refused, error_responses, failure_of, refusing
+from ragray.serve.failure import Failure, ForeignRoute, Refused, error_responses, refusing
 from ragray.serve.lookup.dify_filter import MetadataCondition, to_filter
 from ragray.serve.schema import EXAMPLE_QUESTION, MAX_SEARCH_K, Text, Wire
-from ragray.serve.strict import JsonRoute, require_short
+from ragray.serve.strict import require_short
 from ragray.types import Hit
 
 KNOWLEDGE = "ragray"
@@ -34,28 +29,15 @@ class DifyError(Wire):
     error_msg: str = Field(description="one line for the person who reads it")
 
 
-class DifyRoute(JsonRoute):
-    """A route whose errors are those of Dify; what elsewhere is 422 is 400 here."""
+class DifyRoute(ForeignRoute):
+    """A route whose errors are those of Dify."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return the handler, with the errors around it."""
-        handle = super().get_route_handler()
-
-        async def answered(request: Request) -> Response:
-            try:
-                return await handle(request)
-            except (Refused, RequestValidationError, HTTPException) as err:
-                return dify_response(failure_of(err))
-
-        return answered
-
-
-def dify_response(failure: Failure) -> Response:
-    """Return the response of a failure."""
-    status = 400 if failure.status == 422 else failure.status
-    code = int(failure.code) if failure.code.isdigit() else status
-    body = DifyError(error_code=code, error_msg=failure.message)
-    return JSONResponse(body.model_dump(mode="json"), status, failure.headers())
+    @staticmethod
+    def respond(failure: Failure) -> Response:
+        """Return the response of a failure."""
+        code = int(failure.code) if failure.code.isdigit() else failure.status
+        body = DifyError(error_code=code, error_msg=failure.message)
+        return JSONResponse(body.model_dump(mode="json"), failure.status, failure.headers())
 
 
 class RetrievalSetting(Wire):

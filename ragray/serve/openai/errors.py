@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any
-
-from fastapi import Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from pydantic import Field
-from starlette.exceptions import HTTPException
 
-from ragray.serve.failure import Failure, Refused, error_responses, failure_of
+from ragray.serve.failure import Failure, ForeignRoute, error_responses
 from ragray.serve.schema import Wire
-from ragray.serve.strict import JsonRoute
 
 CODES = {"extra_forbidden": "unknown_parameter", "missing": "missing_required_parameter"}
 """The codes that OpenAI has for what pydantic reports."""
@@ -46,26 +39,13 @@ class OpenAIErrorResponse(Wire):
 OPENAI_ERRORS = error_responses(400, 404, 413, 415, 429, 500, 503, 504, model=OpenAIErrorResponse)
 
 
-class OpenAIRoute(JsonRoute):
-    """A route whose errors are those of OpenAI; what elsewhere is 422 is 400 here."""
+class OpenAIRoute(ForeignRoute):
+    """A route whose errors are those of OpenAI."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return the handler, with the errors around it."""
-        handle = super().get_route_handler()
-
-        async def answered(request: Request) -> Response:
-            try:
-                return await handle(request)
-            except (Refused, RequestValidationError, HTTPException) as err:
-                return openai_response(failure_of(err))
-
-        return answered
-
-
-def openai_response(failure: Failure) -> Response:
-    """Return the response of a failure."""
-    status = 400 if failure.status == 422 else failure.status
-    return JSONResponse(OpenAIErrorResponse.of(failure).model_dump(mode="json"), status, failure.headers())
+    @staticmethod
+    def respond(failure: Failure) -> Response:
+        """Return the response of a failure."""
+        return JSONResponse(OpenAIErrorResponse.of(failure).model_dump(mode="json"), failure.status, failure.headers())
 
 
 def _type_of(status: int) -> str:

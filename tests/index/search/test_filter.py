@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ragray.corpus.instants import time_key
+from ragray.corpus.instants import time_key, time_keys
 from ragray.corpus.table import passages_to_table
 from ragray.errors import InputError
-from ragray.index.search.filter import parse_filter, time_keys
+from ragray.index.search.filter import parse_filter
 from ragray.index.store.segment import SEGMENT_SCHEMA
 from ragray.types import Passage
 
