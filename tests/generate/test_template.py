@@ -7,7 +7,8 @@ from transformers import AutoTokenizer, GPT2Config, LlamaConfig, T5Config
 
 from ragray.config import GenerateConfig
 from ragray.errors import ConfigError, InputError, ModelError
-from ragray.generate.template import PASSAGE_ROOM, PromptLimit, PromptTemplate, left_pad, prompt_limit
+from ragray.generate.engine import Turn
+from ragray.generate.template import HISTORY_SHARE, PASSAGE_ROOM, PromptLimit, PromptTemplate, left_pad, prompt_limit
 from ragray.types import Passage
 from tests import tiny
 
@@ -156,3 +157,23 @@ def test_answers_that_fill_the_models_window_are_refused() -> None:
 
 def test_padding_is_on_the_left() -> None:
     assert left_pad([[5, 6], [7]], 0) == ([[5, 6], [0, 7]], [[1, 1], [0, 1]])
+
+
+def test_the_newest_turns_stand_whole_before_the_question_in_at_most_their_share_of_the_room() -> None:
+    template = chat(CHATML, num_tokens=400)
+    turns = [Turn("user" if n % 2 == 0 else "assistant", f"第{n}句 " + "word " * 5) for n in range(12)]
+    room = 400 - PASSAGE_ROOM - len(template.ids("who?", None))
+    kept = template.condensed(turns, "who?")
+    numbers = [n for n in range(12) if f"第{n}句" in kept]
+    assert 0 < len(numbers) < 12 and numbers == list(range(numbers[0], 12))
+    assert all(turn.text in kept for turn in turns[numbers[0] :])
+    assert len(kept.encode()) <= room * HISTORY_SHARE
+    longer = f"{turns[numbers[0] - 1].role.capitalize()}: {turns[numbers[0] - 1].text}\n"
+    assert len(kept.encode()) + len(longer.encode()) > room * HISTORY_SHARE
+
+
+def test_a_turn_that_does_not_fit_is_left_out_with_all_before_it() -> None:
+    template = chat(CHATML, num_tokens=200)
+    assert template.condensed([Turn("user", "short"), Turn("assistant", "x" * 5000)], "who?") == ""
+    assert "short" in template.condensed([Turn("assistant", "x" * 5000), Turn("user", "short")], "who?")
+    assert template.condensed([], "who?") == ""
