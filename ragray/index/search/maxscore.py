@@ -102,7 +102,7 @@ class SegmentScorer:
         lists = []
         for term, weight in weights.items():
             number, where = self._postings.number_of(term), self._postings.of(term)
-            if number is not None:
+            if number is not None and where.start < where.stop:
                 bound = weight * float(self._peaks_T[number]) or np.inf
                 lists.append(TermList(number, self._rows_P[where], self._counts_P[where], weight, bound))
         return lists
