@@ -9,6 +9,7 @@ It is the CPU time of the one thread that searches, from the query's text to row
 """
 
 import argparse
+import importlib
 import importlib.util
 import json
 import os
@@ -116,8 +117,7 @@ def open_ragray(corpus: Corpus, folder: Path) -> tuple[Search, int]:
 
 def open_tantivy(corpus: Corpus, folder: Path) -> Search:
     """Write a merged index where it is not there yet; any word of a query may match."""
-    import tantivy
-
+    tantivy = importlib.import_module("tantivy")
     schema = tantivy.SchemaBuilder().add_text_field("text", tokenizer_name="en_stem", index_option="freq").build()
     mark = folder.with_suffix(".done")
     if not mark.is_file():

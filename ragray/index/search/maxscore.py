@@ -72,11 +72,9 @@ class SegmentScorer:
         """Return the rows and float32 scores of the k best of the rows that are allowed (more where the k-th ties), in no order."""
         lists = self._lists(weights)
         num_postings = sum(len(found.rows_L) for found in lists)
-        rows = np.flatnonzero(allowed_N[:0])
-        pruned = num_postings > FEW_POSTINGS and 2 * max(k, SEEDS) * GROUPS < len(self._lengths_N)
-        if pruned:
-            rows = self._candidates(lists, k, allowed_N)
-        if pruned and len(rows) * len(lists) * LOOKUP < num_postings:
+        pays = num_postings > FEW_POSTINGS and 2 * max(k, SEEDS) * GROUPS < len(self._lengths_N)
+        rows = self._candidates(lists, k, allowed_N) if pays else None
+        if rows is not None and len(rows) * len(lists) * LOOKUP < num_postings:
             scores = self._scores(lists, rows).astype(np.float32)
         else:
             scores_N = self._all_scores(lists)
@@ -89,7 +87,7 @@ class SegmentScorer:
 
     def parts(self, counts_L: np.ndarray, rows_L: np.ndarray) -> np.ndarray:
         """Return what a term of weight 1 adds to the scores of rows that hold it so often, (L,) float32."""
-        parts_L, norms_L = counts_L.astype(np.float32), self._norms_N[rows_L]
+        parts_L, norms_L = counts_L.astype(np.float32), self._all_norms[rows_L]
         norms_L += parts_L
         parts_L /= norms_L
         return parts_L
@@ -108,7 +106,7 @@ class SegmentScorer:
         return lists
 
     @cached_property
-    def _norms_N(self) -> np.ndarray:
+    def _all_norms(self) -> np.ndarray:
         return self._norms(slice(None)).astype(np.float32)
 
     def _norms(self, rows: np.ndarray | slice) -> np.ndarray:

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from ragray.index.search.maxscore import B, FEW_POSTINGS, K1, SegmentScorer
+from ragray.index.search.maxscore import FEW_POSTINGS, K1, B, SegmentScorer
 from ragray.index.store.postings import Postings
 
 ROWS = 16_000
@@ -71,7 +71,9 @@ def test_the_queries_have_enough_postings_to_leave_some_out() -> None:
     assert [name for name, total in totals.items() if total <= FEW_POSTINGS] == ["one"]
 
 
-@pytest.mark.parametrize("shape", [{}, {"lengths": 1, "counts": 1}, {"lengths": 3, "counts": 2}], ids=["", "ties", "more"])
+@pytest.mark.parametrize(
+    "shape", [{}, {"lengths": 1, "counts": 1}, {"lengths": 3, "counts": 2}], ids=["", "ties", "more"]
+)
 @pytest.mark.parametrize("name", QUERIES)
 def test_rows_and_scores_are_those_of_scoring_every_posting(name: str, shape: dict[str, int]) -> None:
     postings = postings_of(0, **shape)
