@@ -13,14 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from ragray.errors import InputError
+from ragray.index.search.maxscore import SegmentScorer
 from ragray.index.store.postings import LEXICAL, Postings
 from ragray.index.store.snapshot import SEGMENTS, Snapshot
 from ragray.index.store.tombstones import live_mask
 from ragray.text.analyzer import analyze
-
-K1 = 1.5
-B = 0.75
-"""Saturation of the term count, and weight of the passage length: the values that `bm25s` takes too."""
 
 
 def require_lexical(snapshot: Snapshot) -> None:
@@ -59,7 +56,8 @@ class LexicalIndex:
             for segment in segments
         ]
         self._num_live = sum(len(lengths_N) for lengths_N in lengths)
-        self._mean_length = sum(int(lengths_N.sum(dtype=np.int64)) for lengths_N in lengths) / max(self._num_live, 1)
+        mean_length = sum(int(lengths_N.sum(dtype=np.int64)) for lengths_N in lengths) / max(self._num_live, 1)
+        self._scorers = [SegmentScorer(segment.postings, mean_length) for segment in segments]
 
     @classmethod
     def open(cls, index: Path, snapshot: Snapshot) -> LexicalIndex:
@@ -91,7 +89,7 @@ class LexicalIndex:
         ids, hashes = analyze(queries, self._analyzer)
         for number, terms in enumerate(ids):
             weights = self._weights(Counter(hashes[term] for term in terms))
-            found = [self._best(self._segments[place], weights, k, allowed_N) for place, allowed_N in allowed.items()]
+            found = [self._best(place, weights, k, allowed_N) for place, allowed_N in allowed.items()]
             rows = np.concatenate([np.empty(0, np.int64), *(rows for rows, _ in found)])
             scores = np.concatenate([np.empty(0, np.float32), *(scores for _, scores in found)])
             best = np.lexsort((rows, -scores))[:k]
@@ -113,19 +111,8 @@ class LexicalIndex:
         return weights
 
     def _best(
-        self, segment: _SegmentPostings, weights: Mapping[np.uint64, float], k: int, allowed_N: np.ndarray
+        self, place: int, weights: Mapping[np.uint64, float], k: int, allowed_N: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the global rows and scores of the k best of a segment (more where the k-th ties), in no order."""
-        postings = segment.postings
-        scores_N = np.zeros(len(allowed_N))
-        for term, weight in weights.items():
-            where = postings.of(term)
-            rows, counts = postings.rows_P[where], postings.counts_P[where].astype(np.float64)
-            norm = K1 * (1 - B + B * postings.lengths_N[rows] / self._mean_length)
-            scores_N[rows] += weight * counts / (counts + norm)
-        rows = np.flatnonzero((scores_N > 0) & allowed_N)
-        scores = scores_N[rows].astype(np.float32)
-        if len(rows) > k:
-            keep = scores >= np.partition(scores, -k)[-k]
-            rows, scores = rows[keep], scores[keep]
-        return rows + segment.offset, scores
+        rows, scores = self._scorers[place].best(weights, k, allowed_N)
+        return rows + self._segments[place].offset, scores

@@ -72,12 +72,15 @@ class Postings:
                 raise CorruptArtifactError(f"{folder}: {fault}; build the index again")
         return part
 
+    def number_of(self, term: np.uint64) -> int | None:
+        """Return the place of a term among ``terms_T``; None if no passage holds it."""
+        number = int(self.terms_T.searchsorted(term))
+        return number if number < len(self.terms_T) and self.terms_T[number] == term else None
+
     def of(self, term: np.uint64) -> slice:
         """Return where the postings of a term lie; empty if no passage holds it."""
-        place = int(np.searchsorted(self.terms_T, term))
-        if place == len(self.terms_T) or self.terms_T[place] != term:
-            return slice(0, 0)
-        return slice(int(self.starts[place]), int(self.starts[place + 1]))
+        number = self.number_of(term)
+        return slice(0, 0) if number is None else slice(int(self.starts[number]), int(self.starts[number + 1]))
 
 
 def _load(path: Path, dtype: type[np.generic]) -> np.ndarray:

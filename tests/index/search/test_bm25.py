@@ -111,6 +111,16 @@ def test_four_segments_give_the_very_same_numbers_as_one(tmp_path: Path) -> None
     np.testing.assert_array_equal(found[0][1], found[1][1])
 
 
+def test_many_rows_of_which_most_are_left_out_give_the_very_same_numbers_as_few(tmp_path: Path) -> None:
+    """A segment of 20,000 rows is searched by `maxscore`; of 5,000 rows every posting is scored."""
+    one, four, texts, deleted = tmp_path / "one", tmp_path / "four", texts_of(20_000, seed=4), range(3, 20_000, 90)
+    found = [
+        search(path, write(path, texts, segments=parts, deleted=deleted), 30) for path, parts in ((one, 1), (four, 4))
+    ]
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    np.testing.assert_array_equal(found[0][1], found[1][1])
+
+
 def test_a_reader_of_some_segments_scores_as_if_it_had_all(tmp_path: Path) -> None:
     snapshot = write(tmp_path, TEXTS, segments=4)
     index, masks = LexicalIndex.open(tmp_path, snapshot), everything(tmp_path, snapshot)
