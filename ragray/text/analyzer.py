@@ -31,6 +31,7 @@ import regex
 
 from ragray.errors import ArtifactError
 from ragray.text.chinese import OPENCC, RJIEBA, installed, simplified, words
+from ragray.text.normal import normalized
 from ragray.text.scripts import WITHOUT_SPACES, letters_of
 
 NEWEST = {"none": "none", "plain": "plain.3", "english": "english.3"}
@@ -88,7 +89,7 @@ def settings_of(analyzer: str) -> dict[str, str | bool]:
         return {"lexical": "none", "fold_traditional": False, "chinese_words": False}
     parts = _parts(analyzer)
     return {
-        "lexical": parts["kind"],
+        "lexical": str(parts["kind"]),
         "fold_traditional": parts[OPENCC] is not None,
         "chinese_words": parts[RJIEBA] is not None,
     }
@@ -106,8 +107,8 @@ def fold(text: str) -> str:
     """
     if text.isascii():
         return text.lower()
-    text = unicodedata.normalize("NFKC", _IGNORED.sub("", text)).casefold()
-    text = unicodedata.normalize("NFKC", text).replace("i\u0307", "i")  # casefold makes two characters of the Turkish İ
+    text = normalized("NFKC", _IGNORED.sub("", text)).casefold()
+    text = normalized("NFKC", text).replace("i\u0307", "i")  # casefold makes two characters of the Turkish İ
     text = _OPTIONAL.sub("", _APOSTROPHES.sub("'", text))
     return _FOREIGN_DIGIT.sub(lambda digit: str(unicodedata.digit(digit[0])), text)
 

@@ -43,7 +43,9 @@ def simplified() -> dict[int, str]:
 
     characters = [chr(code) for first, stop in _BLOCKS for code in range(first, stop)]
     characters = regex.findall(r"\p{Han}", "".join(characters))
-    forms = dict(zip(characters, opencc.OpenCC("t2s").convert("\n".join(characters)).split("\n"), strict=True))
+    forms: dict[str, str] = dict(
+        zip(characters, opencc.OpenCC("t2s").convert("\n".join(characters)).split("\n"), strict=True)
+    )
     return {ord(one): forms.get(form, form) for one, form in forms.items() if one != form}
 
 

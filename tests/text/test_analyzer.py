@@ -163,7 +163,7 @@ def test_every_setting_has_its_newest_analyzer_whose_name_gives_the_settings_bac
     "name", ["english.4", "english.2+opencc1.4.2", "english+rjieba0.2.2", "english.3+rjieba1+opencc1", "x"]
 )
 def test_an_analyzer_of_a_newer_ragray_is_refused(name: str) -> None:
-    with pytest.raises(ArtifactError, match="does not have.*upgrade"):
+    with pytest.raises(ArtifactError, match=r"does not have.*upgrade"):
         analyze(["x"], name)
 
 

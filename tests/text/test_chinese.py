@@ -39,7 +39,7 @@ def test_what_finds_a_japanese_text_finds_it_with_the_option_too(text: str) -> N
 
 def test_words_are_three_characters_and_more_and_stand_beside_pairs() -> None:
     assert words("住房公积金余额") == ["公积金"]
-    assert terms("公积金余额ABC", WORDS) == "公积 积金 金余 余额 公 积 金 余 额 公积金 abc".split()
+    assert terms("公积金余额ABC", WORDS) == ["公积", "积金", "金余", "余额", *"公积金余额", "公积金", "abc"]
     assert terms("公积金", WORDS)[2] == "公"
 
 
