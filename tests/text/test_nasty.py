@@ -14,7 +14,8 @@ from ragray.text.repair import clean_text
 from ragray.types import Document
 from tests.text.nasty import NASTY
 
-SIZE = 3000
+SIZE = 6000
+"""Longer than a passage, so that both texts are cut."""
 
 
 def chunk(text: str) -> None:
