@@ -1,4 +1,4 @@
-"""Nasty texts: cleaning, chunking and analysis do about twice the work for twice the text. `python -m tests.bench nasty` shows the times."""
+"""Nasty texts: cleaning, chunking and analysis do about twice the work for twice the text. `python -m tests.bench nasty` times it."""
 
 import sys
 from collections.abc import Callable
