@@ -36,6 +36,7 @@ from ragray.index.store.snapshot import (
 from ragray.index.write.delete import delete_passages
 from ragray.stages import compact, sync
 from ragray.stages.sync import SyncReport
+from ragray.text.analyzer import newest
 from ragray.types import Hit, Passage
 from tests.embed.poisonous import RAISES, PoisonousEmbedBlocks
 from tests.executors import INLINE, UNUSED, Interfering
@@ -230,6 +231,8 @@ def test_a_compaction_that_was_killed_keeps_the_segments_that_are_finished(
     [
         ("index.segment_rows=40", {"num_segments": 2}),
         ("index.lexical=english", {"lexical": "english.3", "format_version": SNAPSHOT_FORMAT}),
+        ("index.fold_traditional=true", {"lexical": newest("plain", fold_traditional=True)}),
+        ("index.chinese_words=true", {"lexical": newest("plain", chinese_words=True)}),
         ("index.type=ivf", {"factory": "IVF4,Flat"}),
         ("index.exact_up_to_rows=10", {"factory": "IVF4,Flat"}),
         ("index.lexical=plain", {}),
