@@ -21,7 +21,6 @@ from ragray.index.plan.choose import plan_index
 from ragray.index.store.snapshot import SEGMENTS, SegmentRef, Snapshot, find_current, publish_snapshot
 from ragray.index.store.tombstones import with_tombstones
 from ragray.index.write.build import build_segment, plan_segments, sample_rows, train_empty_index
-from ragray.text.analyzer import newest
 from ragray.types import Passage
 
 WORDS = tuple(f"{first}{second}" for first in "bdfgklmnprst" for second in ("a", "e", "i", "o", "u", "ar", "en", "il"))
@@ -121,7 +120,7 @@ def write_index(
 ) -> Path:
     """Write an index whose snapshot hides the global rows ``deleted``, and make it the current one; BM25 only if ``config`` says so."""
     config = config or IndexConfig()
-    lexical = newest(config.lexical) if "lexical" in config.model_fields_set else "none"
+    lexical = config.analyzer if "lexical" in config.model_fields_set else "none"
     vectors = Embeddings.open(embeddings)
     plan = plan_index(vectors.num_rows, vectors.encoder.dim, config)
     empty = faiss.serialize_index(train_empty_index(plan, sample_rows(vectors, config.train_rows, 0), config))

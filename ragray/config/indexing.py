@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from ragray.config.base import LEAST_CPUS, MAX_ACTORS, MAX_SEED, Gpus, Section
 from ragray.config.codec import Codec
+from ragray.text.analyzer import newest
 
 
 class IngestConfig(Section):
@@ -177,4 +178,27 @@ class IndexConfig(Section):
         "english",
         description="BM25 index beside the vectors; english: stop words removed and words stemmed, plain: neither, none: no BM25 index",
     )
+    fold_traditional: bool = Field(
+        False,
+        description="BM25 takes traditional Chinese characters for their simplified ones, in passages and queries; needs the extra `zh`",
+    )
+    chinese_words: bool = Field(
+        False,
+        description="BM25 compares Chinese words of three characters and more, by a dictionary, beside single characters and pairs; "
+        "needs the extra `zh`",
+    )
     seed: int = Field(0, ge=0, le=MAX_SEED, description="random seed of the sample and of k-means")
+
+    @model_validator(mode="after")
+    def _options_need_bm25(self) -> IndexConfig:
+        for key in ("fold_traditional", "chinese_words"):
+            if self.lexical == "none" and getattr(self, key):
+                raise ValueError(
+                    f"{key}=true has no effect with lexical=none; set lexical=plain or english, or leave it out"
+                )
+        return self
+
+    @property
+    def analyzer(self) -> str:
+        """The name of the newest analyzer with these settings, as a snapshot records it."""
+        return newest(self.lexical, fold_traditional=self.fold_traditional, chinese_words=self.chinese_words)

@@ -218,18 +218,17 @@ class _Words:
 
 def _spans(text: str) -> Iterator[tuple[int, int, int]]:
     """Yield start, end and break of each word; of code and tables, each line is one."""
-    done = 0
+    done, has_parts = 0, may_have_parts(text)
     for first, stop in kept_spans(text):
-        yield from _spans_of_prose(text, done, first)
+        yield from _spans_of_prose(text, done, first, has_parts)
         for match in _LINE.finditer(text, first, stop):
             level = _break_behind_block(text, stop) if match.end() == stop else CLAUSE
             yield match.start(), match.end(1), level
         done = stop
-    yield from _spans_of_prose(text, done, len(text))
+    yield from _spans_of_prose(text, done, len(text), has_parts)
 
 
-def _spans_of_prose(text: str, first: int, stop: int) -> Iterator[tuple[int, int, int]]:
-    has_parts = may_have_parts(text)
+def _spans_of_prose(text: str, first: int, stop: int, has_parts: bool) -> Iterator[tuple[int, int, int]]:
     for match in _WORD.finditer(text, first, stop):
         start, last = match.span(1)
         if last - start <= MAX_WORD_CHARS and not (has_parts and may_have_parts(match[1])):

@@ -18,6 +18,7 @@ from ragray.index.store.snapshot import Snapshot
 from ragray.retrieve.fuse import fuse_ranks, fuse_scores
 from ragray.retrieve.pairs import with_pairs
 from ragray.retrieve.rerank import Reranker
+from ragray.text.analyzer import require_analyzer
 from ragray.text.checks import require_text
 from ragray.types import Hit, Passage, RetrievalResult
 
@@ -116,6 +117,7 @@ class LocalRetriever:
             )
         if self._settings.mode != "dense":
             require_lexical(snapshot)
+            require_analyzer(snapshot.lexical)
         if self._settings.where:
             parse_filter(self._settings.where)
         self._searcher = searcher

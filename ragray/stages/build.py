@@ -27,7 +27,6 @@ from ragray.index.store.output import IndexOutput, index_output
 from ragray.index.store.snapshot import SEGMENTS, SegmentRef, Snapshot, next_name, now, read_snapshot
 from ragray.index.write.build import SegmentPlan, build_segment, plan_segments, sample_rows, train_empty_index
 from ragray.index.write.segments import building_bytes, is_written, remove_half_written
-from ragray.text.analyzer import newest
 
 BUILT = "%s: built before from these embeddings and changed since (now %s): left as it is; ragray index snapshots, promote go back"
 
@@ -71,9 +70,7 @@ def build_index(embeddings: Path, corpus: Path, out: Path, config: Config, execu
     vectors, passages = Embeddings.open(embeddings.resolve()), Corpus.open(corpus.resolve())
     _require_match(vectors, passages)
     plan = plan_index(vectors.num_rows, vectors.encoder.dim, config.index)
-    key = fingerprint(
-        [vectors.content, config.index.model_dump(mode="json") | {"lexical": newest(config.index.lexical)}]
-    )
+    key = fingerprint([vectors.content, config.index.model_dump(mode="json") | {"lexical": config.index.analyzer}])
     with index_output(out) as output:
         current = _current(out)
         if current and current.build == key and _is_whole(out):
@@ -108,7 +105,7 @@ def _require_match(vectors: Embeddings, corpus: Corpus) -> None:
 def _segment_key(vectors: Embeddings, plan: IndexPlan, config: IndexConfig) -> str:
     """Name what a segment's content depends on: another latency or recall asked for builds none anew."""
     sample = [plan.train_rows, config.seed] if plan.nlist else []
-    return fingerprint([vectors.content, plan.factory, config.segment_rows, newest(config.lexical), *sample])
+    return fingerprint([vectors.content, plan.factory, config.segment_rows, config.analyzer, *sample])
 
 
 def _current(out: Path) -> Snapshot | None:
@@ -157,7 +154,7 @@ def _build_missing(
         todo,
         output.folder,
         empty,
-        newest(config.lexical),
+        config.analyzer,
         stage="index build",
         total=sum(segment.num_rows for segment in todo),
         counted="passages",
@@ -186,6 +183,6 @@ def _snapshot(
         dim=vectors.encoder.dim,
         factory=plan.factory,
         search_params=plan.search_params,
-        lexical=newest(config.lexical),
+        lexical=config.analyzer,
         recall_at_10=None,
     )

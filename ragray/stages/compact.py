@@ -13,7 +13,7 @@ import numpy as np
 
 from ragray.artifact.digest import fingerprint
 from ragray.config import Config, IndexConfig
-from ragray.errors import ArtifactError
+from ragray.errors import ArtifactError, ConfigError
 from ragray.execute.port import Executor, Resources, Task, run_task
 from ragray.index.plan.choose import IndexPlan, plan_index
 from ragray.index.plan.tune import tuned_snapshot
@@ -23,8 +23,10 @@ from ragray.index.store.segment import write_segment
 from ragray.index.store.snapshot import SEGMENTS, SNAPSHOT_FORMAT, SegmentRef, Snapshot, successor
 from ragray.index.write.build import train_empty_index
 from ragray.index.write.segments import building_bytes, is_written, remove_half_written
-from ragray.text.analyzer import newest
+from ragray.text.analyzer import settings_of
 
+ANALYSIS = {"lexical", "fold_traditional", "chinese_words"}
+"""Keys of `IndexConfig` that make the analyzer."""
 PLANNING = {"type", "exact_up_to_rows", "memory_gib", "p95_ms", "min_recall", "nlist"}
 """Keys of `IndexConfig` that decide the FAISS type."""
 
@@ -76,12 +78,14 @@ def compact_index(index: Path, config: Config, executor: Executor) -> CompactRep
     """Merge the segments of an index into new ones of ``config.index.segment_rows`` without the deleted rows.
 
     They are planned, trained and tuned as a build over the same passages in the same order would; the analyzer of the BM25
-    part stays unless the configuration names one; then it is the newest version of that. Killed and run again, it keeps the
-    segments that are finished. The old segments stay for readers and for a rollback until `collect_garbage`.
+    part stays unless the configuration names some of `ANALYSIS`; then it is the newest version with those, the others as they
+    were. Killed and run again, it keeps the segments that are finished. The old segments stay for readers and for a rollback
+    until `collect_garbage`.
 
     Raises:
         NotAnArtifactError: the folder is no index.
         ArtifactError: every row is deleted.
+        ConfigError: an option of the analyzer is asked for where the index has no BM25 part.
         ArtifactBusyError: another process is writing to the index.
         SnapshotConflictError: another snapshot was made current meanwhile.
         IndexBudgetError: recall is below ``config.index.min_recall``; the old snapshot stays current.
@@ -95,7 +99,7 @@ def compact_index(index: Path, config: Config, executor: Executor) -> CompactRep
         before, forgotten = len(base.segments), base.num_rows - base.num_live
         if _is_compact(base, plan, config.index):
             return CompactReport(base, 0, before, monotonic() - started, True, "it is compact already")
-        lexical = newest(config.index.lexical) if "lexical" in config.index.model_fields_set else base.lexical
+        lexical = _analyzer(base, config.index)
         settings = config.index.model_dump(mode="json") | {"lexical": lexical}
         key = fingerprint([base.name, base.source, settings])
         parts = _parts(base.num_live, config.index.segment_rows, key)
@@ -122,12 +126,26 @@ def _is_compact(base: Snapshot, plan: IndexPlan, config: IndexConfig) -> bool:
         base.num_live < base.num_rows,
         len(base.segments) > number or ("segment_rows" in asked and len(base.segments) != number),
         asked & PLANNING and plan.factory != base.factory,
-        "lexical" in asked and newest(config.lexical) != base.lexical,
+        _analyzer(base, config) != base.lexical,
         plan.nlist and "nprobe" in asked and config.nprobe not in (0, base.search_params.nprobe),
         plan.nlist and "over_retrieve" in asked and config.over_retrieve not in (0, base.search_params.over_retrieve),
         "min_recall" in asked and base.recall_at_10 is not None and base.recall_at_10 < config.min_recall,
     )
     return not any(changes)
+
+
+def _analyzer(base: Snapshot, config: IndexConfig) -> str:
+    """Return the analyzer of the new segments: the old one, or the newest with the settings that are given by name."""
+    asked = config.model_fields_set & ANALYSIS
+    if not asked:
+        return base.lexical
+    if "lexical" in asked and config.lexical == "none":
+        return "none"
+    if "lexical" not in asked and base.lexical == "none":
+        raise ConfigError(
+            f"index.{min(asked)} has no effect: snapshot {base.name} has no BM25 part; give it one with index.lexical=english"
+        )
+    return IndexConfig.model_validate(settings_of(base.lexical) | config.model_dump(include=asked)).analyzer
 
 
 def _parts(num_live: int, segment_rows: int, key: str) -> list[LiveRows]:

@@ -3,9 +3,14 @@
 An analyzer's name says its version: what `english.2` gives never changes, as the postings of finished indexes hold it.
 
 - `english`, `plain`: words of two letters or digits at least, in lower case, as `bm25s` cuts them. Indexes built before version 2.
-- `english.2`, `plain.2`: texts are folded (`fold`), then cut into words, which keep their combining marks, and into overlapping
+- `english.2`, `plain.2`: as version 3, without single characters of Han and Hangul beside the pairs.
+- `english.3`, `plain.3`: texts are folded (`fold`), then cut into words, which keep their combining marks, and into overlapping
   pairs of characters where a script is Han, Kana, Hangul, Thai, Lao, Khmer or Burmese, as Lucene's CJKAnalyzer does. Single
-  letters and digits are terms, except what an apostrophe leaves of an English or French word (it's, l'eau).
+  letters and digits are terms, except what an apostrophe leaves of an English or French word (it's, l'eau). Each character of Han
+  and Hangul is a term too (`outputUnigrams` of Lucene), so that 水 finds 水道. Measured in docs/experiments.md.
+- `english.3+opencc1.4.2`: traditional characters are folded to simplified ones, by that version of opencc.
+- `english.3+rjieba0.2.2`: words of three Chinese characters and more are terms too, by the dictionary of that version of rjieba.
+  Words of two are pairs already, and count once. Both options may stand, opencc first.
 
 `english` leaves English stop words out and stems English words, `plain` does neither.
 """
@@ -17,16 +22,19 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
-from itertools import count, pairwise
+from itertools import chain, count, pairwise
 
 import numpy as np
 import regex
 
 from ragray.errors import ArtifactError
+from ragray.text.chinese import OPENCC, RJIEBA, installed, simplified, words
+from ragray.text.normal import normalized
 from ragray.text.scripts import WITHOUT_SPACES, letters_of
 
-NEWEST = {"none": "none", "plain": "plain.2", "english": "english.2"}
+NEWEST = {"none": "none", "plain": "plain.3", "english": "english.3"}
 """The analyzer that a new index gets for a value of `index.lexical`."""
 
 STOP_WORDS = frozenset({
@@ -53,13 +61,43 @@ _OPTIONAL = re.compile(
 )
 """Points of Hebrew and Arabic vowels, which most texts leave out, and the stroke that only widens an Arabic word."""
 
+_NAME = re.compile(
+    r"(?P<kind>plain|english)(?:\.(?P<version>[23]))?"
+    r"(?:(?<=\.3)(?:\+opencc(?P<opencc>[\w.]+))?(?:\+rjieba(?P<rjieba>[\w.]+))?)?"
+)
 _APOSTROPHES = re.compile("[\u2019\u02bc]")
 _FOREIGN_DIGIT = re.compile(r"(?![0-9])\d")
 
 
-def newest(lexical: str) -> str:
-    """Return the name of the newest analyzer for a value of `index.lexical`; a name with its version stays."""
-    return NEWEST.get(lexical, lexical)
+def newest(lexical: str, *, fold_traditional: bool = False, chinese_words: bool = False) -> str:
+    """Return the name of the newest analyzer for a value of `index.lexical`, with its options.
+
+    Raises:
+        MissingPackageError: the package of an option is not installed.
+    """
+    name = NEWEST[lexical]
+    if fold_traditional:
+        name += f"+{OPENCC}{installed(OPENCC, 'index.fold_traditional')}"
+    if chinese_words:
+        name += f"+{RJIEBA}{installed(RJIEBA, 'index.chinese_words')}"
+    return name
+
+
+def settings_of(analyzer: str) -> dict[str, str | bool]:
+    """Return the settings of section `index` that an analyzer's name stands for; raises as `analyze` does, other packages aside."""
+    if analyzer == "none":
+        return {"lexical": "none", "fold_traditional": False, "chinese_words": False}
+    parts = _parts(analyzer)
+    return {
+        "lexical": str(parts["kind"]),
+        "fold_traditional": parts[OPENCC] is not None,
+        "chinese_words": parts[RJIEBA] is not None,
+    }
+
+
+def require_analyzer(analyzer: str) -> None:
+    """Raise what `analyze` would raise."""
+    _parsed(analyzer)
 
 
 def fold(text: str) -> str:
@@ -69,22 +107,23 @@ def fold(text: str) -> str:
     """
     if text.isascii():
         return text.lower()
-    text = unicodedata.normalize("NFKC", _IGNORED.sub("", text)).casefold()
-    text = unicodedata.normalize("NFKC", text).replace("i\u0307", "i")  # casefold makes two characters of the Turkish İ
+    text = normalized("NFKC", _IGNORED.sub("", text)).casefold()
+    text = normalized("NFKC", text).replace("i\u0307", "i")  # casefold makes two characters of the Turkish İ
     text = _OPTIONAL.sub("", _APOSTROPHES.sub("'", text))
     return _FOREIGN_DIGIT.sub(lambda digit: str(unicodedata.digit(digit[0])), text)
 
 
 def terms(text: str, analyzer: str) -> list[str]:
     """Return the terms of a text before they are stemmed, in its order; raises as `analyze` does."""
-    if _version(analyzer) == 1:
+    parsed = _parsed(analyzer)
+    if parsed.version == 1:
         import bm25s
 
         omitted = "en" if analyzer == "english" else None
         [found] = bm25s.tokenize([text], stopwords=omitted, return_ids=False, show_progress=False)
         return list(found)
-    stop_words = STOP_WORDS if analyzer == "english.2" else frozenset()
-    return [word for word in _words(text) if word not in stop_words]
+    stop_words = STOP_WORDS if parsed.is_english else frozenset()
+    return [word for word in _words(text, parsed) if word not in stop_words]
 
 
 def analyze(texts: Sequence[str], analyzer: str) -> tuple[list[list[int]], np.ndarray]:
@@ -93,40 +132,68 @@ def analyze(texts: Sequence[str], analyzer: str) -> tuple[list[list[int]], np.nd
     Two numbers have one hash where two words have one stem.
 
     Raises:
-        ArtifactError: the name is that of no analyzer, as in an index that a newer ragray built.
+        ArtifactError: the name is that of no analyzer, as in an index that a newer ragray built, or another version of a package
+            is installed than the index was built with.
+        MissingPackageError: a package that the index was built with is not installed.
     """
-    ids, words = (_numbered_first if _version(analyzer) == 1 else _numbered)(texts, analyzer)
-    return ids, np.fromiter(map(_hash, words), np.uint64, len(words))
+    parsed = _parsed(analyzer)
+    ids, found = (_numbered_first if parsed.version == 1 else _numbered)(texts, parsed)
+    return ids, np.fromiter(map(_hash, found), np.uint64, len(found))
 
 
-def _version(analyzer: str) -> int:
-    versions = {"plain": 1, "english": 1, "plain.2": 2, "english.2": 2}
-    if analyzer not in versions:
+@dataclass(frozen=True, slots=True)
+class _Analyzer:
+    """What the name of an analyzer says."""
+
+    is_english: bool
+    version: int
+    is_simplified: bool = False
+    has_words: bool = False
+
+
+def _parts(analyzer: str) -> dict[str, str | None]:
+    found = _NAME.fullmatch(analyzer)
+    if not found:
         raise ArtifactError(
-            f"the index was built with the analyzer '{analyzer}', which this ragray does not have ({', '.join(versions)}); upgrade"
+            f"the index was built with the analyzer '{analyzer}', which this ragray does not have "
+            "(plain, english, up to plain.3, english.3); upgrade"
         )
-    return versions[analyzer]
+    return found.groupdict()
 
 
-def _numbered(texts: Sequence[str], analyzer: str) -> tuple[list[list[int]], list[str]]:
+@cache
+def _parsed(analyzer: str) -> _Analyzer:
+    parts = _parts(analyzer)
+    for package, setting in ((OPENCC, "index.fold_traditional"), (RJIEBA, "index.chinese_words")):
+        wanted = parts[package]
+        if wanted and installed(package, setting) != wanted:
+            raise ArtifactError(
+                f"the index was built with {package} {wanted}, installed is {installed(package, setting)}, whose dictionary may differ; "
+                f"run: ragray index compact INDEX {setting}=true, or pip install {package}=={wanted}"
+            )
+    is_english, version = parts["kind"] == "english", int(parts["version"] or 1)
+    return _Analyzer(is_english, version, bool(parts[OPENCC]), bool(parts[RJIEBA]))
+
+
+def _numbered(texts: Sequence[str], analyzer: _Analyzer) -> tuple[list[list[int]], list[str]]:
     """Return the numbers of each text's terms, and the term of each number."""
-    english = analyzer == "english.2"
-    numbers: defaultdict[str, int] = defaultdict(count().__next__, dict.fromkeys(STOP_WORDS if english else (), -1))
-    numbered = [list(map(numbers.__getitem__, _words(text))) for text in texts]
-    words = [word for word, number in numbers.items() if number >= 0]
-    if not english:
-        return numbered, words
+    stop_words = STOP_WORDS if analyzer.is_english else ()
+    numbers: defaultdict[str, int] = defaultdict(count().__next__, dict.fromkeys(stop_words, -1))
+    numbered = [list(map(numbers.__getitem__, _words(text, analyzer))) for text in texts]
+    found = [word for word, number in numbers.items() if number >= 0]
+    if not analyzer.is_english:
+        return numbered, found
     import Stemmer
 
-    return [[number for number in row if number >= 0] for row in numbered], Stemmer.Stemmer("english").stemWords(words)
+    return [[number for number in row if number >= 0] for row in numbered], Stemmer.Stemmer("english").stemWords(found)
 
 
-def _numbered_first(texts: Sequence[str], analyzer: str) -> tuple[list[list[int]], list[str]]:
+def _numbered_first(texts: Sequence[str], analyzer: _Analyzer) -> tuple[list[list[int]], list[str]]:
     """Do what `_numbered` does as version 1 did."""
     import bm25s
     import Stemmer
 
-    stop_words, stemmer = ("en", Stemmer.Stemmer("english")) if analyzer == "english" else (None, None)
+    stop_words, stemmer = ("en", Stemmer.Stemmer("english")) if analyzer.is_english else (None, None)
     found = bm25s.tokenize(list(texts), stopwords=stop_words, stemmer=stemmer, show_progress=False)
     return found.ids, sorted(found.vocab, key=found.vocab.__getitem__)
 
@@ -136,32 +203,40 @@ def _hash(term: str) -> int:
     return int.from_bytes(digest, "little")
 
 
-def _words(text: str) -> list[str]:
+def _words(text: str, analyzer: _Analyzer) -> list[str]:
     folded = fold(text)
     if folded.isascii():
         return _ASCII_WORD.findall(folded)
     if _NO_MARKS.fullmatch(folded):
         return _WORD.findall(folded)
-    return _cut(folded)
+    return _cut(folded.translate(simplified()) if analyzer.is_simplified else folded, analyzer)
 
 
-def _cut(folded: str) -> list[str]:
-    """Cut a folded text of any scripts into words and pairs of characters."""
+def _cut(folded: str, analyzer: _Analyzer) -> list[str]:
+    """Cut a folded text of any scripts into words, and pairs of characters; behind the pairs of a run come its characters, its words."""
     found: list[str] = []
-    words, characters = _patterns()
-    for dense, word in words.findall(folded):
+    in_spaces, characters, singles, han = _patterns()
+    for dense, word in in_spaces.findall(folded):
         if word:
             found.append(word)
-        else:
-            parts = characters.findall(dense)
-            found += map("".join, pairwise(parts)) if len(parts) > 1 else parts
+            continue
+        parts = characters.findall(dense)
+        if len(parts) == 1:
+            found += parts
+            continue
+        found += map("".join, pairwise(parts))
+        if analyzer.version > 2:
+            found += singles.findall(dense)
+        if analyzer.has_words:
+            found += chain.from_iterable(map(words, han.findall(dense)))
     return found
 
 
 @cache
-def _patterns() -> tuple[regex.Pattern[str], regex.Pattern[str]]:
-    """Return the pattern of (dense run, word), and that of a character of a dense run with its marks."""
-    paired = letters_of(*WITHOUT_SPACES, "Hangul")
+def _patterns() -> tuple[regex.Pattern[str], ...]:
+    """Return the patterns of (dense run, word), of a character of a dense run with its marks, of one of Han or Hangul, of a run of Han."""
+    paired, single = letters_of(*WITHOUT_SPACES, "Hangul"), letters_of("Han", "Hangul")
     first, more = rf"[[\p{{L}}\p{{N}}_]--{paired}]", rf"[[\p{{L}}\p{{N}}\p{{M}}_]--{paired}]"
     word = rf"{first}{more}+|(?<!{more}')(?!_){first}(?!'{more}{{2}})"
-    return regex.compile(rf"((?:{paired}\p{{M}}*)+)|({word})", regex.V1), regex.compile(rf"{paired}\p{{M}}*", regex.V1)
+    patterns = (rf"((?:{paired}\p{{M}}*+)++)|({word})", rf"{paired}\p{{M}}*", rf"{single}\p{{M}}*", r"\p{Han}{3,}")
+    return tuple(regex.compile(pattern, regex.V1) for pattern in patterns)

@@ -23,8 +23,8 @@ _NUMBERED = re.compile(
 _HASHES = re.compile(r"#{1,6} [^\n]+")
 _BULLET = re.compile(r"[-*+•·‣▪●○][ \t　]+\S")
 _NUMBERED_ITEM = re.compile(r"(?:\d{1,3}[.)][ \t]+|\d{1,3}[、．）]|[（(]\d{1,3}[）)]|[①-⑳])[ \t　]*\S")
-_FENCE = re.compile(r"[ \t]*(`{3,}(?!.*`)|~{3,})")
-_DELIMITER = re.compile(r"[ \t]*\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*$")
+_FENCE = re.compile(r"[ \t]*(`{3,}+(?!.*`)|~{3,})")
+_DELIMITER = re.compile(r"[ \t]*+(?:\|[ \t]*+)?:?-++:?[ \t]*+(?:\|[ \t]*+:?-++:?[ \t]*+)*+(?:\|[ \t]*+)?$")
 MARKED = re.compile(
     r"^[ \t　]*(?:```|~~~|\||:?-+:?[ \t]*\||[-*+•·‣▪●○][ \t　]|[\d（(①-⑳一二三四五六七八九十第제　])", re.M
 )

@@ -7,18 +7,23 @@ space. Width, quotation marks, ligatures and entities are the author's. Code and
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 
 from ftfy import TextFixerConfig, fix_text
 
 from ragray.text.blocks import MARKED, is_bullet, is_numbered, is_numbered_item, kept_lines
+from ragray.text.normal import normalized
 from ragray.text.sentences import CLOSERS, MARKS, STOPS
 from ragray.text.wraps import Words, unwrap, words_once
 
 # ruff: noqa: RUF001 - the full-width marks are meant.
 REPAIR = TextFixerConfig(
-    unescape_html=False, uncurl_quotes=False, fix_latin_ligatures=False, fix_character_width=False, explain=False
+    unescape_html=False,
+    uncurl_quotes=False,
+    fix_latin_ligatures=False,
+    fix_character_width=False,
+    explain=False,
+    normalization=None,
 )
 """Broken characters only; plain ASCII skips this step."""
 _LINE_BREAK = re.compile("\r\n|[\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
@@ -32,6 +37,8 @@ _LAYOUT = re.compile(
 
 A soft hyphen at the end of a line parts a word that goes on below it.
 """
+MAX_MARK_CHARS = 1000
+"""Within so many characters of a line its bullet or number stands."""
 _PARAGRAPH_BREAK = re.compile(r"\n\s*\n")
 _SENTENCE_ENDS = frozenset(STOPS + MARKS + CLOSERS + ":：；;")
 
@@ -42,14 +49,14 @@ def clean_text(text: str) -> str:
     A paragraph break stays, as one blank line; code, the rows of tables and the items of lists keep their lines.
     """
     if not text.isascii() or "\x1b" in text:
-        text = fix_text(text, REPAIR)
+        text = normalized("NFC", fix_text(text, REPAIR))
     if text.isprintable() and "  " not in text:
         return text.strip()
     text = _LINE_BREAK.sub("\n", text)
     if not text.isprintable():
         text = _LAYOUT.sub("", text)
         if not text.isascii():
-            text = unicodedata.normalize("NFC", text)  # what a layout character held apart
+            text = normalized("NFC", text)  # what a layout character held apart
     known = words_once(text)
     if "\n" in text and MARKED.search(text):
         return _with_blocks(text.split("\n"), known)
@@ -99,7 +106,9 @@ def _begins(line: str, stripped: str, block: Sequence[str]) -> bool:
     if line.startswith("\u3000") or is_bullet(stripped):
         return True
     above = block[-1].strip()
-    is_behind_item = is_bullet(block[0].strip()) or is_numbered_item(block[0].strip())
-    if is_numbered(above) and len(block) == 1:
+    if len(block) == 1 and is_numbered(above):
         return True
-    return is_numbered_item(stripped) and (is_behind_item or above[-1] in _SENTENCE_ENDS)
+    if not is_numbered_item(stripped):
+        return False
+    first = block[0][:MAX_MARK_CHARS].strip()  # a paragraph may have any number of lines below a very long one
+    return above[-1] in _SENTENCE_ENDS or is_bullet(first) or is_numbered_item(first)

@@ -13,8 +13,10 @@ _WIDE_MARKS = "\u3000-\u3004\u3008-\u3020\u302a-\u3030\u3036\u3037\u303d-\u303f\
 _QUOTES = "“”‘’…—‥·"
 """Marks that texts of any script use: beside a character of a script without spaces they have none either."""
 _WIDE = SPACELESS + _WIDE_MARKS
+_WIDE_NO_SPACE = SPACELESS + _WIDE_MARKS.replace("\u3000", "\u3001")
+"""An ideographic space begins no match: a run of them would be read from each of its places."""
 _BREAK_WITHOUT_SPACE = re.compile(
-    rf"(?<=[{_WIDE}])[^\S\n]*\n\s*(?=[{_WIDE}{_QUOTES}])|(?<=[{_QUOTES}])[^\S\n]*\n\s*(?=[{_WIDE}])"
+    rf"(?<=[{_WIDE_NO_SPACE}])[^\S\n]*\n\s*(?=[{_WIDE}{_QUOTES}])|(?<=[{_QUOTES}])[^\S\n]*\n\s*(?=[{_WIDE}])"
 )
 _HYPHENATED = re.compile(r"(?<![^\W_])([^\W_]+)([-\u2010])[^\S\n]*\n\s*([^\W_]+)")
 _WORDS = re.compile(r"[^\W\d_]+")

@@ -8,7 +8,19 @@ import importlib
 import sys
 from pathlib import Path
 
-BENCHES = ("ann", "chinese", "embed_speed", "kills", "lexical", "memory", "readers", "scifact", "squad_open", "sync")
+BENCHES = (
+    "ann",
+    "chinese",
+    "embed_speed",
+    "kills",
+    "lexical",
+    "memory",
+    "nasty",
+    "readers",
+    "scifact",
+    "squad_open",
+    "sync",
+)
 
 
 def caption(name: str) -> str:

@@ -1,7 +1,7 @@
 """How documents become passages: sizes, boundaries, overlap, ids."""
 
 import random
-import time
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -155,17 +155,33 @@ def test_the_fake_encoder_counts_words() -> None:
     assert load_tokenizer(EmbedConfig(model="hash:16")).count("three short words") == 3
 
 
-@pytest.mark.parametrize("unit", ["Word after word. ", "word ", "a\n\n", "x", "。", ". "])
-def test_time_is_linear_in_length(unit: str) -> None:
-    def seconds(num_chars: int) -> float:
-        text = (unit * num_chars)[:num_chars].strip()
-        started = time.process_time()
-        num_pieces = len(split(text, IngestConfig()))
-        assert num_pieces > num_chars // 10_000
-        return time.process_time() - started
+class CountingTokenizer(WordTokenizer):
+    """Counts the characters that it is asked to read."""
 
-    seconds(1000)
-    assert seconds(400_000) < 16 * seconds(100_000) + 0.5
+    def __init__(self) -> None:
+        self.num_chars = 0
+
+    def count(self, text: str) -> int:
+        self.num_chars += len(text)
+        return super().count(text)
+
+    def count_words(self, words: Sequence[str]) -> list[int]:
+        self.num_chars += sum(map(len, words))
+        return super().count_words(words)
+
+
+@pytest.mark.parametrize("unit", ["Word after word. ", "word ", "a\n\n", "x", "。", ". "])
+def test_the_tokenizer_reads_twice_as_much_of_twice_the_text(unit: str) -> None:
+    def num_read(num_chars: int) -> int:
+        tokenizer = CountingTokenizer()
+        assert (
+            len(split((unit * num_chars)[:num_chars].strip(), IngestConfig(), tokenizer=tokenizer))
+            > num_chars // 10_000
+        )
+        return tokenizer.num_chars
+
+    assert num_read(40_000) <= 2.1 * num_read(20_000)
+    assert num_read(20_000) <= 8 * 20_000
 
 
 def section(number: int, count: int) -> str:

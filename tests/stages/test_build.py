@@ -192,7 +192,7 @@ def test_ivf_records_its_recall_and_paths_may_be_relative(
     monkeypatch.chdir(tmp_path)
     settings = config("index.type=ivf", "index.nlist=4", "index.nprobe=1", "index.min_recall=0", "index.lexical=plain")
     snapshot = build_index(Path("embeddings"), Path("corpus"), Path("index"), settings).snapshot
-    assert (snapshot.factory, snapshot.search_params.nprobe, snapshot.lexical) == ("IVF4,Flat", 1, "plain.2")
+    assert (snapshot.factory, snapshot.search_params.nprobe, snapshot.lexical) == ("IVF4,Flat", 1, "plain.3")
     assert snapshot.recall_at_10 is not None
     assert 0 < snapshot.recall_at_10 < 1
     changed = snapshot.model_copy(

@@ -36,6 +36,7 @@ from ragray.index.store.snapshot import (
 from ragray.index.write.delete import delete_passages
 from ragray.stages import compact, sync
 from ragray.stages.sync import SyncReport
+from ragray.text.analyzer import newest
 from ragray.types import Hit, Passage
 from tests.embed.poisonous import RAISES, PoisonousEmbedBlocks
 from tests.executors import INLINE, UNUSED, Interfering
@@ -130,7 +131,7 @@ def test_after_a_sync_and_after_a_compaction_answers_are_those_of_a_fresh_build(
     report = compact_index(index, config())
     assert (report.num_forgotten, report.num_segments_before, report.reused) == (11, 4, False)
     assert [ref.num_rows for ref in report.snapshot.segments] == [19, 20, 20]
-    assert (report.snapshot.num_rows, report.snapshot.lexical) == (59, "plain.2")
+    assert (report.snapshot.num_rows, report.snapshot.lexical) == (59, "plain.3")
     assert answers(index) == fresh
     again = compact_index(index, config())
     assert (again.reused, again.snapshot) == (True, report.snapshot)
@@ -229,7 +230,9 @@ def test_a_compaction_that_was_killed_keeps_the_segments_that_are_finished(
     ("asked", "changed"),
     [
         ("index.segment_rows=40", {"num_segments": 2}),
-        ("index.lexical=english", {"lexical": "english.2", "format_version": SNAPSHOT_FORMAT}),
+        ("index.lexical=english", {"lexical": "english.3", "format_version": SNAPSHOT_FORMAT}),
+        ("index.fold_traditional=true", {"lexical": newest("plain", fold_traditional=True)}),
+        ("index.chinese_words=true", {"lexical": newest("plain", chinese_words=True)}),
         ("index.type=ivf", {"factory": "IVF4,Flat"}),
         ("index.exact_up_to_rows=10", {"factory": "IVF4,Flat"}),
         ("index.lexical=plain", {}),

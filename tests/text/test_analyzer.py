@@ -1,13 +1,18 @@
 """The analyzer: fixed texts in many scripts and the terms that they give; equal forms; English as before; versions."""
 
 import random
+from collections import Counter
+from itertools import product
 
 import bm25s
 import pytest
+import regex
 import Stemmer
 
-from ragray.errors import ArtifactError
-from ragray.text.analyzer import NEWEST, _cut, analyze, fold, newest, terms
+from ragray.config import IndexConfig
+from ragray.errors import ArtifactError, MissingPackageError
+from ragray.text.analyzer import NEWEST, _cut, _parsed, analyze, fold, newest, settings_of, terms
+from ragray.text.chinese import installed
 
 TEXTS = {
     "Chinese": ("港口的仓库有12台吊车（ABC型）。", "港口 口的 的仓 仓库 库有 12 台吊 吊车 abc 型"),
@@ -36,6 +41,23 @@ def test_a_text_of_a_language_gives_these_terms(language: str) -> None:
     assert terms(text, "plain.2") == expected.split()
 
 
+@pytest.mark.parametrize("language", TEXTS)
+def test_version_3_has_characters_of_han_and_hangul_beside_their_pairs(language: str) -> None:
+    text, expected = TEXTS[language]
+    found = Counter(terms(text, "plain.3"))
+    found.subtract(expected.split())
+    assert +found == Counter(regex.findall(r"[\p{Han}\p{Hangul}]", text)) - Counter(expected.split())
+    assert not -found
+
+
+@pytest.mark.parametrize(
+    ("query", "text"), [("水", "水道料金は二か月に一度"), ("港", "海港的吊车"), ("물", "물을 마신다")]
+)
+def test_a_query_of_one_character_finds_the_words_that_hold_it(query: str, text: str) -> None:
+    assert set(terms(query, "plain.3")) <= set(terms(text, "plain.3"))
+    assert not set(terms(query, "plain.2")) & set(terms(text, "plain.2"))
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [
@@ -60,7 +82,7 @@ def test_a_text_of_a_language_gives_these_terms(language: str) -> None:
 )
 def test_forms_that_a_reader_takes_for_the_same_are_the_same(one: str, other: str) -> None:
     assert fold(one) == fold(other)
-    assert terms(one, "plain.2") == terms(other, "plain.2") != []
+    assert terms(one, "plain.3") == terms(other, "plain.3") != []
 
 
 @pytest.mark.parametrize(
@@ -76,7 +98,7 @@ def test_forms_that_a_reader_takes_for_the_same_are_the_same(one: str, other: st
     ],
 )
 def test_all_terms_of_a_query_are_terms_of_a_text_that_holds_it(query: str, text: str) -> None:
-    assert set(terms(query, "plain.2")) <= set(terms(text, "plain.2"))
+    assert set(terms(query, "plain.3")) <= set(terms(text, "plain.3"))
 
 
 def reference(texts: list[str], analyzer: str) -> list[list[str]]:
@@ -104,7 +126,7 @@ def test_english_without_single_characters_gives_the_very_terms_of_version_1(ana
 def test_version_1_still_knows_no_single_character_and_no_mark() -> None:
     assert terms("Vitamin K, नमस्ते, 养老金。", "plain") == reference(["Vitamin K, नमस्ते, 养老金。"], "plain")[0]
     assert terms("the cats", "english") == ["cats"]
-    assert terms("the cats", "english.2") == ["cats"]
+    assert terms("the cats", "english.3") == ["cats"]
 
 
 def test_texts_of_latin_letters_give_the_same_terms_by_every_way_of_cutting_them() -> None:
@@ -112,26 +134,55 @@ def test_texts_of_latin_letters_give_the_same_terms_by_every_way_of_cutting_them
     pieces = ["a", "K", "word", "2", "14", "_", "'", "s", " ", "-", ".", "é", "ß", "ж", "…", "’", "x'y", "it's"]
     for _ in range(2000):
         text = "".join(chance.choices(pieces, k=chance.randint(0, 9)))
-        assert terms(text, "plain.2") == _cut(fold(text))
+        assert terms(text, "plain.3") == _cut(fold(text), _parsed("plain.3"))
 
 
 def test_what_is_no_letter_and_no_digit_gives_no_term() -> None:
     for text in ("", "?!", "…。、「」", "🐟👩\u200d💻", "\x00\x01", "\ud800", "\u0301", "_", "\u3000\u2028"):
-        assert terms(text, "plain.2") == []
+        assert terms(text, "plain.3") == []
 
 
 def test_two_words_of_one_stem_have_one_hash() -> None:
-    [[one, other]], hashes = analyze(["cranes crane"], "english.2")
+    [[one, other]], hashes = analyze(["cranes crane"], "english.3")
     assert hashes[one] == hashes[other]
-    [[one, other]], hashes = analyze(["cranes crane"], "plain.2")
+    [[one, other]], hashes = analyze(["cranes crane"], "plain.3")
     assert hashes[one] != hashes[other]
 
 
-def test_every_setting_has_its_newest_analyzer_and_a_snapshot_keeps_its_own() -> None:
-    assert [newest(name) for name in NEWEST] == ["none", "plain.2", "english.2"]
-    assert newest("english.2") == "english.2"
+def test_every_setting_has_its_newest_analyzer_whose_name_gives_the_settings_back() -> None:
+    assert [newest(name) for name in NEWEST] == ["none", "plain.3", "english.3"]
+    for lexical, fold_traditional, chinese_words in product(("plain", "english"), (False, True), (False, True)):
+        settings = {"fold_traditional": fold_traditional, "chinese_words": chinese_words}
+        name = newest(lexical, **settings)
+        assert settings_of(name) == {"lexical": lexical} | settings
+        assert name == IndexConfig.model_validate({"lexical": lexical} | settings).analyzer
+    assert settings_of("none") == IndexConfig(lexical="none").model_dump(include={"lexical"} | set(settings))
 
 
-def test_an_analyzer_of_a_newer_ragray_is_refused() -> None:
-    with pytest.raises(ArtifactError, match=r"'english\.3', which this ragray does not have .*upgrade"):
-        analyze(["x"], "english.3")
+@pytest.mark.parametrize(
+    "name", ["english.4", "english.2+opencc1.4.2", "english+rjieba0.2.2", "english.3+rjieba1+opencc1", "x"]
+)
+def test_an_analyzer_of_a_newer_ragray_is_refused(name: str) -> None:
+    with pytest.raises(ArtifactError, match=r"does not have.*upgrade"):
+        analyze(["x"], name)
+
+
+@pytest.mark.parametrize("package", ["opencc", "rjieba"])
+def test_another_version_of_a_dictionary_than_the_index_has_is_refused_with_both_remedies(package: str) -> None:
+    with pytest.raises(
+        ArtifactError, match=rf"{package} 0\.0\.1, installed is .*index compact INDEX .*=true.*{package}==0\.0\.1"
+    ):
+        analyze(["x"], f"english.3+{package}0.0.1")
+
+
+def test_a_missing_package_is_named_with_the_extra_that_brings_it() -> None:
+    with pytest.raises(
+        MissingPackageError, match=r"index\.chinese_words needs no-such-package; run: pip install ragray\[zh\]"
+    ):
+        installed("no-such-package", "index.chinese_words")
+
+
+@pytest.mark.parametrize("option", ["fold_traditional", "chinese_words"])
+def test_an_option_without_bm25_is_refused(option: str) -> None:
+    with pytest.raises(ValueError, match=f"{option}=true has no effect with lexical=none"):
+        IndexConfig.model_validate({"lexical": "none", option: True})

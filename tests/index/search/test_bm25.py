@@ -70,7 +70,7 @@ def reference(live: Sequence[int], query: str, analyzer: str = "english") -> dic
     return {row: float(score) for row, score in zip(live, scores, strict=True) if score > 0}
 
 
-@pytest.mark.parametrize("analyzer", ["english", "plain", "english.2", "plain.2"])
+@pytest.mark.parametrize("analyzer", ["english", "plain", "english.2", "plain.2", "english.3", "plain.3"])
 @pytest.mark.parametrize("segments", [1, 4])
 @pytest.mark.parametrize(
     "deleted", [(), range(0, ROWS, 3), range(60, 120)], ids=["all", "two thirds", "one segment gone"]
