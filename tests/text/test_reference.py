@@ -1,8 +1,9 @@
 """A fixed text in thirteen scripts and its terms, compared with the documented rules of Lucene's CJKAnalyzer and of ICU's tokenizer.
 
-Neither could be installed (no wheel of PyICU, no Lucene), so the terms, taken from ragray's output and reviewed, are held against their documented rules: CJKAnalyzer is the
-StandardTokenizer (word boundaries of UAX #29), width folded, lower case, CJKBigramFilter; ICU's tokenizer is UAX #29 with
-dictionaries for Thai, Lao, Khmer, Burmese, Chinese and Japanese. `DIFFERENCES` says for each script what is different here, and why.
+Neither could be installed (no wheel of PyICU, no Lucene), so the terms, taken from ragray's output and reviewed, are held against
+their documented rules: CJKAnalyzer is the StandardTokenizer (word boundaries of UAX #29), width folded, lower case, CJKBigramFilter;
+ICU's tokenizer is UAX #29 with dictionaries for Thai, Lao, Khmer, Burmese, Chinese and Japanese. `DIFFERENCES` says for each script
+what is different here, and why.
 """
 
 import pytest
