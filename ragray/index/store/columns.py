@@ -89,6 +89,12 @@ def numbers_of(texts: pa.Array) -> pa.Array:
     return pc.cast(pc.utf8_trim_whitespace(pc.if_else(is_number, texts, None)), pa.float64())
 
 
+def keys_of(texts: pa.Array) -> pa.Array:
+    """Return `time_keys` of the texts; those that cannot be an instant, `2024-` and so on, are not looked at one by one."""
+    dashed = pc.fill_null(pc.equal(pc.utf8_slice_codeunits(texts, 4, 5), "-"), False)
+    return pc.replace_with_mask(texts, dashed, time_keys(texts.filter(dashed)))
+
+
 def pair_columns(pairs: Iterable[pa.Array], field: str) -> Iterator[Column]:
     """Yield a column for each array of lists of pairs, its values as they stand there: one text per entry."""
     for lists in pairs:
@@ -229,13 +235,7 @@ def _column(codes: pa.Array, dictionary: pa.Array, rows_E: np.ndarray, num_rows:
         dense_N = np.full(num_rows, len(texts_V), codes_E.dtype)
         dense_N[rows_E] = codes_E
         rows, codes_E = None, dense_N
-    return Column(num_rows, texts_V, numbers_of(texts_V), _times_of(texts_V), codes_E, rows)
-
-
-def _times_of(texts: pa.Array) -> pa.Array:
-    """Return `time_keys` of the texts; those that cannot be an instant, `2024-` and so on, are not looked at one by one."""
-    dashed = pc.fill_null(pc.equal(pc.utf8_slice_codeunits(texts, 4, 5), "-"), False)
-    return pc.replace_with_mask(texts, dashed, time_keys(texts.filter(dashed)))
+    return Column(num_rows, texts_V, numbers_of(texts_V), keys_of(texts_V), codes_E, rows)
 
 
 def _record(field: str, column: Column) -> pa.RecordBatch:
