@@ -177,14 +177,18 @@ def milliseconds(reader: IndexReader, where: str) -> tuple[float, np.ndarray]:
 def measure(reader: IndexReader, name: str, rounds: int) -> Measured:
     """Run a filter with other values in every round; the first one warms up."""
     draw, old = random.Random(name), without_columns(reader)
-    slow, fast, shares = [], [], []
+    slow: list[float] = []
+    fast: list[float] = []
+    shares: list[float] = []
     for _ in range(rounds + 1):
         where = FILTERS[name](draw)
         slow_ms, expected_N = milliseconds(old, where)
         fast_ms, found_N = milliseconds(reader, where)
         if not np.array_equal(found_N, expected_N):
             raise SystemExit(f"{where}: {found_N.sum()} rows match with columns, {expected_N.sum()} without")
-        slow, fast, shares = [*slow, slow_ms], [*fast, fast_ms], [*shares, float(found_N.mean())]
+        slow.append(slow_ms)
+        fast.append(fast_ms)
+        shares.append(float(found_N.mean()))
     rows = reader.snapshot.num_rows
     return Measured(rows, name, median(shares), median(slow[1:]), median(fast[1:]), max(fast[1:]))
 

@@ -73,7 +73,7 @@ class Column:
 
     def mask(self, matches_V: pa.Array) -> np.ndarray:
         """Return for each row whether one of its values is among the matching texts, (rows,) bool."""
-        found = pc.fill_null(matches_V, False).to_numpy(zero_copy_only=False)
+        found = pc.fill_null(matches_V, False).cast(pa.uint8()).to_numpy().view(bool)  # faster than from bits
         if self.codes_E is not None:
             found = np.take(np.append(found, False), self.codes_E)
         if self.rows_E is None:
@@ -211,11 +211,13 @@ class ColumnsWriter:
         schema = COLUMNS_SCHEMA.with_metadata({NUM_ROWS: str(self.num_rows).encode()})
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
             pending: list[pa.RecordBatch] = []
+            num_bytes = 0
             for name, column in self.columns():
                 pending.append(_record(name, column))
-                if sum(batch.nbytes for batch in pending) >= BATCH_BYTES or len(pending) == BATCH_FIELDS:
+                num_bytes += pending[-1].nbytes
+                if num_bytes >= BATCH_BYTES or len(pending) == BATCH_FIELDS:
                     writer.write_table(_table(pending))
-                    pending = []
+                    pending, num_bytes = [], 0
             writer.write_table(_table(pending))
 
 

@@ -6,6 +6,7 @@ import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -270,7 +271,7 @@ def test_the_keys_of_many_times_are_those_of_each() -> None:
     assert time_keys(pa.array(["2024-05-01", None])).to_pylist() == ["2024-05-01", None]
 
 
-COMPARE: dict[str, Callable[[object, object], bool]] = {
+COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "==": ops.eq, "<": ops.lt, "<=": ops.le, ">": ops.gt, ">=": ops.ge,
 }  # fmt: skip
 
@@ -336,12 +337,12 @@ def random_expression(draw: random.Random, depth: int = 0) -> str:
     return f"{field} {draw.choice(['==', '!=', '<', '<=', '>', '>='])} {value()}"
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_random_expressions_over_random_metadata_match_what_a_slow_reading_of_each_row_says(seed: int) -> None:
     draw = random.Random(seed)
     passages = [random_passage(draw, number) for number in range(150)]
     metadata = columns(passages)
-    for _ in range(120):
+    for _ in range(60):
         expression = random_expression(draw)
         condition = parse_filter(expression).condition
         expected = [number for number, passage in enumerate(passages) if holds(condition, passage)]

@@ -131,10 +131,10 @@ def test_rows_without_metadata_have_no_columns(tmp_path: Path) -> None:
 
 
 def test_thousands_of_fields_are_written_a_batch_at_a_time(tmp_path: Path) -> None:
-    rows = [{f"field{number}": "x", "n": str(number)} for number in range(3000)]
+    rows = [{f"field{number}": "x", "n": str(number)} for number in range(600)]
     columns = reopened(tmp_path, rows)
-    assert len(columns.places) == 3001 and columns.table["field"].num_chunks == 12
-    assert values_of(columns.column("field2999")) == [(2999, "x")]
+    assert len(columns.places) == 601 and columns.table["field"].num_chunks == 3
+    assert values_of(columns.column("field599")) == [(599, "x")]
 
 
 def test_metadata_read_back_from_columns_is_that_of_the_passages(tmp_path: Path) -> None:
