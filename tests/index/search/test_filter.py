@@ -337,7 +337,7 @@ def random_expression(draw: random.Random, depth: int = 0) -> str:
     return f"{field} {draw.choice(['==', '!=', '<', '<=', '>', '>='])} {value()}"
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_random_expressions_over_random_metadata_match_what_a_slow_reading_of_each_row_says(seed: int) -> None:
     draw = random.Random(seed)
     passages = [random_passage(draw, number) for number in range(150)]
