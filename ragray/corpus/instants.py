@@ -47,7 +47,7 @@ def time_keys(texts: pa.Array) -> pa.Array:
     keys = pc.if_else(pc.ends_with(texts, "T00:00:00Z"), days, pc.ascii_rtrim(texts, "Z"))
     odd = pc.invert(pc.match_substring_regex(texts, UTC_FORM))
     parsed = [text and time_key(text) for text in texts.filter(odd).to_pylist()]
-    return pc.replace_with_mask(keys, odd, pa.array(parsed, pa.string())) if parsed else keys
+    return pc.replace_with_mask(keys, odd, pa.array(parsed, texts.type)) if parsed else keys
 
 
 def is_time(text: str) -> bool:

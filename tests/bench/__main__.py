@@ -12,6 +12,7 @@ BENCHES = (
     "ann",
     "chinese",
     "embed_speed",
+    "filters",
     "kills",
     "lexical",
     "memory",

@@ -11,6 +11,7 @@ import numpy as np
 from ragray.embed.encoder import Encoder
 from ragray.errors import ArtifactError, CorruptArtifactError, NotAnArtifactError
 from ragray.index.check.ids import IdKeys
+from ragray.index.check.verify_columns import columns_faults
 from ragray.index.check.verify_segment import (
     Fault,
     encoder_faults,
@@ -226,6 +227,8 @@ def _check_segment(
     report.add("FAISS against vectors", sampled, "rows", faiss_file_faults(files), segment=ref.name)
     if snapshot.lexical != "none":
         report.add("postings against texts", sampled, "rows", lexical_faults(files, snapshot.lexical), segment=ref.name)
+    if files.columns:
+        report.add("metadata columns against passages", rows, "rows", columns_faults(files), segment=ref.name)
     if encoder and count:
         report.add(
             "texts encoded again", count, "rows", encoder_faults(files, encoder, count, live_N), segment=ref.name

@@ -23,6 +23,7 @@ from ragray.embed.passage_text import encoder_texts
 from ragray.errors import ArtifactError, CorruptArtifactError, first_line
 from ragray.index.check.ids import IdKeys
 from ragray.index.check.verify_faiss import faiss_faults
+from ragray.index.store.columns import COLUMNS_FILE, MetadataColumns
 from ragray.index.store.postings import LEXICAL, Postings
 from ragray.index.store.segment import FAISS_FILE, PASSAGES_FILE, SEGMENT_SCHEMA, VECTORS_FILE
 from ragray.index.store.snapshot import SEGMENTS, SegmentRef, Snapshot
@@ -61,6 +62,7 @@ class SegmentFiles:
     vectors_ND: np.ndarray | None
     passages: pa.Table | None
     postings: Postings | None
+    columns: MetadataColumns | None
 
     @property
     def sample(self) -> np.ndarray:
@@ -84,7 +86,7 @@ def open_segment_files(index: Path, ref: SegmentRef, snapshot: Snapshot) -> tupl
     try:
         manifest = read_manifest(folder, "segment")
     except ArtifactError as err:
-        return SegmentFiles(folder, ref.num_rows, None, None, None, None), [Fault(str(err), folder)]
+        return SegmentFiles(folder, ref.num_rows, None, None, None, None, None), [Fault(str(err), folder)]
     faults: list[Fault] = []
     damaged: set[str] = set()
     for entry in manifest.files:
@@ -110,6 +112,7 @@ def open_segment_files(index: Path, ref: SegmentRef, snapshot: Snapshot) -> tupl
         opened(_open_vectors, VECTORS_FILE),
         opened(_open_passages, PASSAGES_FILE),
         opened(_open_postings, LEXICAL) if snapshot.lexical != "none" else None,
+        opened(_open_columns, COLUMNS_FILE) if any(entry.path == COLUMNS_FILE for entry in manifest.files) else None,
     )
     return files, faults
 
@@ -150,6 +153,10 @@ def _open_passages(path: Path, num_rows: int, dim: int) -> pa.Table:
     if len(passages) != num_rows:
         raise ValueError(f"{len(passages)} passages, the snapshot says {num_rows}")
     return passages
+
+
+def _open_columns(path: Path, num_rows: int, dim: int) -> MetadataColumns:
+    return MetadataColumns.open(path, num_rows)
 
 
 def _open_postings(folder: Path, num_rows: int, dim: int) -> Postings:

@@ -1,4 +1,4 @@
-"""Metadata filters. In: an expression such as `lang == en and year >= 2020`. Out: which rows of a passage table match. Pure.
+"""Metadata filters. In: an expression such as `lang == en and year >= 2020`. Out: which rows of a segment match. Pure.
 
 ::
 
@@ -15,16 +15,18 @@ dates such as 2024-05-01 come in their order. A row without the field matches no
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ragray.corpus.instants import is_time, time_key, time_keys
+from ragray.corpus.instants import is_time, time_key
 from ragray.errors import InputError
+from ragray.index.store.columns import NUMBER, Column, MetadataColumns, pair_columns
 from ragray.text.checks import require_utf8
 
 COLUMNS = ("id", "document_id", "title")
@@ -34,9 +36,6 @@ COMPARISONS: dict[str, Callable[[pa.Array, pa.Scalar], pa.Array]] = {
     ">": pc.greater,
     ">=": pc.greater_equal,
 }
-NUMBER = r"[+-]?([0-9]{1,15}(\.[0-9]*)?|\.[0-9]+)"
-"""Numbers of more digits than float64 holds exactly (order numbers, for instance) are text, and so are digits of other scripts."""
-
 TOKEN = re.compile(
     r"""\s*(?:(?P<op>==|!=|<=|>=|[<>(),\uff08\uff09\uff0c\u3001\u060c])|(?P<quoted>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|\u201c[^\u201d]*\u201d|\u2018[^\u2019]*\u2019|\u300c[^\u300d]*\u300d)"""
     r"""|(?P<word>[^\s()<>=!,"'\uff08\uff09\uff0c\u3001\u060c\u201c\u2018\u300c]+))"""
@@ -47,10 +46,14 @@ MAX_DEPTH = 50
 """Parentheses and negations inside each other."""
 
 
+ColumnsOf = Callable[[str], Iterable[Column]]
+"""Gives the columns of a field for all rows of a segment, those of neighbouring rows after each other."""
+
+
 class Condition(Protocol):
     """A part of an expression."""
 
-    def mask(self, passages: pa.Table) -> np.ndarray:
+    def mask(self, columns_of: ColumnsOf) -> np.ndarray:
         """Return for each row whether it matches, (rows,) bool."""
 
 
@@ -84,44 +87,28 @@ class Comparison:
     operator: str
     values: tuple[Value, ...]
 
-    def mask(self, passages: pa.Table) -> np.ndarray:
+    def mask(self, columns_of: ColumnsOf) -> np.ndarray:
         """Return for each row whether it matches, (rows,) bool."""
-        found = np.zeros(len(passages), dtype=bool)
+        masks = [column.mask(self._matches(column)) for column in columns_of(self.field)]
+        return np.concatenate([np.empty(0, dtype=bool), *masks])
+
+    def _matches(self, column: Column) -> pa.Array:
+        """Compare the texts of a column: with numbers as numbers, with the rest as text."""
         if self.field in COLUMNS:
-            start = 0
-            for texts in passages[self.field].chunks:
-                found[start : start + len(texts)] = _to_numpy(self._texts(texts, [value.text for value in self.values]))
-                start += len(texts)
-            return found
-        start = 0
-        for pairs in passages["metadata"].chunks:
-            entries = pairs.flatten()
-            chosen = pc.equal(entries.field("key"), self.field)
-            rows = pc.list_parent_indices(pairs).filter(chosen).to_numpy() + start
-            found[rows[_to_numpy(self._matches(entries.field("value").filter(chosen)))]] = True
-            start += len(pairs)
-        return found
-
-    def _matches(self, texts: pa.Array) -> pa.Array:
-        """Compare values of the metadata: with numbers as numbers, with the rest as text."""
+            return self._compare(column.texts_V, [value.text for value in self.values])
         if self.values[0].is_time and len(self.values) == 1:
-            return self._texts(time_keys(texts), [time_key(self.values[0].text)])
+            return self._compare(column.times, [time_key(self.values[0].text)])
         spelt = [text for value in self.values if value.number is None for text in value.spellings]
-        matched = self._texts(texts, spelt)
+        matched = self._compare(column.texts_V, spelt)
         numbers = [value.number for value in self.values if value.number is not None]
-        if not numbers:
-            return matched
-        is_number = pc.match_substring_regex(texts, rf"^\s*{NUMBER}\s*$")
-        parsed = pc.cast(pc.utf8_trim_whitespace(pc.if_else(is_number, texts, None)), pa.float64())
-        return pc.or_kleene(matched, self._compare(parsed, numbers, pa.float64()))
+        return pc.or_kleene(matched, self._compare(column.numbers, numbers)) if numbers else matched
 
-    def _texts(self, texts: pa.Array, values: list[str]) -> pa.Array:
-        return self._compare(texts, values, pa.string())
-
-    def _compare(self, found: pa.Array, values: list[str] | list[float], kind: pa.DataType) -> pa.Array:
+    def _compare(self, found: pa.Array, values: list[str] | list[float]) -> pa.Array:
+        if not values:
+            return pa.array(np.zeros(len(found), dtype=bool))
         if self.operator == "==":
-            return pc.is_in(found, value_set=pa.array(values, kind))
-        return COMPARISONS[self.operator](found, pa.scalar(values[0], kind)) if values else pc.less(found, found)
+            return pc.is_in(found, value_set=pa.array(values, found.type))
+        return COMPARISONS[self.operator](found, pa.scalar(values[0], found.type))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +117,9 @@ class Not:
 
     condition: Condition
 
-    def mask(self, passages: pa.Table) -> np.ndarray:
+    def mask(self, columns_of: ColumnsOf) -> np.ndarray:
         """Return for each row whether it matches, (rows,) bool."""
-        return ~self.condition.mask(passages)
+        return ~self.condition.mask(columns_of)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +128,9 @@ class Every:
 
     conditions: tuple[Condition, ...]
 
-    def mask(self, passages: pa.Table) -> np.ndarray:
+    def mask(self, columns_of: ColumnsOf) -> np.ndarray:
         """Return for each row whether it matches, (rows,) bool."""
-        found: np.ndarray = np.all([condition.mask(passages) for condition in self.conditions], axis=0)
-        return found
+        return reduce(np.logical_and, (condition.mask(columns_of) for condition in self.conditions))
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +139,9 @@ class Some:
 
     conditions: tuple[Condition, ...]
 
-    def mask(self, passages: pa.Table) -> np.ndarray:
+    def mask(self, columns_of: ColumnsOf) -> np.ndarray:
         """Return for each row whether it matches, (rows,) bool."""
-        found: np.ndarray = np.any([condition.mask(passages) for condition in self.conditions], axis=0)
-        return found
+        return reduce(np.logical_or, (condition.mask(columns_of) for condition in self.conditions))
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,13 +152,21 @@ class Filter:
     condition: Condition
     fields: frozenset[str]
 
-    def mask(self, passages: pa.Table) -> np.ndarray:
-        """Return for each row of a segment's passages whether it matches, (rows,) bool."""
-        return self.condition.mask(passages)
+    def mask(self, passages: pa.Table, metadata: MetadataColumns | None = None) -> np.ndarray:
+        """Return for each row of a segment's passages whether it matches, (rows,) bool.
 
-    def unknown_field(self, tables: Sequence[pa.Table]) -> str:
-        """Return a message that names a field that no passage has (probably misspelt) and the fields there are; "" if all occur."""
-        keys = {key for table in tables for pairs in table["metadata"].chunks for key in _keys(pairs)}
+        ``metadata`` are the segment's columns; a segment without them has its metadata read row by row.
+        """
+
+        def columns_of(field: str) -> Iterable[Column]:
+            if field in COLUMNS:
+                return (Column(len(texts), texts) for texts in passages[field].chunks)
+            return [metadata.column(field)] if metadata else pair_columns(passages["metadata"].chunks, field)
+
+        return self.condition.mask(columns_of)
+
+    def unknown_field(self, keys: Collection[str]) -> str:
+        """Return a message that names a field not among ``keys`` (probably misspelt) and the fields there are; "" if all are."""
         unknown = sorted(self.fields.difference(COLUMNS, keys))
         if not unknown:
             return ""
@@ -193,17 +186,6 @@ def parse_filter(text: str) -> Filter:
     if parser.kind != "end":
         raise parser.expected("'and', 'or' or the end")
     return Filter(text, condition, frozenset(parser.fields))
-
-
-def _keys(pairs: pa.Array) -> list[str]:
-    keys: list[str] = pc.unique(pairs.flatten().field("key")).to_pylist()
-    return keys
-
-
-def _to_numpy(found: pa.Array) -> np.ndarray:
-    """Turn an Arrow array of bool into one of numpy; null is False."""
-    mask: np.ndarray = pc.fill_null(found, False).to_numpy(zero_copy_only=False)
-    return mask
 
 
 class _Parser:

@@ -257,6 +257,8 @@ def _check_k(k: int) -> None:
 
 def _matching(segments: Sequence[OpenSegment], where: str) -> Sequence[np.ndarray]:
     condition = parse_filter(where)
-    if unknown := condition.unknown_field([opened.segment.passages for opened in segments]):
+    held = [opened.segment for opened in segments]
+    if unknown := condition.unknown_field(set().union(*(segment.metadata_keys for segment in held))):
         logger.warning(unknown)
-    return [opened.live_N & condition.mask(opened.segment.passages) for opened in segments]
+    masks = (condition.mask(segment.passages, segment.columns) for segment in held)
+    return [opened.live_N & mask_N for opened, mask_N in zip(segments, masks, strict=True)]

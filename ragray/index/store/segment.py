@@ -9,6 +9,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ragray.artifact.digest import fingerprint
 from ragray.artifact.files import ARRAY_ERRORS, atomic_path
@@ -16,6 +17,7 @@ from ragray.artifact.manifest import Manifest, open_artifact, publish
 from ragray.corpus.table import PASSAGE_SCHEMA, passage_from_row
 from ragray.embed.passage_text import encoder_texts
 from ragray.errors import ArtifactError, CorruptArtifactError, first_line
+from ragray.index.store.columns import COLUMNS_FILE, ColumnsWriter, MetadataColumns
 from ragray.index.store.postings import LEXICAL, LexicalWriter
 from ragray.types import Passage
 
@@ -47,13 +49,15 @@ def write_segment(
         temporary.mkdir(parents=True)
         header = {"descr": "<f2", "fortran_order": False, "shape": (num_rows, empty_index.d)}
         row = 0
-        terms = LexicalWriter(lexical) if lexical != "none" else None
+        terms, columns = LexicalWriter(lexical) if lexical != "none" else None, ColumnsWriter()
         writer: pa.RecordBatchStreamWriter | None = None
         with pa.OSFile(str(temporary / PASSAGES_FILE), "wb") as sink, (temporary / VECTORS_FILE).open("wb") as vectors:
             np.lib.format.write_array_header_1_0(vectors, header)
             for passages, block in blocks:
                 writer = writer or pa.ipc.new_stream(sink, SEGMENT_SCHEMA)
-                writer.write_table(passages.combine_chunks().cast(SEGMENT_SCHEMA))
+                table = passages.combine_chunks().cast(SEGMENT_SCHEMA)
+                writer.write_table(table)
+                columns.add(table["metadata"].chunks)
                 vectors.write(np.ascontiguousarray(block, dtype="<f2").data)
                 empty_index.add(np.ascontiguousarray(block, dtype=np.float32))
                 if terms:
@@ -62,13 +66,14 @@ def write_segment(
             if writer is None or row != num_rows:
                 raise CorruptArtifactError(f"{folder}: {row} rows came where {num_rows} were announced; embed again")
             writer.close()
+        columns.write(temporary / COLUMNS_FILE)
         try:
             faiss.write_index(empty_index, str(temporary / FAISS_FILE))
         except RuntimeError as err:
             raise ArtifactError(
                 f"{folder}: FAISS cannot write its file ({first_line(err)}); is the disk full?"
             ) from err
-        files = [temporary / name for name in (FAISS_FILE, VECTORS_FILE, PASSAGES_FILE)]
+        files = [temporary / name for name in (FAISS_FILE, VECTORS_FILE, PASSAGES_FILE, COLUMNS_FILE)]
         files += terms.write(temporary / LEXICAL) if terms else []
         facts = {"num_rows": num_rows, "dim": empty_index.d}
         return publish(temporary, kind="segment", fingerprint=fingerprint([folder.name]), facts=facts, files=files)
@@ -76,12 +81,16 @@ def write_segment(
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """An open segment; vectors and passages stay on disk, memory-mapped."""
+    """An open segment; vectors, passages and the columns of their metadata stay on disk, memory-mapped.
+
+    Segments that an earlier ragray wrote have no columns.
+    """
 
     folder: Path
     index: faiss.Index
     vectors_ND: np.ndarray
     passages: pa.Table
+    columns: MetadataColumns | None
 
     @classmethod
     def open(cls, folder: Path, *, num_rows: int, dim: int) -> Segment:
@@ -91,7 +100,7 @@ class Segment:
             NotAnArtifactError: there is no whole segment.
             CorruptArtifactError: a file differs from the manifest, or counts or dimensions differ.
         """
-        open_artifact(folder, "segment")
+        listed = {entry.path for entry in open_artifact(folder, "segment").files}
         try:
             index = faiss.read_index(str(folder / FAISS_FILE), faiss.IO_FLAG_MMAP_IFC)
             vectors = np.load(folder / VECTORS_FILE, mmap_mode="r", allow_pickle=False)
@@ -113,7 +122,19 @@ class Segment:
             raise CorruptArtifactError(
                 f"{folder}: the FAISS index measures L2, not inner product; build the index again"
             )
-        return cls(folder, index, vectors, passages)
+        columns = MetadataColumns.open(folder / COLUMNS_FILE, num_rows) if COLUMNS_FILE in listed else None
+        return cls(folder, index, vectors, passages, columns)
+
+    @property
+    def metadata_keys(self) -> set[str]:
+        """The fields of the metadata that at least one row has."""
+        if self.columns:
+            return set(self.columns.places)
+        return {
+            key
+            for lists in self.passages["metadata"].chunks
+            for key in pc.unique(lists.flatten().field("key")).to_pylist()
+        }
 
     def passage(self, row: int) -> Passage:
         """Return the passage of a row."""

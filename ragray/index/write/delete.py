@@ -60,15 +60,16 @@ def delete_passages(index: Path, *, ids: Collection[str] = (), where: str = "") 
     condition = parse_filter(where) if where else None
     with changed_index(index) as (output, base):
         reader = IndexReader.of(index, base)
-        tables = [opened.segment.passages for opened in reader.segments]
-        if condition and (misspelt := condition.unknown_field(tables)):
+        keys = {key for opened in reader.segments for key in opened.segment.metadata_keys} if condition else set()
+        if condition and (misspelt := condition.unknown_field(keys)):
             raise InputError(f"{index}: {misspelt}; nothing was deleted")
         wanted = pa.array(sorted(set(ids)), pa.string())
         known: set[str] = set()
         dead = []
         for opened in reader.segments:
-            passages = opened.segment.passages
-            dead_N = opened.live_N & (condition.mask(passages) if condition else _has_id(passages, wanted))
+            passages, columns = opened.segment.passages, opened.segment.columns
+            matching = condition.mask(passages, columns) if condition else _has_id(passages, wanted)
+            dead_N = opened.live_N & matching
             known |= _ids_of(passages, dead_N) if ids else set()
             dead.append(np.flatnonzero(dead_N) + opened.offset)
         rows = np.concatenate(dead)

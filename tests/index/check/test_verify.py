@@ -18,6 +18,7 @@ from ragray.index.check.ids import IdKeys
 from ragray.index.check.verify import VerifyReport, verify_index
 from ragray.index.check.verify_faiss import faiss_faults
 from ragray.index.search.reader import IndexReader
+from ragray.index.store.columns import COLUMNS_FILE, ColumnsWriter
 from ragray.index.store.segment import FAISS_FILE, PASSAGES_FILE, VECTORS_FILE
 from ragray.index.store.snapshot import CHECKSUM, CURRENT, SEGMENTS, SNAPSHOTS
 from ragray.index.store.tombstones import TOMBSTONES
@@ -99,6 +100,34 @@ def not_a_number(folder: Path) -> None:
     np.save(folder / VECTORS_FILE, vectors)
 
 
+def change_columns(folder: Path, part: str, change: Callable[[list[object]], list[object]]) -> None:
+    """Change a part of the one field, `n`, that the passages have."""
+    table = pa.ipc.open_stream(folder.joinpath(COLUMNS_FILE).read_bytes()).read_all()
+    place, field = table.schema.get_field_index(part), table.schema.field(part)
+    planted = pa.array([change(table[part][0].as_py())] if len(field.name) else [], field.type)
+    with pa.OSFile(str(folder / COLUMNS_FILE), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table.set_column(place, field, planted))
+
+
+def columns_of_fewer_rows(folder: Path) -> None:
+    writer = ColumnsWriter()
+    writer.add(pa.ipc.open_stream(folder.joinpath(PASSAGES_FILE).read_bytes()).read_all()["metadata"][:-1].chunks)
+    writer.write(folder / COLUMNS_FILE)
+
+
+def columns_without_fields(folder: Path) -> None:
+    writer = ColumnsWriter()
+    writer.add(
+        [
+            pa.array(
+                [[]] * ROWS,
+                pa.ipc.open_stream(folder.joinpath(PASSAGES_FILE).read_bytes()).schema.field("metadata").type,
+            )
+        ]
+    )
+    writer.write(folder / COLUMNS_FILE)
+
+
 IN_SEGMENT: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "truncated FAISS file": (
         lambda folder: os.truncate(folder / FAISS_FILE, folder.joinpath(FAISS_FILE).stat().st_size - 999),
@@ -135,6 +164,37 @@ IN_SEGMENT: dict[str, tuple[Callable[[Path], None], str, str]] = {
         lambda folder: flip(folder / "lexical/lengths.npy", 128 + 4 * 20),
         "lexical",
         "postings of 1 of 60 passages are not those of their text, the first is row 20",
+    ),
+    "metadata columns cut short": (
+        lambda folder: os.truncate(folder / COLUMNS_FILE, folder.joinpath(COLUMNS_FILE).stat().st_size // 2),
+        COLUMNS_FILE,
+        "cannot be read",
+    ),
+    "metadata columns of fewer rows": (columns_of_fewer_rows, COLUMNS_FILE, "metadata of 59 rows, .* says 60"),
+    "metadata columns without a field": (
+        columns_without_fields,
+        COLUMNS_FILE,
+        "names 0 fields, the passages have 1; .* 'n'",
+    ),
+    "a row of the metadata out of range": (
+        lambda folder: change_columns(folder, "rows", lambda rows: [*rows[:-1], ROWS]),
+        COLUMNS_FILE,
+        "field 'n' names row 60 of 60",
+    ),
+    "another row of a metadata value": (
+        lambda folder: change_columns(folder, "rows", lambda rows: [rows[0], 2, *rows[2:]]),
+        COLUMNS_FILE,
+        "field 'n' has other values than the passages, the first in row 2",
+    ),
+    "another text of a metadata value": (
+        lambda folder: change_columns(folder, "texts", lambda texts: [*texts[:4], "10", *texts[5:]]),
+        COLUMNS_FILE,
+        "field 'n' has numbers or instants that are not those of its texts",
+    ),
+    "a code of the metadata out of range": (
+        lambda folder: change_columns(folder, "codes8", lambda _: [ROWS] * (ROWS // 2)),
+        COLUMNS_FILE,
+        "field 'n' names text 60 of 30",
     ),
 }
 

@@ -1,7 +1,12 @@
 """Filters: which rows an expression matches equals what a plain reading of each row says; what cannot be read names its place."""
 
+import operator as ops
 import random
+import re
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +15,8 @@ import pytest
 from ragray.corpus.instants import time_key, time_keys
 from ragray.corpus.table import passages_to_table
 from ragray.errors import InputError
-from ragray.index.search.filter import parse_filter
+from ragray.index.search.filter import COLUMNS, Comparison, Condition, Every, Not, Some, Value, parse_filter
+from ragray.index.store.columns import NUMBER, ColumnsWriter, MetadataColumns
 from ragray.index.store.segment import SEGMENT_SCHEMA
 from ragray.types import Passage
 
@@ -32,9 +38,21 @@ def table(passages: list[Passage], chunk: int = 4) -> pa.Table:
     )
 
 
-def rows(expression: str, passages: list[Passage] = PASSAGES) -> list[int]:
-    mask = parse_filter(expression).mask(table(passages))
+def columns(passages: list[Passage]) -> MetadataColumns:
+    """The metadata of passages as the columns of a segment hold them."""
+    writer = ColumnsWriter()
+    writer.add(table(passages)["metadata"].chunks)
+    with tempfile.TemporaryDirectory() as folder:
+        writer.write(Path(folder) / "metadata.arrow")
+        return MetadataColumns.open(Path(folder) / "metadata.arrow", len(passages))
+
+
+def rows(expression: str, passages: list[Passage] = PASSAGES, *, metadata: MetadataColumns | None = None) -> list[int]:
+    """The rows that match, with columns and without."""
+    parsed = parse_filter(expression)
+    mask = parsed.mask(table(passages))
     assert mask.dtype == bool and mask.shape == (len(passages),)
+    np.testing.assert_array_equal(parsed.mask(table(passages), metadata or columns(passages)), mask)
     return np.flatnonzero(mask).tolist()
 
 
@@ -204,9 +222,9 @@ def test_a_hundred_thousand_rows_in_many_chunks_are_matched_as_one() -> None:
 
 
 def test_a_field_that_no_passage_has_is_named_with_those_there_are() -> None:
-    tables = [table(PASSAGES[:3]), table(PASSAGES[3:])]
-    assert parse_filter("lang == en and (year > 1 or title == x) and order != 1").unknown_field(tables) == ""
-    assert parse_filter("lang == en and not yaer > 1").unknown_field(tables) == (
+    keys = {"order", "lang", "year", "date"}
+    assert parse_filter("lang == en and (year > 1 or title == x) and order != 1").unknown_field(keys) == ""
+    assert parse_filter("lang == en and not yaer > 1").unknown_field(keys) == (
         "filter 'lang == en and not yaer > 1': no passage has the field 'yaer'; "
         "there are id, document_id, title, date, lang, order, year"
     )
@@ -251,3 +269,81 @@ def test_the_keys_of_many_times_are_those_of_each() -> None:
     texts += ["", "Z", "draft", "2024", "T00:00:00Z"]
     assert time_keys(pa.array(texts)).to_pylist() == [time_key(text) for text in texts]
     assert time_keys(pa.array(["2024-05-01", None])).to_pylist() == ["2024-05-01", None]
+
+
+COMPARE: dict[str, Callable[[Any, Any], bool]] = {
+    "==": ops.eq, "<": ops.lt, "<=": ops.le, ">": ops.gt, ">=": ops.ge,
+}  # fmt: skip
+
+
+def holds(condition: Condition, passage: Passage) -> bool:
+    """Read a condition for one passage, value by value."""
+    if isinstance(condition, Not):
+        return not holds(condition.condition, passage)
+    if isinstance(condition, Every):
+        return all(holds(one, passage) for one in condition.conditions)
+    if isinstance(condition, Some):
+        return any(holds(one, passage) for one in condition.conditions)
+    assert isinstance(condition, Comparison)
+    if condition.field in COLUMNS:
+        own = getattr(passage, condition.field)
+        return any(COMPARE[condition.operator](own, value.text) for value in condition.values)
+    found = passage.metadata.get(condition.field, ())
+    texts = (found,) if isinstance(found, str) else found
+    return any(matches(text, value, condition) for text in texts for value in condition.values)
+
+
+def matches(text: str, value: Value, condition: Comparison) -> bool:
+    """Compare one value of a passage with one of a filter."""
+    compare = COMPARE[condition.operator]
+    if value.is_time and len(condition.values) == 1:
+        return compare(time_key(text), time_key(value.text))
+    if value.number is None:
+        return any(compare(text, spelling) for spelling in value.spellings[: None if compare is ops.eq else 1])
+    return bool(re.fullmatch(rf"[ \t\n\r\f]*{NUMBER}[ \t\n\r\f]*", text)) and compare(float(text), value.number)
+
+
+TEXTS = [
+    "en", "EN", "zh", "中文", "", "0", "7", "07", "7.0", "-3.5", " 7 ", "+7.", ".5", "1e3", "٧", "９", "123456789012345", "true", "True",
+    "1234567890123456", "2024", "2024-05-01", "2024-05-01T00:00:00Z", "2024-05-01T00:00:00.5Z", "2024-05-01T08:30:00+09:00", "draft",
+    "2024-05-01 00:15", "2024-13-01T00:00:00Z", "a b", "「x」", "ﬁ", "2024-02-30", "abcd-ef", "Z",
+]  # fmt: skip
+FIELDS = ["lang", "team.name", "标签", "id", "title", "none", "unique", "rare"]
+
+
+def random_passage(draw: random.Random, number: int) -> Passage:
+    metadata: dict[str, str | tuple[str, ...]] = {"unique": draw.choice(TEXTS) + str(number)}
+    for field, share in (("lang", 1), ("team.name", 0.8), ("标签", 0.5), ("rare", 0.05)):
+        if draw.random() < share:
+            several = draw.sample(TEXTS, draw.randint(2, 4))
+            metadata[field] = tuple(several) if field == "标签" else draw.choice(TEXTS)
+    return Passage(f"p{number}", "t", draw.choice(TEXTS), metadata=metadata)
+
+
+def random_expression(draw: random.Random, depth: int = 0) -> str:
+    def value() -> str:
+        text = draw.choice(TEXTS)
+        return text if re.fullmatch(r"[\w.+-]+", text) and draw.random() < 0.7 else f"'{text}'"
+
+    kind = draw.random()
+    if depth < 2 and kind < 0.4:
+        joined = draw.choice([" and ", " or "]).join(
+            random_expression(draw, depth + 1) for _ in range(draw.randint(2, 3))
+        )
+        return draw.choice(["({})", "not ({})"]).format(joined)
+    field = draw.choice(FIELDS)
+    if kind < 0.55:
+        return f"{field} {draw.choice(['in', 'not in'])} ({', '.join(value() for _ in range(draw.randint(1, 4)))})"
+    return f"{field} {draw.choice(['==', '!=', '<', '<=', '>', '>='])} {value()}"
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_random_expressions_over_random_metadata_match_what_a_slow_reading_of_each_row_says(seed: int) -> None:
+    draw = random.Random(seed)
+    passages = [random_passage(draw, number) for number in range(150)]
+    metadata = columns(passages)
+    for _ in range(60):
+        expression = random_expression(draw)
+        condition = parse_filter(expression).condition
+        expected = [number for number, passage in enumerate(passages) if holds(condition, passage)]
+        assert rows(expression, passages, metadata=metadata) == expected, expression

@@ -15,6 +15,7 @@ from ragray.corpus.table import PASSAGE_SCHEMA, passages_to_table
 from ragray.embed.encoder import HashEncoder
 from ragray.embed.passage_text import passage_text
 from ragray.errors import ArtifactError, CorruptArtifactError, NotAnArtifactError
+from ragray.index.store.columns import COLUMNS_FILE
 from ragray.index.store.postings import DTYPES, LEXICAL, LexicalWriter
 from ragray.index.store.segment import FAISS_FILE, PASSAGES_FILE, VECTORS_FILE, Segment, write_segment
 from ragray.types import Passage
@@ -49,7 +50,7 @@ def reopened(folder: Path) -> Segment:
 
 def publish_again(folder: Path) -> None:
     """Let the manifest agree with the files, so that only a look into them can find what is wrong."""
-    files = [folder / name for name in (FAISS_FILE, VECTORS_FILE, PASSAGES_FILE)]
+    files = [folder / name for name in (FAISS_FILE, VECTORS_FILE, PASSAGES_FILE, COLUMNS_FILE)]
     publish(folder, kind="segment", fingerprint="f", facts={}, files=files)
 
 
@@ -124,7 +125,7 @@ def test_a_folder_without_manifest_is_no_segment(folder: Path) -> None:
         reopened(folder)
 
 
-@pytest.mark.parametrize("name", [FAISS_FILE, VECTORS_FILE, PASSAGES_FILE])
+@pytest.mark.parametrize("name", [FAISS_FILE, VECTORS_FILE, PASSAGES_FILE, COLUMNS_FILE])
 @pytest.mark.parametrize("damage", ["missing", "truncated", "flipped"])
 def test_a_damaged_file_is_found_and_named(folder: Path, name: str, damage: str) -> None:
     path = folder / name
@@ -138,13 +139,23 @@ def test_a_damaged_file_is_found_and_named(folder: Path, name: str, damage: str)
         reopened(folder)
 
 
-@pytest.mark.parametrize("name", [FAISS_FILE, VECTORS_FILE, PASSAGES_FILE])
+@pytest.mark.parametrize("name", [FAISS_FILE, VECTORS_FILE, PASSAGES_FILE, COLUMNS_FILE])
 def test_a_file_cut_short_is_found_even_if_its_size_was_recorded_so(folder: Path, name: str) -> None:
     path = folder / name
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     publish_again(folder)
     with pytest.raises(CorruptArtifactError, match="build the index again"):
         reopened(folder)
+
+
+def test_a_segment_of_an_earlier_version_has_no_columns_and_opens(folder: Path) -> None:
+    assert reopened(folder).columns is not None
+    keys = reopened(folder).metadata_keys
+    (folder / COLUMNS_FILE).unlink()
+    files = [folder / name for name in (FAISS_FILE, VECTORS_FILE, PASSAGES_FILE)]
+    publish(folder, kind="segment", fingerprint="f", facts={}, files=files)
+    assert reopened(folder).columns is None
+    assert reopened(folder).metadata_keys == keys == {"n"}
 
 
 def test_the_passages_of_another_segment_are_found(folder: Path, tmp_path: Path) -> None:
