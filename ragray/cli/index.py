@@ -17,6 +17,7 @@ from ragray.cli.index_care import (
     index_verify,
 )
 from ragray.cli.index_exchange import index_export, index_import
+from ragray.cli.index_tune import index_tune
 from ragray.cli.options import (
     Address,
     AsJson,
@@ -155,6 +156,7 @@ def index_compact(
 
 
 for command, function in (
+    ("tune", index_tune),
     *(("snapshots", index_snapshots), ("promote", index_promote), ("rollback", index_rollback), ("gc", index_gc)),
     *(("verify", index_verify), ("inspect", index_inspect), ("export", index_export), ("import", index_import)),
 ):

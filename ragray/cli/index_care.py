@@ -24,6 +24,7 @@ def index_snapshots(index: IndexArgument, as_json: AsJson = False) -> None:
         recall = "exact" if info.recall is None else f"recall@10 {info.recall:.3f}"
         facts = info.problem or (
             f"{info.created_at}  {info.num_live} rows, {info.num_deleted} deleted, {info.segments} segment(s)  {info.factory}  {recall}"
+            f"{f'  hybrid tuned to {info.fusion}' if info.fusion else ''}"
         )
         say(f"{'*' if info.is_current else ' '} {info.name}  {facts}")
 

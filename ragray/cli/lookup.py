@@ -46,7 +46,7 @@ def search(
     require_text(text, "search: the text to look for")
     settings = load_config(config, [*(overrides or []), *retrieval(mode, where)], command="search")
     retriever = load_retriever(index, run, settings, device="cpu")
-    [found] = retriever.search([text], k or settings.retrieve.k)
+    [found] = retriever.search([text], k or retriever.k)
     if not found.hits:
         reader = IndexReader.open(index, snapshot=found.snapshot)
         logger.warning("search: %s", why_nothing(reader, text, settings.retrieve))
@@ -82,7 +82,7 @@ def ask(
     if prompts := load_template(settings.generate, run):
         prompts.check(question)
     retriever = load_retriever(index, run, settings)
-    pipeline = Pipeline(retriever, load_generator(settings.generate, run), k=settings.retrieve.k)
+    pipeline = Pipeline(retriever, load_generator(settings.generate, run), k=retriever.k)
     [answer] = pipeline.answer([question])
     if not answer.citations:
         reason = why_nothing(IndexReader.open(index, snapshot=retriever.snapshot), question, settings.retrieve)
