@@ -1,4 +1,4 @@
-"""Fitting the fusion without fooling oneself. In: what each setting is worth for each query. Out: the best setting, its gain held out. Pure.
+"""Fitting the fusion without fooling oneself. In: what each setting is worth for each query. Out: the best one, its gain held out. Pure.
 
 N queries, S settings.
 """

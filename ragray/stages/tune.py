@@ -1,4 +1,4 @@
-"""The stage `index tune`. In: an index, judged queries. Out: how good each search is, and a snapshot with the fusion that fits the corpus."""
+"""The stage `index tune`. In: an index, judged queries. Out: how good each search is, and a snapshot with the fusion that fits."""
 
 from __future__ import annotations
 
