@@ -52,7 +52,9 @@ def test_a_gain_on_most_queries_is_clear() -> None:
 
 
 def test_what_fits_noise_alone_is_no_clear_gain_although_it_is_best_on_the_queries_it_was_chosen_with() -> None:
-    every: dict[Setting, np.ndarray] = {one: 0.5 + noise(60, number) for number, one in enumerate(settings((50,), DEFAULT))}
+    every: dict[Setting, np.ndarray] = {
+        one: 0.5 + noise(60, number) for number, one in enumerate(settings((50,), DEFAULT))
+    }
     found = fit(every, DEFAULT)
     assert every[found.best].mean() > every[DEFAULT].mean() + 0.01
     assert not found.clear
