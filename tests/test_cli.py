@@ -74,6 +74,7 @@ TEACHES: dict[str, str] = {
     "index verify": "checksums | how to mend it | --sample",
     "index inspect": "sizes | recall | list sizes | --plots",
     "index export": "live rows | datasets | transformers | embedding-reader | --out",
+    "index tune": "Fit hybrid search | 95% interval | rollback | retrieve.dense_weight | --qrels | --examples | --k",
     "index import": "made elsewhere | npy | same order | ragray index build | embed.model",
     "search": "passages nearest to a text | ragray index build | --mode | hybrid | --where | --json",
     "ask": "answer | sources | ragray index build | ragray train | --mode | --where | --json",

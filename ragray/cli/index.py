@@ -8,6 +8,16 @@ from typing import Annotated, Literal
 
 import typer
 
+from ragray.cli.index_care import (
+    index_gc,
+    index_inspect,
+    index_promote,
+    index_rollback,
+    index_snapshots,
+    index_verify,
+)
+from ragray.cli.index_exchange import index_export, index_import
+from ragray.cli.index_tune import index_tune
 from ragray.cli.options import (
     Address,
     AsJson,
@@ -21,7 +31,7 @@ from ragray.cli.options import (
     took,
 )
 from ragray.config import load_config
-from ragray.errors import CorruptArtifactError, InputError
+from ragray.errors import InputError
 
 HELP = """Plan, build, change and look after an index.
 
@@ -30,10 +40,6 @@ changes an index adds a snapshot, so that `ragray index rollback` undoes it.
 """
 
 index_app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode=None)
-
-SnapshotOption = Annotated[
-    str | None, typer.Option("--snapshot", help="Which snapshot.", show_default="the current one")
-]
 
 
 @index_app.command("plan")
@@ -149,160 +155,12 @@ def index_compact(
     )
 
 
-@index_app.command("snapshots")
-def index_snapshots(index: IndexArgument, as_json: AsJson = False) -> None:
-    """List the snapshots, oldest first; * marks the current one."""
-    from ragray.index.store.lifecycle import list_snapshots
-
-    found = list_snapshots(index)
-    if as_json:
-        say_json([asdict(info) for info in found])
-        return
-    for info in found:
-        recall = "exact" if info.recall is None else f"recall@10 {info.recall:.3f}"
-        facts = info.problem or (
-            f"{info.created_at}  {info.num_live} rows, {info.num_deleted} deleted, {info.segments} segment(s)  {info.factory}  {recall}"
-        )
-        say(f"{'*' if info.is_current else ' '} {info.name}  {facts}")
-
-
-@index_app.command("promote")
-def index_promote(
-    index: IndexArgument, name: Annotated[str, typer.Argument(help="Snapshot.", show_default=False)]
-) -> None:
-    """Make a snapshot the current one."""
-    from ragray.index.store.lifecycle import promote
-
-    promote(index, name)
-    say(f"{index}: snapshot {name} is the current one")
-
-
-@index_app.command("rollback")
-def index_rollback(index: IndexArgument) -> None:
-    """Make the parent of the current snapshot the current one."""
-    from ragray.index.store.lifecycle import rollback
-
-    say(f"{index}: snapshot {rollback(index)} is the current one")
-
-
-@index_app.command("gc")
-def index_gc(
-    index: IndexArgument,
-    keep: Annotated[int, typer.Option(help="Ancestors of the current snapshot to keep.", min=0)] = 2,
-    min_age: Annotated[float, typer.Option(help="Hours for which a snapshot is kept anyhow.", min=0)] = 1,
-) -> None:
-    """Remove snapshots that nobody needs, with the segments that no other names."""
-    from ragray.index.store.lifecycle import collect_garbage
-
-    gone = collect_garbage(index, keep=keep, min_age_s=min_age * 3600)
-    say(
-        f"{index}: removed {len(gone.snapshots)} snapshot(s), {len(gone.segments)} segment(s), {gone.num_bytes / 2**20:.1f} MiB"
-    )
-
-
-@index_app.command("verify")
-def index_verify(
-    index: IndexArgument,
-    snapshot: SnapshotOption = None,
-    sample: Annotated[int, typer.Option(help="Passages to encode again and compare.", min=0)] = 0,
-    as_json: AsJson = False,
-) -> None:
-    """Check counts, checksums, ids, text, lexical part and vectors against each other; print every problem and how to mend it."""
-    from ragray.embed.load import load_encoder
-    from ragray.index.check.verify import verify_index
-    from ragray.index.store.snapshot import read_snapshot
-
-    encoder = load_encoder(read_snapshot(index, snapshot).encoder_config) if sample else None
-    report = verify_index(index, snapshot=snapshot, encoder=encoder, sample=sample)
-    if as_json:
-        say_json(asdict(report))
-    else:
-        for line in report.lines():
-            say(line)
-    if report.problems:
-        raise CorruptArtifactError(f"{index}: {len(report.problems)} problem(s) found; see above how to mend each")
-
-
-@index_app.command("inspect")
-def index_inspect(
-    index: IndexArgument,
-    snapshot: SnapshotOption = None,
-    plots: Annotated[
-        Path | None, typer.Option(help="Folder for plots of list sizes and of recall against latency.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Print sizes, parameters, recall and list sizes of an index."""
-    from ragray.index.check.inspect import inspect_index
-
-    found = inspect_index(index, snapshot=snapshot)
-    if as_json:
-        say_json(found.as_json())
-    else:
-        for line in found.lines():
-            say(line)
-    if plots:
-        from ragray.index.check.plots import write_plots
-
-        for path in write_plots(found, plots):
-            say(str(path))
-
-
-@index_app.command("export")
-def index_export(
-    index: IndexArgument,
-    out: Annotated[Path, typer.Option(help="Folder to write; it appears whole.", show_default=False)],
-    format: Annotated[
-        Literal["hf", "parquet"],
-        typer.Option(
-            help="hf: for `datasets` and `transformers`; parquet: embeddings with texts, for embedding-reader."
-        ),
-    ] = "hf",
-    snapshot: SnapshotOption = None,
-) -> None:
-    """Write the live rows of an index for other programs."""
-    from ragray.index.exchange.exporting import export_hf, export_parquet
-
-    report = (export_hf if format == "hf" else export_parquet)(index, out, snapshot=snapshot)
-    done = " (nothing to do)" if report.reused else ""
-    say(f"{out}: {report.num_rows} rows of snapshot {report.snapshot}{done}")
-
-
-@index_app.command("import")
-def index_import(
-    source: Annotated[Path, typer.Argument(help="Vectors: Parquet or npy, a file or a folder.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="Folder for OUT/embeddings and OUT/corpus.", show_default=False)],
-    overrides: Overrides = None,
-    corpus: Annotated[
-        Path | None,
-        typer.Option(
-            help="Their passages in the same order: a corpus of ragray, or Parquet or jsonl; else in the source."
-        ),
-    ] = None,
-    id_column: Annotated[str, typer.Option(help="Column of the ids.")] = "id",
-    text_column: Annotated[str, typer.Option(help="Column of the texts.")] = "text",
-    title_column: Annotated[str, typer.Option(help="Column of the titles.")] = "title",
-    embedding_column: Annotated[str, typer.Option(help="Column of the vectors.")] = "embedding",
-    sample: Annotated[int, typer.Option(help="Passages to encode again and compare.", min=0)] = 0,
-    config: ConfigFile = None,
-) -> None:
-    """Take vectors made elsewhere; embed.model names the model that made them. `ragray index build` goes on from there."""
-    from ragray.index.exchange.importing import import_embeddings
-
-    report = import_embeddings(
-        source,
-        corpus,
-        out,
-        encoder_config=load_config(config, overrides or [], command="index import").embed,
-        id_column=id_column,
-        text_column=text_column,
-        title_column=title_column,
-        embedding_column=embedding_column,
-        sample=sample,
-    )
-    done = " (nothing to do)" if report.reused else ""
-    say(f"{out}: {report.num_rows} vectors of {report.dim} dimensions{done}")
-    say(f"next: ragray index build {report.embeddings} --corpus {report.corpus} --out INDEX")
+for command, function in (
+    ("tune", index_tune),
+    *(("snapshots", index_snapshots), ("promote", index_promote), ("rollback", index_rollback), ("gc", index_gc)),
+    *(("verify", index_verify), ("inspect", index_inspect), ("export", index_export), ("import", index_import)),
+):
+    index_app.command(command)(function)
 
 
 def _lines(path: Path | None) -> list[str]:

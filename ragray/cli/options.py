@@ -29,6 +29,9 @@ IndexArgument = Annotated[Path, typer.Argument(help="Folder that `ragray index b
 IndexOption = Annotated[
     Path, typer.Option("--index", help="Folder that `ragray index build` wrote.", show_default=False)
 ]
+SnapshotOption = Annotated[
+    str | None, typer.Option("--snapshot", help="Which snapshot.", show_default="the current one")
+]
 RunOption = Annotated[Path | None, typer.Option("--run", help="Folder that `ragray train` wrote.", show_default=False)]
 EXAMPLE_FORMATS = (
     "jsonl (.gz, .zst), CSV, TSV, Parquet, SQuAD JSON, a JSON list, datasets on disk (file, folder, glob, URI)"

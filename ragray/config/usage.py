@@ -37,6 +37,7 @@ USED: Mapping[str, tuple[str, ...]] = {
     "index sync": ("embed.*", "index.segment_rows", "cluster.*"),
     "index compact": ("index.*", "cluster.*"),
     "index import": ENCODER,
+    "index tune": ("retrieve.where", "retrieve.pair_weight", "retrieve.threads", *ENCODER, "examples.*"),
     "search": SEARCH,
     "evaluate retrieval": tuple(key for key in SEARCH if key != "retrieve.k"),
     "ask": (*SEARCH, *GENERATE),
@@ -117,6 +118,8 @@ OF_THE_INDEX = Condition(
 
 def conditions(command: str) -> tuple[Condition, ...]:
     """Return the conditions that apply in a command: one that searches takes the encoder from the index."""
+    if command == "index tune":  # its mode is always hybrid
+        return OF_THE_INDEX, *(one for one in CONDITIONS if "retrieve.pair_weight" not in one.keys)
     return (*CONDITIONS, OF_THE_INDEX) if "retrieve.candidates" in USED.get(command, ()) else CONDITIONS
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ragray.errors import InputError
 from ragray.text.checks import is_blank, require_utf8
+from ragray.types import Example
 
 RELEVANCE = r"-?\d{1,15}"
 HEADER = r"(?i)(query|corpus|doc|document|passage)[-_ ]?(id)?|qid|topic|docno|score|rel|relevance|label"
@@ -61,6 +62,22 @@ def judged_by_qrels(queries: Path, qrels: Path) -> JudgedQueries:
         )
     missing = len(relevant) - len(asked) - len(relevant.keys() & found.refused.keys())
     return JudgedQueries(asked, relevant, found.refused, len(found.texts) - len(asked), missing)
+
+
+def judged_by_examples(examples: Sequence[Example], source: str) -> JudgedQueries:
+    """Take the questions of examples that have gold ids, each of relevance 1; ``source`` names them in messages.
+
+    Raises:
+        InputError: no example has gold ids.
+    """
+    relevant = {example.id: dict.fromkeys(example.gold_ids, 1) for example in examples if example.gold_ids}
+    if not relevant:
+        raise InputError(
+            f"{source}: no example has gold ids, the passages or documents that hold its answer; add them as gold_ids, or name "
+            "their field with examples.gold_field"
+        )
+    texts = {example.id: example.question for example in examples if example.id in relevant}
+    return JudgedQueries(texts, relevant, {}, len(examples) - len(texts), 0)
 
 
 def read_queries(path: Path) -> Queries:

@@ -202,6 +202,6 @@ def _warn_if_below(mode: str, part: PartComparison, hybrid: float) -> None:
     if high < 0:
         logger.warning(
             "evaluate: hybrid is below %s on these queries: nDCG@10 %.3f against %.3f (95%% interval of the difference %.3f to %.3f); "
-            "try other values of retrieve.dense_weight, or search with --mode %s",
+            "run ragray index tune, or search with --mode %s",
             *(mode, hybrid, part.ndcg_at_10, low, high, mode),
         )

@@ -20,6 +20,11 @@ def fuse_scores(results: Sequence[SearchResult], weights: Sequence[float], k: in
     The scores of a result are scaled to 0..1 between the lowest and the highest of a query's candidates. A row's score is the
     weighted sum of its scaled scores; a result that lacks the row counts as 0. ``weights`` sum to one. Ties go to the lower row.
     """
+    return _with_hits(score_rows(results, weights, k), results)
+
+
+def score_rows(results: Sequence[SearchResult], weights: Sequence[float], k: int) -> SearchResult:
+    """Join results as `fuse_scores` does, without hits."""
     return _joined(results, [weight * _scaled(part) for part, weight in zip(results, weights, strict=True)], k)
 
 
@@ -28,6 +33,11 @@ def fuse_ranks(results: Sequence[SearchResult], k: int, *, rrf_k: int) -> Search
 
     Scores are divided by the largest possible one: a row that is first in every list has 1.0. Ties go to the lower row.
     """
+    return _with_hits(rank_rows(results, k, rrf_k=rrf_k), results)
+
+
+def rank_rows(results: Sequence[SearchResult], k: int, *, rrf_k: int) -> SearchResult:
+    """Join results as `fuse_ranks` does, without hits."""
     largest = len(results) / (rrf_k + 1)
     ranks = [np.arange(1, part.rows_NK.shape[1] + 1) for part in results]
     shares = [
@@ -50,7 +60,7 @@ def _scaled(result: SearchResult) -> np.ndarray:
 
 
 def _joined(results: Sequence[SearchResult], shares: Sequence[np.ndarray], k: int) -> SearchResult:
-    """Sum the shares (N, K of each result) of every row, and keep the k rows with the largest sums."""
+    """Sum the shares (N, K of each result) of every row, and keep the k rows with the largest sums; no hits."""
     rows_NM = np.concatenate([part.rows_NK for part in results], axis=1)
     shares_NM = np.concatenate(shares, axis=1)
     found = query_F, _ = np.nonzero(rows_NM >= 0)
@@ -65,11 +75,10 @@ def _joined(results: Sequence[SearchResult], shares: Sequence[np.ndarray], k: in
     kept_P = rank_P < k
     joined, place = nothing(len(rows_NM), k), (query_P[kept_P], rank_P[kept_P])
     joined.rows_NK[place], joined.scores_NK[place] = row_P[kept_P], sums_P[order_P[kept_P]]
-    _add_hits(joined, results)
     return joined
 
 
-def _add_hits(joined: SearchResult, results: Sequence[SearchResult]) -> None:
+def _with_hits(joined: SearchResult, results: Sequence[SearchResult]) -> SearchResult:
     """Give joined rows the hits that the results have for them."""
     for number, hits in enumerate(joined.hits):
         known: dict[int, Hit] = {}
@@ -77,3 +86,4 @@ def _add_hits(joined: SearchResult, results: Sequence[SearchResult]) -> None:
             known.update(zip(part.rows_NK[number].tolist(), part.hits[number], strict=False))
         ranked = zip(joined.rows_NK[number].tolist(), joined.scores_NK[number].tolist(), strict=True)
         hits += [replace(known[row], score=score) for row, score in ranked if row >= 0]
+    return joined

@@ -11,6 +11,7 @@ from ragray.embed.prompts import PREFIXES
 from ragray.index.search.reader import IndexReader
 from ragray.retrieve.rerank import CrossEncoder
 from ragray.retrieve.retriever import LocalRetriever
+from ragray.retrieve.tuned import log_overridden
 from ragray.run import Run
 
 
@@ -29,6 +30,7 @@ def load_retriever(
     settings = config.retrieve
     reader = IndexReader.open(index, snapshot=snapshot, threads=settings.threads)
     LocalRetriever(reader, None, settings)  # raises what is wrong with the settings before a model is loaded
+    log_overridden(settings, reader.snapshot)
     encoder = None if settings.mode == "lexical" else question_encoder(reader, run, config, device=device)
     if run is not None and encoder is None:
         reader.require_encoder(Run.open(run).facts.encoder, f"run {run}")

@@ -18,6 +18,7 @@ from ragray.index.store.snapshot import Snapshot
 from ragray.retrieve.fuse import fuse_ranks, fuse_scores
 from ragray.retrieve.pairs import with_pairs
 from ragray.retrieve.rerank import Reranker
+from ragray.retrieve.tuned import in_force
 from ragray.text.analyzer import require_analyzer
 from ragray.text.checks import require_text
 from ragray.types import Hit, Passage, RetrievalResult
@@ -111,6 +112,7 @@ class LocalRetriever:
         """
         snapshot = searcher.snapshot
         self._settings = settings or RetrieveConfig()
+        self._tuned = in_force(self._settings, snapshot)
         if encoder is not None:
             snapshot.encoder.require(
                 encoder.fingerprint, here=f"index snapshot {snapshot.name}", there="the question encoder"
@@ -133,6 +135,11 @@ class LocalRetriever:
     def snapshot(self) -> str:
         """Name of the snapshot that every search uses."""
         return self._searcher.snapshot.name
+
+    @property
+    def k(self) -> int:
+        """Passages per question: what was set, else what the snapshot was tuned to."""
+        return self._tuned.k
 
     @property
     def models(self) -> RetrieverModels:
@@ -223,10 +230,11 @@ class LocalRetriever:
             raise ConfigError("this retriever was made without a question encoder; only retrieve.mode=lexical works")
         if mode == "dense":
             return self._searcher.search(vectors_ND, k, where=where)
-        dense, lexical = self.candidates(queries, vectors_ND, max(k, self._settings.candidates), where)
-        if self._settings.fusion == "rrf":
-            return fuse_ranks([dense, lexical], k, rrf_k=self._settings.rrf_k)
-        weight = self._settings.dense_weight
+        settings = self._tuned if self._settings.fusion == "convex" else self._settings
+        dense, lexical = self.candidates(queries, vectors_ND, max(k, settings.candidates), where)
+        if settings.fusion == "rrf":
+            return fuse_ranks([dense, lexical], k, rrf_k=settings.rrf_k)
+        weight = settings.dense_weight
         return fuse_scores([dense, self.paired(queries, lexical)], [weight, 1 - weight], k)
 
 

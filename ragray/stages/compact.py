@@ -112,7 +112,7 @@ def compact_index(index: Path, config: Config, executor: Executor) -> CompactRep
             "recall_at_10": None,
         }
         if lexical != base.lexical:
-            changes["format_version"] = SNAPSHOT_FORMAT
+            changes["format_version"] = max(base.format_version, SNAPSHOT_FORMAT)
         snapshot = successor(index, base, key, refs).model_copy(update=changes)
         snapshot = tuned_snapshot(index, snapshot, config.index)
         output.publish(snapshot)

@@ -31,6 +31,7 @@ from ragray.jsontext import to_json
 from ragray.models import resolve_model, weights_fingerprint
 from ragray.retrieve.load import load_retriever, question_encoder
 from ragray.retrieve.retriever import LocalRetriever
+from ragray.retrieve.tuned import with_tuned
 from ragray.run import Run
 from ragray.types import Example
 
@@ -92,7 +93,7 @@ class AnswerQuestions(Task[QuestionBatch]):
             torch.set_num_threads(max(1, int(config.evaluate.cpus_per_worker)))
         self._retriever = load_retriever(system.index, run, config, snapshot=system.snapshot) if system.index else None
         self._generator = load_generator(config.generate, run)
-        self._k = config.retrieve.k
+        self._k = self._retriever.k if self._retriever else config.retrieve.k
         self._depth = max(self._k, *config.evaluate.recall_at)
 
     def do(self, unit: QuestionBatch) -> int:
@@ -196,7 +197,8 @@ def _key(questions: Sequence[Example], system: SystemUnderTest) -> str:
     parts.append(system.run.name if system.run else _weights(config.generate.model))
     if system.index:
         parts.append(_weights(config.retrieve.rerank_model))
-        parts += [system.snapshot, config.retrieve.model_dump(mode="json", exclude=set(NOT_DECISIVE))]
+        retrieve = with_tuned(config, system.index, system.snapshot).retrieve
+        parts += [system.snapshot, retrieve.model_dump(mode="json", exclude=set(NOT_DECISIVE))]
         parts.append(list(config.evaluate.recall_at))
         if "model" in config.embed.model_fields_set:
             parts.append({name: getattr(config.embed, name) for name in EncoderConfig.model_fields})

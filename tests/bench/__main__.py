@@ -13,6 +13,7 @@ BENCHES = (
     "chinese",
     "embed_speed",
     "filters",
+    "fusion",
     "kills",
     "lexical",
     "memory",

@@ -7,7 +7,6 @@ from that one. After a swap the actors' replies name the new one, which is how h
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -18,6 +17,7 @@ from time import monotonic, sleep
 from typing import Any
 
 from ragray.cluster.failures import cause
+from ragray.cluster.retrieval.opening import await_open
 from ragray.cluster.retrieval.shard import Query, Reply
 from ragray.embed.encoder import EncoderFingerprint, Vectors
 from ragray.errors import ArtifactError, RagrayError
@@ -25,12 +25,6 @@ from ragray.failures import told
 from ragray.index.search.result import SearchResult, merge
 from ragray.index.store.snapshot import Snapshot, read_snapshot
 from ragray.retrieve.holder import Served, SnapshotHolder
-
-NOTICE_S = 10.0
-"""After so long without an answer from every actor, the log says what is waited for."""
-
-START_TIMEOUT_S = 600.0
-"""Actors that take longer to open a snapshot are given up: the cluster has no room for them, or storage hangs."""
 
 HEDGE_S, HEDGE_FACTOR = 1.0, 5.0
 """Hedging: a second replica is queried after max(HEDGE_S, HEDGE_FACTOR x mean latency) without an answer from the first."""
@@ -46,8 +40,6 @@ GIVE_UP_S = 300.0
 
 OPENING = "opening"
 """Ray concurrency group: snapshots are opened beside the searches."""
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +157,7 @@ class RetrieverPool:
         name = served.snapshot.name
         opened = [actor.prepare.options(concurrency_group=OPENING).remote(served.number, name) for actor in self.actors]
         try:
-            _await_open(opened, f"{self.index}: snapshot {name}")
+            await_open(opened, f"{self.index}: snapshot {name}")
         except RagrayError:
             for actor in self.actors:  # the group has one thread, so that this runs after what is being opened there
                 actor.release.options(concurrency_group=OPENING).remote(served.number)
@@ -281,34 +273,3 @@ class PoolSearch:
             f"{self._pool.index}: shard {shard} of the retriever pool did not answer {len(asked)} attempts: its actors "
             f"{'have ended' if len(ended) == number else f'are dead or slower than {GIVE_UP_S:.0f} s'}; start the pool again"
         )
-
-
-def _await_open(opened: list[Any], what: str) -> None:
-    """Wait until all actors have opened a snapshot; log what is missing where that takes longer than `NOTICE_S`."""
-    import ray
-    from ray.exceptions import ActorUnavailableError, RayError
-
-    _, missing = ray.wait(opened, num_returns=len(opened), timeout=NOTICE_S)
-    if missing:
-        log.warning("%s: %s; waiting", what, _shortage(len(missing), len(opened)))
-        _, missing = ray.wait(opened, num_returns=len(opened), timeout=START_TIMEOUT_S)
-    if missing:
-        raise RagrayError(
-            f"{what}: {_shortage(len(missing), len(opened))} after {NOTICE_S + START_TIMEOUT_S:.0f} s; end other jobs, or "
-            "lower retrieve.num_shards, num_replicas or cpus_per_actor"
-        )
-    for reference in opened:
-        try:
-            ray.get(reference)
-        except ActorUnavailableError:
-            continue  # it is being started again, and opens what the first search names
-        except RayError as err:
-            found = told(cause(err), what, kind=ArtifactError)
-            raise type(found)(f"a retriever could not open {what}: {found}") from err
-
-
-def _shortage(missing: int, actors: int) -> str:
-    import ray
-
-    free, total = (resources().get("CPU", 0) for resources in (ray.available_resources, ray.cluster_resources))
-    return f"{missing} of {actors} retriever actors have not opened it, and {free:g} of the cluster's {total:g} CPUs are free"

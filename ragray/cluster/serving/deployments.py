@@ -27,6 +27,7 @@ from ragray.generate.engine import Generation, GenerationRequest, Piece, Samplin
 from ragray.index.store.snapshot import read_snapshot
 from ragray.retrieve.holder import SnapshotHolder
 from ragray.retrieve.retriever import AS_SET, Embedded, Retriever, RetrieverModels, SearchOptions
+from ragray.retrieve.tuned import with_tuned
 from ragray.run import Run
 from ragray.serve.answerer import Health
 from ragray.serve.model_thread import ModelThread
@@ -295,4 +296,4 @@ def application(index: str, run: str, config: Config, *, run_name: str = "") -> 
         max_queued_requests=GATEWAY_REQUESTS,
         **common,
     )(serve.ingress()(Gateway))
-    return gateway.bind(retrieving, generating, config, run_name, run)
+    return gateway.bind(retrieving, generating, with_tuned(config, Path(index)), run_name, run)

@@ -13,6 +13,7 @@ from pydantic import JsonValue
 from ragray.artifact.manifest import open_artifact
 from ragray.errors import CorruptArtifactError
 from ragray.index.plan.tune import TuningPoint, curve_path, read_curve
+from ragray.index.store.fusion_params import FusionParams
 from ragray.index.store.postings import LEXICAL, Postings
 from ragray.index.store.search_params import SearchParams, flattened
 from ragray.index.store.segment import FAISS_FILE
@@ -63,6 +64,7 @@ class IndexInspection:
     search_params: SearchParams
     lexical: str
     recall_at_10: float | None
+    fusion: FusionParams | None
     memory_bytes_per_vector: float
     disk_bytes_per_vector: float
     segments: tuple[SegmentInspection, ...]
@@ -89,6 +91,7 @@ class IndexInspection:
             "vectors": f"{self.dim} dimensions, {self.metric}, by {self.encoder}",
             "FAISS": f"{self.factory}, {search}, recall@10 {recall}",
             "lexical": self.lexical,
+            "hybrid": f"tuned to {self.fusion}" if self.fusion else "not tuned",
             "per vector": f"{self.memory_bytes_per_vector:,.0f} bytes in memory, {self.disk_bytes_per_vector:,.0f} on disk",
         }
         return [
@@ -147,6 +150,7 @@ def inspect_index(index: Path, *, snapshot: str | None = None) -> IndexInspectio
         search_params=found.search_params,
         lexical=found.lexical,
         recall_at_10=found.recall_at_10,
+        fusion=found.fusion,
         memory_bytes_per_vector=memory / live,
         disk_bytes_per_vector=disk / live,
         segments=segments,

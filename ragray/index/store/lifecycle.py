@@ -14,6 +14,7 @@ from ragray.artifact.manifest import unpublish
 from ragray.errors import ArtifactError, CorruptArtifactError
 from ragray.index.plan.tune import TUNING
 from ragray.index.search.reader import IndexReader
+from ragray.index.store.fusion_params import FusionParams
 from ragray.index.store.snapshot import (
     SEGMENTS,
     SNAPSHOTS,
@@ -47,6 +48,7 @@ class SnapshotInfo:
     segments: int = 0
     factory: str = ""
     recall: float | None = None
+    fusion: FusionParams | None = None
     problem: str = ""
 
 
@@ -85,6 +87,7 @@ def _info(index: Path, name: str, is_current: bool) -> SnapshotInfo:
         segments=len(found.segments),
         factory=found.factory,
         recall=found.recall_at_10,
+        fusion=found.fusion,
     )
 
 

@@ -7,6 +7,7 @@ import fcntl
 import json
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,10 +20,14 @@ from ragray.artifact.manifest import require_known_format
 from ragray.config import EncoderConfig
 from ragray.embed.encoder import EncoderFingerprint
 from ragray.errors import ArtifactError, CorruptArtifactError, NotAnArtifactError, SnapshotConflictError
+from ragray.index.store.fusion_params import FusionParams
 from ragray.index.store.search_params import KEY, SearchParams, flattened, lifted
 
 SNAPSHOT_FORMAT = 2
 """2 brought analyzers with a version in `Snapshot.lexical`, which a reader of format 1 would take for `plain`."""
+
+TUNED_FORMAT = 3
+"""A snapshot with `Snapshot.fusion`, which a reader of format 2 refuses; a snapshot without stays in format 2."""
 
 SNAPSHOTS = "snapshots"
 SEGMENTS = "segments"
@@ -70,6 +75,8 @@ class Snapshot(BaseModel):
     recall_at_10: float | None
     """Share of the exact ten nearest that the index finds, None for exact search. Measured by leave-one-out: with rows of the
     index as queries, each left out of its own result. A snapshot made by sync or deletion keeps the figure of its parent."""
+    fusion: FusionParams | None = None
+    """What hybrid search was tuned to; kept by sync, deletion and compaction."""
 
     @model_validator(mode="before")
     @classmethod
@@ -78,7 +85,8 @@ class Snapshot(BaseModel):
 
     @model_serializer(mode="wrap")
     def _to_file(self, fields: SerializerFunctionWrapHandler) -> dict[str, object]:
-        return flattened(fields(self))
+        raw = fields(self)
+        return flattened({key: value for key, value in raw.items() if key != "fusion" or value is not None})
 
     @property
     def num_rows(self) -> int:
@@ -102,7 +110,7 @@ def read_snapshot(index: Path, name: str | None = None) -> Snapshot:
     path = index / SNAPSHOTS / f"{name}.json"
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        require_known_format(path, raw, SNAPSHOT_FORMAT)
+        require_known_format(path, raw, TUNED_FORMAT)
         found = raw.pop(CHECKSUM, "none")
         snapshot = Snapshot.model_validate(raw)
         if found != fingerprint(raw) or snapshot.name != name:
@@ -167,6 +175,13 @@ def successor(index: Path, parent: Snapshot, source: str, segments: Sequence[Seg
         "segments": tuple(segments),
     }
     return parent.model_copy(update=changes)
+
+
+def tuned(index: Path, parent: Snapshot, fusion: FusionParams | None) -> Snapshot:
+    """Return the snapshot that follows ``parent`` with other values for hybrid search; all else stays as it was."""
+    source = fingerprint([parent.source, "fusion", asdict(fusion) if fusion else None])
+    changes = {"fusion": fusion, "format_version": TUNED_FORMAT if fusion else SNAPSHOT_FORMAT}
+    return successor(index, parent, source, parent.segments).model_copy(update=changes)
 
 
 def now() -> str:

@@ -1,0 +1,137 @@
+"""What hybrid search finds at every weight and depth. In: a retriever, judged queries. Out: rankings of documents, each search done once.
+
+N queries, K results. A depth is the number of passages that dense and lexical search each give to the fusion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ragray.evaluate.encoded import EncodedQueries
+from ragray.evaluate.judged import Qrels
+from ragray.evaluate.retrieval import Ids, hit_ids, judged_column
+from ragray.index.search.result import SearchResult
+from ragray.progress import Progress
+from ragray.retrieve.fuse import rank_rows, score_rows
+from ragray.retrieve.retriever import LocalRetriever
+
+DEPTHS = (20, 50, 100, 200)
+"""Passages that are tried as `retrieve.candidates`."""
+
+BATCH = 64
+"""Queries that are searched for together."""
+
+LOOKED_AT = 20
+"""Documents of a ranking that are kept: what is measured looks at no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What dense and what lexical search found for N queries, by depth, and the document (or passage) of every row found.
+
+    The results hold rows and scores, no hits: of thousands of queries they would not fit into memory.
+    """
+
+    names: tuple[str, ...]
+    parts: Mapping[int, tuple[SearchResult, SearchResult]]
+    documents: Mapping[int, str]
+
+    @property
+    def depth(self) -> int:
+        """The greatest depth."""
+        return max(self.parts)
+
+    def dense(self) -> list[list[str]]:
+        """Return the documents that dense search finds for each query, best first."""
+        return self._ranked(self.parts[self.depth][0].rows_NK)
+
+    def lexical(self) -> list[list[str]]:
+        """Return the documents that lexical search finds for each query, best first."""
+        return self._ranked(self.parts[self.depth][1].rows_NK)
+
+    def convex(self, dense_weight: float, depth: int) -> list[list[str]]:
+        """Return what `retrieve.fusion=convex` finds."""
+        weights = (dense_weight, 1 - dense_weight)
+        return self._ranked(score_rows(self.parts[depth], weights, 2 * depth).rows_NK)
+
+    def by_ranks(self, rrf_k: int, depth: int) -> list[list[str]]:
+        """Return what `retrieve.fusion=rrf` finds."""
+        return self._ranked(rank_rows(self.parts[depth], 2 * depth, rrf_k=rrf_k).rows_NK)
+
+    def _ranked(self, rows_NK: np.ndarray) -> list[list[str]]:
+        return [list(_first(LOOKED_AT, rows, self.documents)) for rows in rows_NK.tolist()]
+
+
+def _first(number: int, rows: Sequence[int], documents: Mapping[int, str]) -> dict[str, None]:
+    """Return the first documents of some rows, each once; row -1 stands for nothing."""
+    found: dict[str, None] = {}
+    for row in rows:
+        if len(found) == number or row < 0:
+            break
+        found[documents[row]] = None
+    return found
+
+
+def search_once(
+    stage: str, retriever: LocalRetriever, queries: EncodedQueries, relevant: Qrels, where: str
+) -> Candidates:
+    """Search for every query once by vectors and once by BM25, at the greatest depth; smaller depths are what stands first.
+
+    In an approximate index a search at a smaller depth may find slightly less. Judgements name documents or passages, as
+    `judged_column` tells.
+    """
+    depth, ids = max(DEPTHS), dict[int, Ids]()
+    found: dict[int, list[tuple[SearchResult, SearchResult]]] = {depth: [] for depth in DEPTHS}
+    with Progress(stage, total=len(queries.texts), unit="queries searched") as progress:
+        for _, texts, vectors_BD in queries.batches(BATCH):
+            assert vectors_BD is not None  # hybrid search needs an encoder
+            dense, lexical = retriever.candidates(texts, vectors_BD, depth, where)
+            ids.update(_ids(dense) | _ids(lexical))
+            for one in DEPTHS:
+                paired = retriever.paired(texts, _cut(lexical, one))
+                found[one].append((_bare(_cut(dense, one)), _bare(paired)))
+            progress.advance(len(texts))
+    parts = {
+        one: (_joined([d for d, _ in batches]), _joined([x for _, x in batches])) for one, batches in found.items()
+    }
+    names = tuple(queries.texts)
+    by_query = {
+        name: [ids[row] for part in parts[depth] for row in part.rows_NK[number].tolist() if row >= 0]
+        for number, name in enumerate(names)
+    }
+    column = judged_column(by_query, relevant)
+    return Candidates(names, parts, {row: pair[column] for row, pair in ids.items()})
+
+
+def _ids(result: SearchResult) -> dict[int, Ids]:
+    return {
+        row: pair
+        for rows, hits in zip(result.rows_NK.tolist(), result.hits, strict=True)
+        for row, pair in zip(rows, hit_ids(hits), strict=False)
+    }
+
+
+def _cut(result: SearchResult, depth: int) -> SearchResult:
+    """Return the first ``depth`` of every query's results."""
+    return SearchResult(
+        result.rows_NK[:, :depth],
+        result.scores_NK[:, :depth],
+        result.vectors_NKD[:, :depth],
+        [hits[:depth] for hits in result.hits],
+    )
+
+
+def _bare(result: SearchResult) -> SearchResult:
+    """Return rows and scores alone."""
+    return SearchResult(result.rows_NK, result.scores_NK, result.vectors_NKD[..., :0], [])
+
+
+def _joined(batches: Sequence[SearchResult]) -> SearchResult:
+    """Return the results of all queries, which have equally many columns."""
+    rows, scores, vectors = (
+        np.concatenate([getattr(part, name) for part in batches]) for name in ("rows_NK", "scores_NK", "vectors_NKD")
+    )
+    return SearchResult(rows, scores, vectors, [])
