@@ -180,7 +180,9 @@ def judge(answer: str, passage: str, example: Example, model: str) -> str:
     """Return how an answer and the passage cited first compare with the accepted answers, and whether the model's language is why."""
     f1 = max(token_f1(answer, accepted) for accepted in example.answers)
     held = any(contains(passage, accepted) for accepted in example.answers)
-    said = f"expected {example.answers[0]}: F1 {100 * f1:.0f} %, passage [1] {'holds it' if held else 'does not hold it'}"
+    said = (
+        f"expected {example.answers[0]}: F1 {100 * f1:.0f} %, passage [1] {'holds it' if held else 'does not hold it'}"
+    )
     if f1 < 1 and model == MOSTLY_ENGLISH:
         said += f"; {model} was trained mostly on English: name another with generate.model=..."
     return said
