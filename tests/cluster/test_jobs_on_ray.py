@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ray.job_submission import JobStatus, JobSubmissionClient
 
 from ragray.cluster.session import ENVIRONMENT, LOCAL_ENVIRONMENT, START_ATTEMPTS
 from ragray.index.store.snapshot import current_name, read_snapshot
@@ -102,12 +103,23 @@ for sys.argv in map(shlex.split, sys.argv[1:]):
 """
 
 
-def submit(dashboard: str, *commands: list[str | Path]) -> None:
-    """Submit a job as a user does, on the command line; it runs entry points in turn, in one process to import Ray once."""
+def run_in_one_job(client: JobSubmissionClient, *commands: list[str | Path]) -> None:
+    """Submit a job from Python that runs entry points one after the other, in one process to import Ray once; wait for its end."""
     lines = [shlex.join([f"jobs/{script}", *map(str, arguments)]) for script, *arguments in commands]
+    job = client.submit_job(
+        entrypoint=shlex.join([sys.executable, "-c", IN_TURN, *lines]), runtime_env={"working_dir": str(ROOT)}
+    )
+    deadline = time.monotonic() + JOB_S
+    while not client.get_job_status(job).is_terminal() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert client.get_job_status(job) == JobStatus.SUCCEEDED, client.get_job_logs(job)[-3000:]
+
+
+def submit(dashboard: str, script: str, *arguments: str) -> str:
+    """Submit a job as a user does, on the command line, and return what it printed."""
     command = [
         str(BIN / "ray"), "job", "submit", "--address", dashboard, "--working-dir", str(ROOT), "--",
-        sys.executable, "-c", IN_TURN, *lines,
+        sys.executable, f"jobs/{script}", *arguments,
     ]  # fmt: skip
     for _ in range(10):  # the node's job agent starts after the dashboard
         done = subprocess.run(
@@ -121,6 +133,7 @@ def submit(dashboard: str, *commands: list[str | Path]) -> None:
             break
         time.sleep(3)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
 
 
 def write_documents(path: Path, texts: dict[str, str]) -> Path:
@@ -140,9 +153,9 @@ def test_jobs_go_from_sources_to_a_service(dashboard: str, tiny_decoder: Path, t
     embed = ["embed.model=hash:64", "embed.num_workers=1", "ingest.num_workers=1"]
     asked = ["--data", data, "--examples", examples, f"generate.model={tiny_decoder}", "generate.max_new_tokens=4"]
 
-    submit(
-        dashboard,
-        ["embed_corpus.py", "--source", source, "--out", data, *embed],
+    submit(dashboard, "embed_corpus.py", "--source", str(source), "--out", str(data), *embed)
+    run_in_one_job(
+        JobSubmissionClient(dashboard),
         ["build_index.py", "--data", data],
         ["sync_index.py", "--source", newer, "--data", data, *embed],
         ["train_rag.py", *asked, "train.max_steps=2", "train.cpus_per_worker=0.5", "train.num_workers=1"],
