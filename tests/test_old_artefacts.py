@@ -13,12 +13,10 @@ from ragray import (
     Pipeline,
     Run,
     collect_garbage,
-    compact_index,
     list_snapshots,
     load_config,
     load_generator,
     load_retriever,
-    sync_index,
     verify_index,
 )
 from ragray.artifact.manifest import open_artifact
@@ -27,7 +25,10 @@ from ragray.corpus.table import Corpus
 from ragray.embed.blocks import Embeddings, load_block
 from ragray.serve.app import create_app
 from ragray.serve.local import LocalAnswerer
+from ragray.stages.compact import compact_index
+from ragray.stages.sync import sync_index
 from ragray.types import Passage
+from tests.executors import INLINE
 from tests.helpers import write_corpus
 
 BEFORE = Path(__file__).parent / "fixtures" / "before_stages"
@@ -128,15 +129,15 @@ def test_the_run_is_served(before: Path) -> None:
     assert [hit["id"] for hit in found["hits"]] == [name for name, _ in EXPECTED["search"][SECOND]["dense"][QUESTION]]
 
 
-def test_the_index_takes_another_corpus_and_forgets_what_is_gone(ray_session: None, before: Path) -> None:
+def test_the_index_takes_another_corpus_and_forgets_what_is_gone(before: Path) -> None:
     index = before / "index"
     kept = [p for p in Corpus.open(before / "corpus").iter_passages() if p.id not in ("iron", "thames", "gold")]
     new = [Passage("gold", "Gold is soft.", "Gold"), Passage("rhine", "The Rhine flows through Cologne.", "Rhine")]
     corpus = write_corpus(before / "next", [*kept, *new])
-    synced = sync_index(index, corpus, settings())
+    synced = sync_index(index, corpus, settings(), INLINE)
     assert (synced.added, synced.changed, synced.deleted, synced.unchanged) == (1, 1, 2, 5)
     assert (synced.embedded, synced.snapshot.parent) == (2, SECOND)
-    compacted = compact_index(index, settings())
+    compacted = compact_index(index, settings(), INLINE)
     assert (compacted.num_forgotten, compacted.snapshot.num_live) == (5, 7)
     for name in (synced.snapshot.name, compacted.snapshot.name):
         assert verify_index(index, snapshot=name).problems == ()

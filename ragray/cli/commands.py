@@ -184,7 +184,7 @@ def quickstart(
     overrides: Overrides = None,
     address: Address = None,
 ) -> None:
-    """Run every stage on the bundled sample, print what was measured, answer two questions over HTTP."""
+    """Run every stage on the bundled sample, print what was measured, answer questions over HTTP in English and Chinese."""
     from ragray.quickstart import quickstart as run_stage
 
     run_stage(out, overrides or [], address=address)

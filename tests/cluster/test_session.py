@@ -137,13 +137,14 @@ def test_who_joins_a_cluster_keeps_the_users_mode_of_authentication_and_hides_gp
     code = (
         "from ragray.cluster.session import session\n"
         "from tests.cluster.test_session import seen_by_a_task\n"
-        "with session():\n"
-        "    print(os.environ.get('RAY_AUTH_MODE'))\n"
-        "    print(repr(seen_by_a_task()))\n"
+        "for mode in ({}, {'RAY_AUTH_MODE': 'disabled'}):\n"
+        "    os.environ.update(mode)\n"
+        "    with session():\n"
+        "        print(os.environ.get('RAY_AUTH_MODE'))\n"
+        "        print(repr(seen_by_a_task()))\n"
     )
     joined = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
-    assert run(code, joined) == ["None", "''"]
-    assert run(code, {**joined, "RAY_AUTH_MODE": "disabled"}) == ["disabled", "''"]
+    assert run(code, joined) == ["None", "''", "disabled", "''"]
 
 
 def test_a_cluster_of_our_own_writes_no_token_file_and_leaves_the_environment_as_it_was(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The stages where they run: the same artefacts from every executor, killed workers that cost nothing, errors in one line.
 
-What the stages do is tested without Ray in tests/stages.
+What the stages do is tested without Ray in tests/stages, processes that die or fail in tests/execute.
 """
 
 import json
@@ -28,7 +28,6 @@ from ragray.embed.passage_text import passage_text
 from ragray.errors import ClusterError, ConfigError, CorruptArtifactError, ModelNotFoundError, NotAnArtifactError
 from ragray.execute.inline import InlineExecutor
 from ragray.execute.port import Executor, Resources
-from ragray.execute.processes import MODULE, ProcessExecutor
 from ragray.index.search.reader import IndexReader
 from ragray.index.store.snapshot import CURRENT, SEGMENTS, names, read_snapshot
 from ragray.stages.build import build_index
@@ -51,19 +50,19 @@ pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.filterwarnings
 
 PASSAGES = some_passages(60)
 RAY = RayExecutor(wait_s=60)
-LOCAL = ProcessExecutor()
 TIMES = {"created_at"}
 """Keys of manifests and snapshots that hold the time: left out of the comparison, as are the checksums of files that hold it."""
 
 
+SETTINGS = [
+    "embed.model=hash:64", "embed.block_rows=16", "index.segment_rows=25", "generate.model=first-sentence",
+    "generate.batch_size=4", "evaluate.num_workers=2",
+]  # fmt: skip
+SHARDS = "ingest.shard_rows=40"
+
+
 def config(*overrides: str) -> Config:
-    return load_config(
-        None,
-        [
-            "embed.model=hash:64", "embed.block_rows=16", "index.segment_rows=25", "generate.model=first-sentence",
-            "generate.batch_size=4", "evaluate.num_workers=2", *overrides,
-        ],
-    )  # fmt: skip
+    return load_config(None, [*SETTINGS, *overrides])
 
 
 # Every stage on every executor.
@@ -93,7 +92,7 @@ def run_everything(sources: Path, out: Path, executor: Executor) -> Path:
 
 
 def write_corpus_of(source: Path, out: Path, executor: Executor) -> Path:
-    assert not ingest([str(source)], out, config("ingest.shard_rows=40"), executor).reused
+    assert not ingest([str(source)], out, config(SHARDS), executor).reused
     return out
 
 
@@ -126,36 +125,76 @@ def inline(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_everything(sources, tmp_path_factory.mktemp("inline"), InlineExecutor())
 
 
-@pytest.mark.parametrize("executor", [LOCAL, RAY], ids=["processes", "ray"])
-def test_every_executor_makes_the_same_artefacts_byte_for_byte(
-    executor: Executor, sources: Path, inline: Path, tmp_path: Path
-) -> None:
-    out = run_everything(sources, tmp_path, executor)
-    found, expected = (
+def assert_same_artefacts(out: Path, expected: Path) -> None:
+    """Byte for byte, but for times."""
+    found, wanted = (
         {
             path.relative_to(folder): content(path)
             for path in folder.rglob("*")
             if path.is_file() and path.name != ".lock"
         }
-        for folder in (out, inline)
+        for folder in (out, expected)
     )
-    assert found.keys() == expected.keys()
-    assert [str(name) for name in found if found[name] != expected[name]] == []
+    assert found.keys() == wanted.keys()
+    assert [str(name) for name in found if found[name] != wanted[name]] == []
     assert len(names(out / "index")) == 3
     assert any(name.suffix == ".faiss" for name in found)
+
+
+def test_actors_and_tasks_make_the_artefacts_of_one_process(sources: Path, inline: Path, tmp_path: Path) -> None:
+    assert_same_artefacts(run_everything(sources, tmp_path, RAY), inline)
+
+
+LOCAL_COMMANDS = """
+import os, sys
+from pathlib import Path
+os.environ.pop("RAY_ADDRESS", None)
+from typer.testing import CliRunner
+from ragray.cli import app
+sources, out, *settings = sys.argv[1:]
+sources, out, local = Path(sources), Path(out), ["--executor", "local"]
+for command in (
+    ["ingest", sources / "first", "--out", out / "first", *local],
+    ["ingest", sources / "second", "--out", out / "second", *local],
+    ["embed", out / "first", "--out", out / "embeddings", *local],
+    ["index", "build", out / "embeddings", "--corpus", out / "first", "--out", out / "index", *local],
+    ["index", "sync", out / "index", out / "second"],
+    ["index", "compact", out / "index", *local],
+    ["evaluate", "--index", out / "index", "--examples", sources / "examples.jsonl", "--out", out / "report", *local],
+):
+    result = CliRunner().invoke(app, [*map(str, command), *settings], catch_exceptions=False)
+    assert result.exit_code == 0, (command, result.output)
+    assert "ray" not in sys.modules, command
+"""
+
+
+def test_commands_on_this_machine_make_the_artefacts_of_one_process_and_never_import_ray(
+    sources: Path, inline: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", LOCAL_COMMANDS, str(sources), str(tmp_path), *SETTINGS, SHARDS]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert_same_artefacts(tmp_path, inline)
+    report = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
+    assert report["retrieval"]["recall"]["1"] == 100
 
 
 # Workers that are killed at work.
 
 
-def kill_one(executor: Executor, title: str, is_at_work: Callable[[], bool]) -> tuple[threading.Thread, list[int]]:
+def kill_one(title: str, is_at_work: Callable[[], bool]) -> tuple[threading.Thread, list[int]]:
     """Kill a worker once it is at work, from a thread."""
     killed: list[int] = []
-    wanted = MODULE if executor is LOCAL else title
 
     def watch() -> None:
         while not killed:
-            if is_at_work() and (pids := descendants(os.getpid(), wanted.encode())):
+            if is_at_work() and (pids := descendants(os.getpid(), title.encode())):
                 os.kill(pids[0], signal.SIGKILL)
                 killed.append(pids[0])
             time.sleep(0.01)
@@ -165,10 +204,7 @@ def kill_one(executor: Executor, title: str, is_at_work: Callable[[], bool]) -> 
     return thread, killed
 
 
-@pytest.mark.parametrize("executor", [LOCAL, RAY], ids=["processes", "ray"])
-def test_a_worker_that_is_killed_while_it_embeds_loses_nothing_and_doubles_nothing(
-    executor: Executor, tmp_path: Path
-) -> None:
+def test_a_worker_that_is_killed_while_it_embeds_loses_nothing_and_doubles_nothing(tmp_path: Path) -> None:
     corpus, out = write_corpus(tmp_path / "corpus", PASSAGES, shard_rows=40), tmp_path / "embeddings"
     done: list[int] = []
 
@@ -176,8 +212,8 @@ def test_a_worker_that_is_killed_while_it_embeds_loses_nothing_and_doubles_nothi
         done[:] = [len(list((out / BLOCK_FOLDER).glob("block-*")))]
         return done[0] >= 3
 
-    thread, killed = kill_one(executor, "EmbedBlocks", is_at_work)
-    embed_corpus(corpus, out, config("embed.block_rows=1", "embed.num_workers=1"), executor)
+    thread, killed = kill_one("EmbedBlocks", is_at_work)
+    embed_corpus(corpus, out, config("embed.block_rows=1", "embed.num_workers=1"), RAY)
     thread.join(timeout=10)
     assert killed and 3 <= done[0] < len(PASSAGES)
     embeddings = Embeddings.open(out)
@@ -186,14 +222,11 @@ def test_a_worker_that_is_killed_while_it_embeds_loses_nothing_and_doubles_nothi
     np.testing.assert_array_equal(np.concatenate([vectors for _, vectors in embeddings.iter_blocks()]), expected)
 
 
-@pytest.mark.parametrize("executor", [LOCAL, RAY], ids=["processes", "ray"])
 @pytest.mark.parametrize("memory_bytes", [(), (1000,) * 3], ids=["streamed", "one worker per unit"])
-def test_a_unit_whose_worker_dies_is_done_again(
-    executor: Executor, memory_bytes: tuple[int, ...], tmp_path: Path
-) -> None:
+def test_a_unit_whose_worker_dies_is_done_again(memory_bytes: tuple[int, ...], tmp_path: Path) -> None:
     resources = Resources(2, memory_bytes=memory_bytes)
     units = ["a", "deadly once", "odd b"]
-    with executor.map(WriteFiles, units, tmp_path, stage="test", resources=resources) as finished:
+    with RAY.map(WriteFiles, units, tmp_path, stage="test", resources=resources) as finished:
         found = list(finished)
     assert sum(unit.count for unit in found) == sum(map(len, units))
     assert [warning for unit in found for warning in unit.warnings] == [("%s: looks odd", "odd b: looks odd", 1)]
@@ -222,8 +255,7 @@ def test_an_encoder_that_is_at_fault_is_an_error_without_rays_trace(tmp_path: Pa
     assert not (tmp_path / "embeddings" / "manifest.json").exists()
 
 
-@pytest.mark.parametrize("executor", [LOCAL, RAY], ids=["processes", "ray"])
-def test_an_error_in_a_segment_reaches_the_user_as_one_line(executor: Executor, tmp_path: Path) -> None:
+def test_an_error_in_a_segment_reaches_the_user_as_one_line(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "corpus", PASSAGES, shard_rows=40)
     embeddings = write_embeddings(tmp_path / "embeddings", corpus, block_rows=7)
     changed = [Passage("other", "text") if row == 40 else passage for row, passage in enumerate(PASSAGES)]
@@ -232,7 +264,7 @@ def test_an_error_in_a_segment_reaches_the_user_as_one_line(executor: Executor, 
     claimed = Corpus.open(corpus).fingerprint
     publish(folder, kind="corpus", fingerprint=claimed, facts=manifest.facts, files=manifest.files)
     with pytest.raises(CorruptArtifactError, match=r"^\S+: row \d embeds passage 'p40', the corpus has 'other'.*$"):
-        build_index(embeddings, folder, tmp_path / "index", config(), executor)
+        build_index(embeddings, folder, tmp_path / "index", config(), RAY)
     assert not (tmp_path / "index" / CURRENT).exists()
 
 
@@ -285,44 +317,3 @@ def test_a_sync_beside_a_cluster_uses_it_and_the_vectors_are_those_of_this_machi
     one, two = (IndexReader.open(folder).segments[-1].segment for folder in (first, other))
     assert one.passages.equals(two.passages)
     assert np.array_equal(one.vectors_ND, two.vectors_ND)
-
-
-LOCAL_COMMANDS = """
-import os, sys
-from pathlib import Path
-os.environ.pop("RAY_ADDRESS", None)
-from typer.testing import CliRunner
-from ragray.cli import app
-sources, out = Path(sys.argv[1]), Path(sys.argv[2])
-settings = ["embed.model=hash:64", "index.segment_rows=25"]
-local = ["--executor", "local"]
-for command in (
-    ["ingest", sources / "first", "--out", out / "first", *settings[:1], *local],
-    ["ingest", sources / "second", "--out", out / "second", *settings[:1], *local],
-    ["embed", out / "first", "--out", out / "embeddings", *settings[:1], *local],
-    ["index", "build", out / "embeddings", "--corpus", out / "first", "--out", out / "index", *settings[1:], *local],
-    ["index", "sync", out / "index", out / "second", *settings],
-    ["index", "compact", out / "index", *settings[1:], *local],
-    ["evaluate", "--index", out / "index", "--examples", sources / "examples.jsonl", "--out", out / "report", *local,
-     "generate.model=first-sentence"],
-):
-    result = CliRunner().invoke(app, list(map(str, command)), catch_exceptions=False)
-    assert result.exit_code == 0, (command, result.output)
-    assert "ray" not in sys.modules, command
-"""
-
-
-def test_commands_on_this_machine_never_import_ray(sources: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", LOCAL_COMMANDS, str(sources), str(tmp_path)]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert len(names(tmp_path / "index")) == 3
-    assert (
-        json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))["retrieval"]["recall"]["1"] == 100
-    )

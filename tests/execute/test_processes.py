@@ -16,7 +16,7 @@ import pytest
 
 from ragray.config import EmbedConfig
 from ragray.corpus.table import Corpus
-from ragray.embed.blocks import BLOCK_FOLDER, Block, is_whole, load_block, plan_blocks, read_layout
+from ragray.embed.blocks import BLOCK_FOLDER, Block, is_whole, load_block, plan_blocks
 from ragray.embed.encoder import HashEncoder
 from ragray.embed.passage_text import passage_text
 from ragray.errors import ConfigError, InputError, ModelNotFoundError, RagrayError
@@ -25,7 +25,6 @@ from ragray.execute.processes import MODULE, STARTS, ProcessExecutor
 from ragray.execute.worker import MAX_DEATHS
 from ragray.stages.embed import EmbedBlocks
 from ragray.types import Passage
-from tests.embed.poisonous import ENDLESS, KILLS, RAISES, PoisonousEmbedBlocks
 from tests.execute.tasks import WriteFiles
 from tests.helpers import some_passages, write_corpus
 from tests.processes import descendants
@@ -90,16 +89,6 @@ def test_every_block_is_embedded_once(tmp_path: Path) -> None:
     np.testing.assert_array_equal(vectors, expected.astype(np.float16))
 
 
-def test_poisonous_passages_are_left_out_even_if_they_kill_the_process(tmp_path: Path) -> None:
-    poison = {3: RAISES, 8: KILLS, 20: ENDLESS}
-    passages = [Passage(p.id, f"{p.text} {poison.get(row, '')}") for row, p in enumerate(some_passages(24))]
-    blocks = blocks_of(tmp_path, passages, 6)
-    done(PoisonousEmbedBlocks, blocks, tmp_path / "out", CONFIG, 1)
-    assert vectors_of(tmp_path / "out", blocks)[0] == [p.id for row, p in enumerate(passages) if row not in poison]
-    layouts = [read_layout(tmp_path / "out" / BLOCK_FOLDER / block.name) for block in blocks]
-    assert [row.id for layout in layouts for row in layout.refused] == [passages[row].id for row in poison]
-
-
 def test_processes_that_are_killed_between_units_or_at_work_cost_nothing(tmp_path: Path) -> None:
     blocks, killed = blocks_of(tmp_path, some_passages(200), 10), []
     executor, folder = ProcessExecutor(), tmp_path / "out"
@@ -113,8 +102,9 @@ def test_processes_that_are_killed_between_units_or_at_work_cost_nothing(tmp_pat
 
 
 def test_a_process_that_dies_at_work_is_replaced_and_its_unit_done_again(tmp_path: Path) -> None:
-    finished = done(WriteFiles, ["a", "deadly once", "b"], tmp_path)
-    assert (len(finished), written(tmp_path)) == (3, ["a", "b", "deadly once"])
+    finished = done(WriteFiles, ["a", "deadly once", "odd b"], tmp_path)
+    assert (len(finished), written(tmp_path)) == (3, ["a", "deadly once", "odd b"])
+    assert [warning for unit in finished for warning in unit.warnings] == [("%s: looks odd", "odd b: looks odd", 1)]
 
 
 def test_a_unit_that_kills_every_process_is_given_up_and_named(tmp_path: Path) -> None:
@@ -154,7 +144,7 @@ def test_an_error_on_purpose_keeps_its_kind(tmp_path: Path, suffix: str, unit: s
 def test_an_encoder_that_cannot_be_found_is_said_as_it_is(tmp_path: Path) -> None:
     config = EmbedConfig(model=str(tmp_path / "nothing"))
     with pytest.raises(ModelNotFoundError, match="nothing"):
-        done(EmbedBlocks, blocks_of(tmp_path, some_passages(4), 2), tmp_path / "out", config, 1)
+        done(EmbedBlocks, blocks_of(tmp_path, some_passages(4), 4), tmp_path / "out", config, 1)
     assert not own_processes()
 
 

@@ -13,15 +13,14 @@ def complaint(ended: Ended) -> tuple[int, list[str]]:
     return ended.code, [line for line in ended.errors if line.startswith("ragray:") or "Error" in line]
 
 
-def test_a_broken_line_is_named_and_everything_else_is_kept(
-    ray_session: None, run_command: Command, tmp_path: Path
-) -> None:
+def test_a_broken_line_is_named_and_everything_else_is_kept(run_command: Command, tmp_path: Path) -> None:
     source, out = tmp_path / "docs.jsonl", tmp_path / "corpus"
     lines = [json.dumps({"id": p.id, "text": p.text}) for p in some_passages(5)]
     lines[2] = '{"id": "broken", "text": '
     source.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
-    code, [error] = complaint(run_command("ingest", source, "--out", out, "embed.model=hash:64"))
+    ingest = ("ingest", source, "--out", out, "--executor", "local", "embed.model=hash:64")
+    code, [error] = complaint(run_command(*ingest))
     assert code == 3
     assert f"{source}:3" in error
     assert "quarantine.jsonl" in error
@@ -30,17 +29,18 @@ def test_a_broken_line_is_named_and_everything_else_is_kept(
     [refused] = map(json.loads, (out / "quarantine.jsonl").read_text(encoding="utf-8").splitlines())
     assert (refused["line"], refused["excerpt"][:10]) == (3, '{"id": "br')
 
-    accepted = run_command("ingest", source, "--out", out, "embed.model=hash:64", "ingest.max_damaged=1")
+    accepted = run_command(*ingest, "ingest.max_damaged=1")
     assert complaint(accepted) == (0, [])
 
 
-def test_an_empty_file_is_refused(ray_session: None, run_command: Command, tmp_path: Path) -> None:
+def test_an_empty_file_is_refused(run_command: Command, tmp_path: Path) -> None:
     source = tmp_path / "docs.jsonl"
     source.touch()
-    code, [error] = complaint(run_command("ingest", source, "--out", tmp_path / "corpus", "embed.model=hash:64"))
+    out = tmp_path / "corpus"
+    code, [error] = complaint(run_command("ingest", source, "--out", out, "--executor", "local", "embed.model=hash:64"))
     assert code == 3
     assert str(source) in error
-    assert not (tmp_path / "corpus" / "manifest.json").exists()
+    assert not (out / "manifest.json").exists()
 
 
 def test_an_index_of_another_encoder_is_refused(run_command: Command, hash_index: Path) -> None:
