@@ -12,16 +12,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+import pyarrow as pa
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from ragray.artifact.files import atomic_path
-from ragray.corpus.table import passages_to_table
 from ragray.errors import ConfigError, InputError
 from ragray.index.search.filter import parse_filter
-from ragray.types import Passage
+from ragray.index.store.segment import PAIRS
 
 DEFAULT_FILE = "~/.ragray/keys.json"
 """Where `ragray keys` keeps the keys, unless ``serve.keys_file`` names another place."""
+
+WITHOUT_FIELDS = pa.table({"id": [""], "document_id": [""], "title": [""], "metadata": pa.array([[]], PAIRS)})
+"""A passage that has nothing in its fields."""
 
 PREFIX = "sk-ragray-"
 KEY_BYTES = 32
@@ -67,7 +70,7 @@ def require_bounding(where: str) -> None:
         InputError: it cannot be read, or a passage that has none of its fields matches it: with a misspelt field, or an index that
             lacks the field, it would bound nothing.
     """
-    if where and parse_filter(where).mask(passages_to_table([Passage("", "")])).any():
+    if where and parse_filter(where).mask(WITHOUT_FIELDS).any():
         raise InputError(
             f"filter {where!r}: also matches passages that lack its fields; say what the key may find, for instance: team == ops"
         )

@@ -15,9 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ragray.config import ServeConfig
 from ragray.jsontext import to_json
 from ragray.retrieve.caller import Caller, calling
+from ragray.serve.access.settings import STDERR
 from ragray.serve.guard import REQUEST_ID
-
-STDERR = "stderr"
 
 Write = Callable[[str], None]
 
