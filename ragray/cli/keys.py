@@ -74,7 +74,9 @@ def keys_list(overrides: Overrides = None, as_json: AsJson = False, config: Conf
         limits = {"requests/minute": key.requests_per_minute, "tokens/minute": key.tokens_per_minute}
         facts = [f"created {key.created:%Y-%m-%d}"]
         if key.expires:
-            facts.append(f"{'expired' if key.is_expired(datetime.now(UTC)) else 'expires'} {key.expires:%Y-%m-%d %H:%M}")
+            facts.append(
+                f"{'expired' if key.is_expired(datetime.now(UTC)) else 'expires'} {key.expires:%Y-%m-%d %H:%M}"
+            )
         facts += [f"{number} {what}" for what, number in limits.items() if number]
         return f"{key.name}  {', '.join(facts)}{f'  where {key.where}' if key.where else ''}"
 

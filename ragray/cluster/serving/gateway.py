@@ -40,9 +40,7 @@ class Gateway:
         check = QuestionCheck(lambda: load_template(config.generate, Path(folder) if folder else None))
         names = {"run": run, "model": config.generate.model}
         with_keys = bool(config.serve.keys_file)
-        self._answerer = RayAnswerer(
-            retriever, generator, check, k=config.retrieve.k, with_keys=with_keys, **names
-        )
+        self._answerer = RayAnswerer(retriever, generator, check, k=config.retrieve.k, with_keys=with_keys, **names)
         self._config = config
         self._gate = Gate()
 

@@ -70,7 +70,9 @@ class Door:
         """Return the key that a request brings, or why it may not come in."""
         scheme, _, secret = Headers(scope=scope).get("authorization", "").partition(" ")
         if scheme.lower() != SCHEME or not secret.strip():
-            return _denied("no key: send the header 'Authorization: Bearer KEY' with one from `ragray keys add`", NO_KEY)
+            return _denied(
+                "no key: send the header 'Authorization: Bearer KEY' with one from `ragray keys add`", NO_KEY
+            )
         key = self._keyring.find(secret.strip())
         if key is None:
             return _denied("the key is not known here, or was revoked; ask for one from `ragray keys add`", BAD_KEY)

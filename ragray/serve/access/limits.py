@@ -58,7 +58,9 @@ class KeyLimits:
 
     def admit(self, key: Key, now: float) -> tuple[str, int]:
         """Take a request from a key's bucket. Returns "", 0; or what is used up (requests, tokens), and the seconds until a retry."""
-        now_left = {what: self._bucket(key.name, what, per_minute, now) for what, per_minute in _allowances(key).items()}
+        now_left = {
+            what: self._bucket(key.name, what, per_minute, now) for what, per_minute in _allowances(key).items()
+        }
         waits = {what: bucket.seconds_until(1) for what, bucket in now_left.items()}
         if waits and (longest := max(waits.values())) > 0:
             return max(waits, key=lambda what: waits[what]), math.ceil(longest)
@@ -69,7 +71,9 @@ class KeyLimits:
     def spend(self, key: Key, num_tokens: int, now: float) -> None:
         """Take the tokens of an answered request."""
         if key.tokens_per_minute and num_tokens:
-            self._buckets[key.name, "tokens"] = self._bucket(key.name, "tokens", key.tokens_per_minute, now).less(num_tokens)
+            self._buckets[key.name, "tokens"] = self._bucket(key.name, "tokens", key.tokens_per_minute, now).less(
+                num_tokens
+            )
 
     def headers(self, key: Key, num_tokens: int, now: float) -> dict[str, str]:
         """Return the headers of a response whose request has used so many tokens until now."""

@@ -7,12 +7,14 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from logging.handlers import WatchedFileHandler
+from functools import partial
+from pathlib import Path
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ragray.config import ServeConfig
+from ragray.errors import ConfigError
 from ragray.jsontext import to_json
 from ragray.retrieve.caller import Caller, calling
 from ragray.serve.access.settings import STDERR
@@ -20,20 +22,38 @@ from ragray.serve.guard import REQUEST_ID
 
 Write = Callable[[str], None]
 
+logger = logging.getLogger("ragray.serve")
+
 
 def open_log(config: ServeConfig) -> Write | None:
     """Return what writes a line to `serve.access_log`; None where there is no log.
 
-    Lines are appended whole, so that several Gateways of a machine may share a file; a file that is moved away is opened anew.
+    Raises:
+        ConfigError: the file cannot be written.
     """
     if not config.access_log:
         return None
-    handler: logging.Handler
     if config.access_log == STDERR:
-        handler = logging.StreamHandler(sys.stderr)
-    else:
-        handler = WatchedFileHandler(config.access_log, encoding="utf-8", delay=True)
-    return lambda line: handler.handle(logging.makeLogRecord({"msg": line}))
+        return partial(print, file=sys.stderr, flush=True)
+    path = Path(config.access_log)
+    try:
+        _append(path, "")
+    except OSError as err:
+        raise ConfigError(f"serve.access_log={path}: cannot be written ({err.strerror}); name another file") from err
+    return partial(_log, path)
+
+
+def _log(path: Path, line: str) -> None:
+    try:
+        _append(path, f"{line}\n")
+    except OSError as err:
+        logger.error("%s: a line of the access log cannot be written (%s)", path, err.strerror)
+
+
+def _append(path: Path, text: str) -> None:
+    """Append in one piece: several Gateways of a machine may share a file, which may be moved away at any time."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(text)
 
 
 class AccessLog:

@@ -21,7 +21,11 @@ MODEL = "first-sentence"
 FRUITS = ("apple", "pear", "plum", "fig")
 PASSAGES = [
     Passage(
-        f"{team}-{fruit}", f"The {fruit} of team {team} is stored in cellar {team}.", fruit.title(), team, {"team": team}
+        f"{team}-{fruit}",
+        f"The {fruit} of team {team} is stored in cellar {team}.",
+        fruit.title(),
+        team,
+        {"team": team},
     )
     for team in ("red", "blue")
     for fruit in FRUITS

@@ -146,8 +146,9 @@ def test_a_revoked_and_an_expired_key_open_nothing(teams_index: Path, tmp_path: 
 
 
 def test_a_service_whose_keys_cannot_be_read_does_not_begin(teams_index: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no such file of keys"), client_of(
-        teams_index, ServeConfig(keys_file=str(tmp_path / "none"))
+    with (
+        pytest.raises(ConfigError, match="no such file of keys"),
+        client_of(teams_index, ServeConfig(keys_file=str(tmp_path / "none"))),
     ):
         pass
 

@@ -86,7 +86,9 @@ def test_a_filter_that_says_what_may_be_found_bounds_a_key(where: str) -> None:
     require_bounding(where)
 
 
-@pytest.mark.parametrize("where", ["not team == ops", "team == ops or year != 2020", "secret not in (yes)", 'title == ""'])
+@pytest.mark.parametrize(
+    "where", ["not team == ops", "team == ops or year != 2020", "secret not in (yes)", 'title == ""']
+)
 def test_a_filter_that_a_misspelt_field_would_open_is_refused(where: str) -> None:
     with pytest.raises(InputError, match="lack its fields"):
         require_bounding(where)

@@ -25,7 +25,11 @@ def test_a_key_without_limits_is_always_admitted_and_gets_no_headers() -> None:
 
 def test_a_minutes_requests_may_come_at_once_and_then_one_by_one() -> None:
     limits = KeyLimits()
-    assert admitted(limits, key(requests=3), [0, 0, 0, 0, 19.9, 20, 20, 40]) == [True] * 3 + [False] * 2 + [True, False, True]
+    assert admitted(limits, key(requests=3), [0, 0, 0, 0, 19.9, 20, 20, 40]) == [True] * 3 + [False] * 2 + [
+        True,
+        False,
+        True,
+    ]
 
 
 @pytest.mark.parametrize("per_minute", [1, 7, 60, 1000])

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from ragray.config import ServeConfig
+from ragray.errors import ConfigError
 from tests.serve.access.teams import bearer, client_of
 
 QUESTION = "Where is the plum of team red?"
@@ -78,3 +79,9 @@ def test_the_log_may_go_to_stderr_and_by_default_goes_nowhere(
     with client_of(teams_index, ServeConfig(access_log="stderr")) as client:
         client.get("/healthz")
     assert json.loads(capfd.readouterr().err)["route"] == "/healthz"
+
+
+def test_a_log_that_cannot_be_written_ends_the_start(teams_index: Path, tmp_path: Path) -> None:
+    settings = ServeConfig(access_log=str(tmp_path / "none" / "access.log"))
+    with pytest.raises(ConfigError, match=r"serve\.access_log=.*name another file"), client_of(teams_index, settings):
+        pass
