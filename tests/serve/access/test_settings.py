@@ -20,7 +20,7 @@ def test_only_this_machine_reaches_a_loopback_address(host: str) -> None:
     "host", ["0.0.0.0", "::", "", "10.0.0.7", "192.168.1.2", "fe80::1", "rag.example", "localhost.example"]
 )
 def test_where_others_reach_it_a_service_needs_keys_or_the_word_insecure(host: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="ragray keys add NAME.*serve.keys_file=FILE.*--insecure") as caught:
+    with pytest.raises(ConfigError, match=r"ragray keys add NAME.*serve\.keys_file=FILE.*--insecure") as caught:
         checked_access(ServeConfig(), host)
     assert "\n" not in str(caught.value)
     assert (host or "0.0.0.0") in str(caught.value)
