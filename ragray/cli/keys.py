@@ -15,7 +15,8 @@ from ragray.config import load_config
 HELP = """Make, list and revoke the keys of a service.
 
 They lie in the file that serve.keys_file names, by default ~/.ragray/keys.json; `ragray serve ... serve.keys_file=FILE` then answers
-only requests with one of them. A running service sees a change within a second or so.
+only requests with one of them. A running service sees a change within a second or so. Each Gateway replica counts the requests and
+tokens of a key for itself.
 """
 
 keys_app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode=None)

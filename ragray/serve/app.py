@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 
 from fastapi import APIRouter, FastAPI, Request, Security
@@ -79,21 +80,26 @@ def create_app(answerer: Answerer, config: ServeConfig, gate: Gate | None = None
     add_retrieve(ask, answerer, config)
     openai, dify = _openai(answerer, config), _dify(answerer, config)
     for routes, error in ((ask, ErrorResponse), (openai, OpenAIErrorResponse), (dify, DifyError)):
+        # Only what OpenAPI says of keys: `Door` asks for them, whatever a route declares.
         secured = [Security(HTTPBearer(auto_error=False))] if config.keys_file else []
         responses = error_responses(401, 429, model=error) if config.keys_file else {}
         app.include_router(routes, dependencies=secured, responses=responses)
     gate = gate or Gate()
     _add_health(app, answerer, gate)
-    limits = Limits(config.max_body_bytes, config.cors_origins)
+    _add_guards(app, config, gate, _foreign(openai, dify))
+    return app
+
+
+def _add_guards(app: FastAPI, config: ServeConfig, gate: Gate, responds: Mapping[str, Respond]) -> None:
+    """Put what every request passes before the routes, the last added first."""
     app.add_middleware(BodyLimit, max_bytes=config.max_body_bytes)
     if config.keys_file:
         open_paths = (*ALWAYS_ANSWERED, *(PAGES if config.open_pages else ()))
-        keyring, responds = Keyring(Path(config.keys_file)), _foreign(openai, dify)
+        keyring = Keyring(Path(config.keys_file))
         app.add_middleware(Door, keyring=keyring, open_paths=open_paths, responds=responds)
-    app.add_middleware(Gated, gate=gate, limits=limits)
+    app.add_middleware(Gated, gate=gate, limits=Limits(config.max_body_bytes, config.cors_origins))
     app.add_middleware(AccessLog, write=open_log(config), with_questions=config.log_questions)
     app.add_middleware(with_cors, origins=config.cors_origins)
-    return app
 
 
 def _foreign(*routers: APIRouter) -> dict[str, Respond]:
