@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from ragray import interrupts
 from ragray.cli.index import index_app
+from ragray.cli.keys import keys_app
 from ragray.cli.lookup import ask, search
 from ragray.cli.measure import evaluate, evaluate_retrieval, score
 from ragray.cli.options import (
@@ -77,6 +78,7 @@ app = typer.Typer(
 config_app = typer.Typer(help="Show what can be configured, and what is.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(config_app, name="config")
 app.add_typer(index_app, name="index")
+app.add_typer(keys_app, name="keys")
 
 
 @app.command()
@@ -171,11 +173,15 @@ def serve(
     run: RunOption = None,
     config: ConfigFile = None,
     address: Address = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Let other machines in without keys; serve.insecure=true is the same.")
+    ] = False,
 ) -> None:
     """Answer questions over HTTP until Ctrl-C: POST /v1/answer, POST /v1/search, GET /readyz, GET /docs."""
     from ragray.cluster.serving.commands import serve as run_stage
 
-    run_stage(index, run, load_config(config, overrides or [], command="serve"), address=address)
+    allowed = ["serve.insecure=true"] if insecure else []
+    run_stage(index, run, load_config(config, [*(overrides or []), *allowed], command="serve"), address=address)
 
 
 @app.command()

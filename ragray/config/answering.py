@@ -180,6 +180,24 @@ class ServeConfig(Section):
         (), description="origins (https://app.example) whose web pages may use the service; `*`: all; empty: none"
     )
 
+    keys_file: str = Field(
+        "",
+        description="file of `ragray keys`: only requests with one of its keys are answered; empty: everybody's are",
+    )
+    insecure: bool = Field(
+        False, description="let the service listen where other machines reach it although it has no keys_file"
+    )
+    open_pages: bool = Field(
+        False,
+        description="with a keys_file: show the pages (/, /docs, /openapi.json) without a key; what they ask for needs one",
+    )
+    access_log: str = Field(
+        "", description="file to which a line of JSON is appended for each request, or stderr; empty: none"
+    )
+    log_questions: bool = Field(
+        False, description="write the texts of questions and queries into the access log; otherwise it holds none"
+    )
+
     @field_validator("cors_origins")
     @classmethod
     def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:

@@ -31,6 +31,10 @@ IN_COMMAND: Mapping[tuple[str, str], str] = {
         "evaluate",
         "generate.batch_size",
     ): "questions answered at the same time; a crash loses at most so many answers per actor",
+    **{
+        (command, "serve.keys_file"): "file of the keys; empty: ~/.ragray/keys.json"
+        for command in ("keys add", "keys list", "keys revoke")
+    },
     ("serve", "retrieve.k"): "passages per question where a request names no k",
     ("serve", "retrieve.num_replicas"): "copies of the Retriever deployment; each searches the whole index",
     ("serve", "retrieve.threads"): "search threads per copy of the Retriever deployment",

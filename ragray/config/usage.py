@@ -45,6 +45,7 @@ USED: Mapping[str, tuple[str, ...]] = {
     "evaluate": (*SEARCH, "generate.*", "evaluate.*", "examples.*", "cluster.*"),
     "score": ("examples.*", "evaluate.metric"),
     "serve": (*SEARCH, "retrieve.num_replicas", "generate.*", "serve.*", "cluster.*"),
+    **dict.fromkeys(("keys add", "keys list", "keys revoke"), ("serve.keys_file",)),
     "quickstart": ("*",),
     "config show": ("*",),
 }
@@ -108,6 +109,8 @@ CONDITIONS = (
         lambda c: c.retrieve.mode == "hybrid" or bool(c.retrieve.rerank_model),
         "with retrieve.mode=hybrid or with a retrieve.rerank_model",
     ),
+    Condition(("serve.open_pages",), lambda c: bool(c.serve.keys_file), "with serve.keys_file"),
+    Condition(("serve.log_questions",), lambda c: bool(c.serve.access_log), "with serve.access_log"),
 )
 OF_THE_INDEX = Condition(
     tuple(key for key in ENCODER if key != "embed.model"),

@@ -57,6 +57,11 @@ class Usage:
     prompt_tokens: int = 0
     new_tokens: int = 0
 
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.prompt_tokens + self.new_tokens
+
 
 @dataclass(frozen=True, slots=True)
 class Generation:

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from ragray.errors import InputError
 from ragray.generate.engine import GREEDY, Generation, GenerationRequest, Piece, Sampling, Turn, Usage
+from ragray.retrieve.caller import bound, current_caller
 from ragray.retrieve.retriever import AS_SET, SearchOptions
 from ragray.text.checks import require_text
 from ragray.types import Answer, Citation, RetrievalResult
@@ -82,13 +83,23 @@ class AnswerWriter(Protocol):
 class Orchestrator:
     """Answers questions: checks them, finds their passages, has the answers written, and names the sources."""
 
-    def __init__(self, finder: PassageFinder, writer: AnswerWriter, *, k: int, run: str = "", model: str = "") -> None:
-        """Take the names of the run and of the base model that write the answers."""
+    def __init__(
+        self,
+        finder: PassageFinder,
+        writer: AnswerWriter,
+        *,
+        k: int,
+        run: str = "",
+        model: str = "",
+        with_keys: bool = False,
+    ) -> None:
+        """Take the names of the run and of the base model that write the answers; ``with_keys`` demands a key of whoever looks up."""
         self._finder = finder
         self._writer = writer
         self._k = k
         self._run = run
         self._model = model
+        self._with_keys = with_keys
 
     @property
     def run(self) -> str:
@@ -109,7 +120,8 @@ class Orchestrator:
         self, queries: Sequence[str], *, k: int | None, options: SearchOptions = AS_SET
     ) -> list[RetrievalResult]:
         """Return for every query its k best passages; ``k=None`` means the configured k."""
-        return await self._finder.find(queries, k or self._k, options)
+        current_caller().questions = list(queries)
+        return await self._look_up(queries, k or self._k, options)
 
     async def answer(self, request: QuestionRequest) -> ServedAnswer:
         """Answer a question; raises as `answer_all` does."""
@@ -129,6 +141,7 @@ class Orchestrator:
         prompts = [_prompt(*pair) for pair in zip(requests, found, strict=True)]
         generations = await self._writer.generate(prompts, [request.sampling for request in requests])
         times = found_at - started, monotonic() - found_at
+        current_caller().num_tokens += sum(generation.usage.total for generation in generations)
         return [
             ServedAnswer(_cited(request, result, generation), self._run, *times, generation.usage)
             for request, result, generation in zip(requests, found, generations, strict=True)
@@ -142,13 +155,16 @@ class Orchestrator:
 
     async def write(self, request: QuestionRequest, found: Found) -> AsyncGenerator[str | ServedAnswer, None]:
         """Yield the answer from what was found piece by piece, then, last, the whole; closing the generator stops the writing."""
-        started, result = monotonic(), found.result
+        started, result, caller, num_pieces = monotonic(), found.result, current_caller(), 0
         async with contextlib.aclosing(self._writer.stream(_prompt(request, result), request.sampling)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, Generation):
+                    caller.num_tokens += piece.usage.total - num_pieces
                     answer, times = _cited(request, result, piece), (found.retrieve_s, monotonic() - started)
                     yield ServedAnswer(answer, self._run, *times, piece.usage)
                 else:
+                    num_pieces += 1
+                    caller.num_tokens += 1  # also where the client leaves before the engine reports them
                     yield piece
 
     async def stream(self, request: QuestionRequest) -> AsyncGenerator[str | ServedAnswer, None]:
@@ -161,15 +177,22 @@ class Orchestrator:
         """Check all questions, then find the passages of each; questions that want the same are searched for together."""
         for number, request in enumerate(requests):
             require_text(request.question, f"question {number}")
+            current_caller().questions.append(request.question)
             await self._writer.check(request.question, request.instruction)
         wanted = [None if each.closed_book else (each.k or self._k, each.search) for each in requests]
         found = [NOTHING_FOUND] * len(requests)
         for want in dict.fromkeys(filter(None, wanted)):
             numbers = [number for number, each in enumerate(wanted) if each == want]
-            results = await self._finder.find([requests[number].question for number in numbers], *want)
+            results = await self._look_up([requests[number].question for number in numbers], *want)
             for number, result in zip(numbers, results, strict=True):
                 require_snapshot(requests[number].snapshot, result.snapshot)
                 found[number] = result
+        return found
+
+    async def _look_up(self, queries: Sequence[str], k: int, options: SearchOptions) -> list[RetrievalResult]:
+        """Find passages: the one place where that is done, within the filter of the caller's key."""
+        found = await self._finder.find(queries, k, bound(options, with_keys=self._with_keys))
+        current_caller().snapshot = next((result.snapshot for result in found), "")
         return found
 
 

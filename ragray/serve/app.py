@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from pathlib import Path
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse, Response
+from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
 from ragray.config import ServeConfig
 from ragray.errors import RagrayError, ServingError
 from ragray.generate.orchestrator import QuestionRequest
+from ragray.serve.access.door import Door, Respond
+from ragray.serve.access.keyring import Keyring
+from ragray.serve.access.log import AccessLog, open_log
 from ragray.serve.answerer import Answerer
-from ragray.serve.failure import POST_ERRORS, Refused, error_responses, failure_of, refusing
-from ragray.serve.guard import BodyLimit, Gate, Gated, Limits, with_cors
-from ragray.serve.lookup.dify import DifyRoute, add_dify
+from ragray.serve.failure import POST_ERRORS, ForeignRoute, Refused, error_responses, failure_of, refusing
+from ragray.serve.guard import ALWAYS_ANSWERED, BodyLimit, Gate, Gated, Limits, with_cors
+from ragray.serve.lookup.dify import DifyError, DifyRoute, add_dify
 from ragray.serve.lookup.trainers import add_retrieve
 from ragray.serve.openai.chat import add_chat
 from ragray.serve.openai.embeddings import add_embeddings
-from ragray.serve.openai.errors import OpenAIRoute
+from ragray.serve.openai.errors import OpenAIErrorResponse, OpenAIRoute
 from ragray.serve.openai.models import add_models
 from ragray.serve.openai.rerank import add_rerank
 from ragray.serve.schema import (
     AliveResponse,
     AnswerRequest,
     AnswerResponse,
+    ErrorResponse,
     HealthResponse,
     SearchRequest,
     SearchResponse,
@@ -34,6 +41,8 @@ from ragray.serve.stream import EVENT_EXAMPLE, open_stream
 from ragray.serve.strict import JsonRoute, require_short
 
 HEALTH_TIMEOUT_S = 10.0
+PAGES = ("/", "/docs", "/docs/oauth2-redirect", "/openapi.json")
+"""Paths that `serve.open_pages` shows without a key."""
 
 DESCRIPTION = """Answers questions from a corpus and says which passages each answer was written from.
 
@@ -69,16 +78,34 @@ def create_app(answerer: Answerer, config: ServeConfig, gate: Gate | None = None
     _add_answer(ask, answerer, config)
     _add_search(ask, answerer, config)
     add_retrieve(ask, answerer, config)
-    app.include_router(ask)
-    app.include_router(_openai(answerer, config))
-    app.include_router(_dify(answerer, config))
+    openai, dify = _openai(answerer, config), _dify(answerer, config)
+    for routes, error in ((ask, ErrorResponse), (openai, OpenAIErrorResponse), (dify, DifyError)):
+        # Only what OpenAPI says of keys: `Door` asks for them, whatever a route declares.
+        secured = [Security(HTTPBearer(auto_error=False))] if config.keys_file else []
+        responses = error_responses(401, 429, model=error) if config.keys_file else {}
+        app.include_router(routes, dependencies=secured, responses=responses)
     gate = gate or Gate()
     _add_health(app, answerer, gate)
-    limits = Limits(config.max_body_bytes, config.cors_origins)
-    app.add_middleware(BodyLimit, max_bytes=config.max_body_bytes)
-    app.add_middleware(Gated, gate=gate, limits=limits)
-    app.add_middleware(with_cors, origins=config.cors_origins)
+    _add_guards(app, config, gate, _foreign(openai, dify))
     return app
+
+
+def _add_guards(app: FastAPI, config: ServeConfig, gate: Gate, responds: Mapping[str, Respond]) -> None:
+    """Put what every request passes before the routes, the last added first."""
+    app.add_middleware(BodyLimit, max_bytes=config.max_body_bytes)
+    if config.keys_file:
+        open_paths = (*ALWAYS_ANSWERED, *(PAGES if config.open_pages else ()))
+        keyring = Keyring(Path(config.keys_file))
+        app.add_middleware(Door, keyring=keyring, open_paths=open_paths, responds=responds)
+    app.add_middleware(Gated, gate=gate, limits=Limits(config.max_body_bytes, config.cors_origins))
+    app.add_middleware(AccessLog, write=open_log(config), with_questions=config.log_questions)
+    app.add_middleware(with_cors, origins=config.cors_origins)
+
+
+def _foreign(*routers: APIRouter) -> dict[str, Respond]:
+    """Return for each path whose errors are those of another interface how they are written."""
+    routes = (route for router in routers for route in router.routes)
+    return {route.path: route.respond for route in routes if isinstance(route, ForeignRoute)}
 
 
 def _openai(answerer: Answerer, config: ServeConfig) -> APIRouter:

@@ -21,7 +21,10 @@ ALWAYS_ANSWERED = ("/healthz", "/readyz")
 
 LIMITS_HEADER = "x-ragray-limits"
 REQUEST_ID = "x-request-id"
-EXPOSED_HEADERS = ("Retry-After", "X-Request-ID", "X-Ragray-Snapshot", "X-Ragray-Run", "Server-Timing")
+EXPOSED_HEADERS = (
+    *("Retry-After", "X-Request-ID", "X-Ragray-Snapshot", "X-Ragray-Run", "Server-Timing"),
+    *(f"X-RateLimit-{fact}-{what}" for what in ("Requests", "Tokens") for fact in ("Limit", "Remaining", "Reset")),
+)
 PREFLIGHT_S = 600
 STOPPING = Failure(503, "unavailable", "the service is stopping; try again in a few seconds", 5, close=True)
 

@@ -13,6 +13,7 @@ from ragray.errors import OverloadedError
 from ragray.generate.engine import Generation, GenerationRequest, Piece, Sampling
 from ragray.generate.generator import Generator
 from ragray.generate.orchestrator import Orchestrator
+from ragray.retrieve.caller import current_caller
 from ragray.retrieve.retriever import AS_SET, Embedded, Retriever, RetrieverModels, SearchOptions
 from ragray.serve.answerer import Health
 from ragray.serve.model_thread import ModelThread
@@ -34,14 +35,17 @@ class LocalAnswerer(Orchestrator):
         run: str = "",
         model: str = "",
         max_waiting: int = 64,
+        with_keys: bool = False,
     ) -> None:
         self._retriever = retriever
         self._threads = ThreadFinder(retriever, max_waiting), ThreadWriter(generator, max_waiting)
-        super().__init__(*self._threads, k=k, run=run, model=model)
+        super().__init__(*self._threads, k=k, run=run, model=model, with_keys=with_keys)
 
     async def embed(self, texts: Sequence[str]) -> Embedded:
         """Encode texts as questions are encoded."""
-        return await self._threads[0].call(self._retriever.embed, texts)
+        embedded = await self._threads[0].call(self._retriever.embed, texts)
+        current_caller().num_tokens += embedded.num_tokens
+        return embedded
 
     async def rerank(self, query: str, passages: Sequence[Passage]) -> list[Hit]:
         """Order passages by the reranker's scores, best first."""

@@ -19,6 +19,7 @@ from ragray.cluster.serving.stop import Stop
 from ragray.cluster.session import has_cluster, session
 from ragray.config import Config, ServeConfig, load_config
 from ragray.errors import ConfigError
+from ragray.serve.access.settings import checked_access
 from ragray.serve.placeholder import Placeholder
 from ragray.serve.port import require_free_port
 
@@ -40,7 +41,7 @@ def build(args: Mapping[str, str]) -> Application:
     """Make the application from the ``args`` of a Serve configuration file: `index`, perhaps `run` and `config` (YAML).
 
     Raises:
-        ConfigError: an argument is unknown or missing, or the configuration is wrong.
+        ConfigError: an argument is unknown or missing, the configuration is wrong, or others would reach a service without keys.
         ArtifactError, EncoderMismatchError: index or run cannot be used, or not together.
     """
     for key in args:
@@ -51,7 +52,7 @@ def build(args: Mapping[str, str]) -> Application:
     from ragray.cluster.serving.deployments import application, check_artifacts
 
     index, run = Path(args["index"]), Path(args["run"]) if args.get("run") else None
-    config = load_config(Path(args["config"]) if args.get("config") else None)
+    config = _checked(load_config(Path(args["config"]) if args.get("config") else None), service.listening_host())
     name = check_artifacts(index, run)
     return application(str(index), str(run or ""), config, run_name=name)
 
@@ -65,7 +66,7 @@ def serve(index: Path, run: Path | None, config: Config, *, address: str | None 
     """
     with Stop(config.serve.drain_timeout_s, config.serve.request_timeout_s) as stop:
         with running(index, run, config, address=address, stop=stop) as url:
-            print(banner(url, index, run), flush=True)
+            print(banner(url, index, run, with_keys=bool(config.serve.keys_file)), flush=True)
             while not stop.asked.wait(WAKE_S):
                 pass  # a signal that another thread is interrupted by is handled when this one wakes up
         raise SystemExit(stop.exit_code)
@@ -83,8 +84,10 @@ def running(
 
     Raises:
         ArtifactError, EncoderMismatchError: index or run cannot be used, or not together.
+        ConfigError: other machines would reach a service without keys, or its keys cannot be read.
         ServingError: the port is taken, Serve runs already, or a deployment cannot start (the message says of what).
     """
+    config = _checked(config, config.serve.host)
     stop = stop or Stop()
     with _placeholder(config.serve, address) as placeholder:
         if placeholder:
@@ -155,6 +158,10 @@ def _in_flight(placeholder: Placeholder | None) -> int:
     return service.refuse_requests()
 
 
+def _checked(config: Config, host: str) -> Config:
+    return config.model_copy(update={"serve": checked_access(config.serve, host)})
+
+
 def deployment_wants(config: Config) -> list[Want]:
     """Return what the deployments of `application` reserve; Serve's own actors reserve nothing."""
     return [
@@ -182,8 +189,9 @@ def base_url(config: ServeConfig) -> str:
     return f"http://[{host}]:{config.port}" if ":" in host else f"http://{host}:{config.port}"
 
 
-def banner(url: str, index: Path, run: Path | None) -> str:
+def banner(url: str, index: Path, run: Path | None, *, with_keys: bool = False) -> str:
     """Return what a person needs to use the service."""
+    key = " -H 'Authorization: Bearer KEY'" if with_keys else ""
     return f"""
 ragray serves {index}{f" with the run {run}" if run else " with the base model"}
 
@@ -192,7 +200,7 @@ ragray serves {index}{f" with the run {run}" if run else " with the base model"}
   ready     GET  {url}/readyz
   docs           {url}/docs
 
-  curl {url}/v1/answer -H 'Content-Type: application/json' -d '{{"question": "..."}}'
+  curl {url}/v1/answer -H 'Content-Type: application/json'{key} -d '{{"question": "..."}}'
 
 Ctrl-C stops it.
 """

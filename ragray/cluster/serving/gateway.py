@@ -17,6 +17,7 @@ from ragray.generate.engine import Generation, GenerationRequest, Piece, Samplin
 from ragray.generate.load import load_template
 from ragray.generate.orchestrator import Orchestrator
 from ragray.generate.template import PromptTemplate
+from ragray.retrieve.caller import current_caller
 from ragray.retrieve.retriever import AS_SET, Embedded, RetrieverModels, SearchOptions
 from ragray.serve.answerer import Health
 from ragray.serve.app import create_app
@@ -38,7 +39,8 @@ class Gateway:
     ) -> None:
         check = QuestionCheck(lambda: load_template(config.generate, Path(folder) if folder else None))
         names = {"run": run, "model": config.generate.model}
-        self._answerer = RayAnswerer(retriever, generator, check, k=config.retrieve.k, **names)
+        with_keys = bool(config.serve.keys_file)
+        self._answerer = RayAnswerer(retriever, generator, check, k=config.retrieve.k, with_keys=with_keys, **names)
         self._config = config
         self._gate = Gate()
 
@@ -83,14 +85,18 @@ class RayAnswerer(Orchestrator):
         k: int,
         run: str,
         model: str,
+        with_keys: bool = False,
     ) -> None:
-        super().__init__(DeployedFinder(retriever), DeployedWriter(generator, check), k=k, run=run, model=model)
+        finder, writer = DeployedFinder(retriever), DeployedWriter(generator, check)
+        super().__init__(finder, writer, k=k, run=run, model=model, with_keys=with_keys)
         self._retriever = retriever
 
     async def embed(self, texts: Sequence[str]) -> Embedded:
         """Encode texts as questions are encoded."""
         with translate_ray_errors():
-            return await _result(self._retriever.embed.remote(texts))
+            embedded: Embedded = await _result(self._retriever.embed.remote(texts))
+        current_caller().num_tokens += embedded.num_tokens
+        return embedded
 
     async def rerank(self, query: str, passages: Sequence[Passage]) -> list[Hit]:
         """Order passages by the reranker's scores, best first."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ragray.serve")
 
 APPLICATION = "ragray"
+LOOPBACK = "127.0.0.1"
 START_TIMEOUT_S = 900.0
 STOP_TIMEOUT_S = 60.0
 CALL_TIMEOUT_S = 5.0
@@ -42,6 +43,20 @@ def require_none() -> None:
             f"Serve runs on this cluster already (applications: {names}); deploy to it with "
             "`serve deploy serve_configs/laptop.yaml`, or end it with `serve shutdown`"
         )
+
+
+def listening_host() -> str:
+    """Return the address that Serve's proxies on this cluster listen on; that of this machine alone where none does."""
+    import ray
+
+    if not ray.is_initialized():
+        return LOOPBACK
+    try:
+        controller = ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
+    except ValueError:
+        return LOOPBACK
+    host = ray.get(controller.get_http_config.remote()).host
+    return LOOPBACK if host is None else str(host)
 
 
 def start(app: Application, config: ServeConfig) -> Iterator[str]:

@@ -9,7 +9,7 @@ from pydantic import Field
 from ragray.config import ServeConfig
 from ragray.retrieve.retriever import SearchOptions
 from ragray.serve.answerer import Answerer
-from ragray.serve.failure import Failure, ForeignRoute, Refused, error_responses, refusing
+from ragray.serve.failure import BAD_KEY, NO_KEY, Failure, ForeignRoute, Refused, error_responses, refusing
 from ragray.serve.lookup.dify_filter import MetadataCondition, to_filter
 from ragray.serve.schema import EXAMPLE_QUESTION, MAX_SEARCH_K, Text, Wire
 from ragray.serve.strict import require_short
@@ -21,11 +21,17 @@ KNOWLEDGE = "ragray"
 UNKNOWN_KNOWLEDGE = 2001
 """Dify's code of a knowledge that does not exist."""
 
+CODES = {NO_KEY: 1001, BAD_KEY: 1002}
+"""Dify's codes of a header Authorization that has the wrong form, and of a key that is not known."""
+
 
 class DifyError(Wire):
     """The body of every response that is no success."""
 
-    error_code: int = Field(description="2001: no such knowledge; else the status", examples=[UNKNOWN_KNOWLEDGE])
+    error_code: int = Field(
+        description="1001: no key, 1002: an unknown key, 2001: no such knowledge; else the status",
+        examples=[UNKNOWN_KNOWLEDGE],
+    )
     error_msg: str = Field(description="one line for the person who reads it")
 
 
@@ -35,7 +41,7 @@ class DifyRoute(ForeignRoute):
     @staticmethod
     def respond(failure: Failure) -> Response:
         """Return the response of a failure."""
-        code = int(failure.code) if failure.code.isdigit() else failure.status
+        code = int(failure.code) if failure.code.isdigit() else CODES.get(failure.code, failure.status)
         body = DifyError(error_code=code, error_msg=failure.message)
         return JSONResponse(body.model_dump(mode="json"), failure.status, failure.headers())
 

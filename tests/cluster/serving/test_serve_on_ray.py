@@ -22,7 +22,7 @@ from pydantic import BaseModel
 
 from ragray.cluster.serving.commands import banner, build, running
 from ragray.cluster.serving.deployments import application
-from ragray.cluster.serving.service import require_none, start, stop
+from ragray.cluster.serving.service import listening_host, require_none, start, stop
 from ragray.config import Config, load_config
 from ragray.corpus.table import passages_to_table
 from ragray.embed.encoder import HashEncoder
@@ -241,7 +241,7 @@ def serve_without_application(ray_session: None) -> Iterator[None]:
     """Serve on the cluster of this process, before anything is deployed on it."""
     from ray import serve
 
-    serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": free_port()})
+    serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.2", "port": free_port()})
     yield
     stop()
 
@@ -249,6 +249,7 @@ def serve_without_application(ray_session: None) -> Iterator[None]:
 def test_on_a_cluster_with_serve_another_service_is_refused_and_a_replica_that_cannot_start_says_why(
     serve_without_application: None, index: Path, tmp_path: Path
 ) -> None:
+    assert listening_host() == "127.0.0.2"
     with (
         pytest.raises(ServingError, match="Serve runs on this cluster already"),
         running(index, None, config(free_port())),
@@ -268,6 +269,8 @@ def test_the_banner_holds_the_urls() -> None:
     text = banner("http://127.0.0.1:8000", Path("index"), None)
     assert "http://127.0.0.1:8000/v1/answer" in text
     assert "base model" in text
+    assert "Authorization" not in text
+    assert "-H 'Authorization: Bearer KEY'" in banner("http://127.0.0.1:8000", Path("index"), None, with_keys=True)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Who may ask a service, for what, how often; and a line of each request."""
