@@ -6,7 +6,7 @@ import asyncio
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import RedirectResponse, Response
+from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from ragray.config import ServeConfig
@@ -22,6 +22,7 @@ from ragray.serve.openai.embeddings import add_embeddings
 from ragray.serve.openai.errors import OpenAIRoute
 from ragray.serve.openai.models import add_models
 from ragray.serve.openai.rerank import add_rerank
+from ragray.serve.page.routes import add_page
 from ragray.serve.schema import (
     AliveResponse,
     AnswerRequest,
@@ -62,7 +63,7 @@ def create_app(answerer: Answerer, config: ServeConfig, gate: Gate | None = None
 
     Once ``gate`` is closed, new requests are refused with 503; those that are open are still answered.
     """
-    app = FastAPI(title="ragray", version="1", description=DESCRIPTION)
+    app = FastAPI(title="ragray", version="1", description=DESCRIPTION, docs_url=None, redoc_url=None)
     for kind in (Refused, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _respond)
     ask = APIRouter(route_class=JsonRoute)
@@ -74,6 +75,7 @@ def create_app(answerer: Answerer, config: ServeConfig, gate: Gate | None = None
     app.include_router(_dify(answerer, config))
     gate = gate or Gate()
     _add_health(app, answerer, gate)
+    add_page(app)
     limits = Limits(config.max_body_bytes, config.cors_origins)
     app.add_middleware(BodyLimit, max_bytes=config.max_body_bytes)
     app.add_middleware(Gated, gate=gate, limits=limits)
@@ -148,11 +150,6 @@ def _add_health(app: FastAPI, answerer: Answerer, gate: Gate) -> None:
                 raise ServingError(f"the retriever did not answer within {HEALTH_TIMEOUT_S:.0f} s") from err
             except RagrayError as err:
                 raise ServingError(str(err)) from err
-
-    @app.head("/", include_in_schema=False)
-    @app.get("/", include_in_schema=False)
-    async def root() -> RedirectResponse:
-        return RedirectResponse("docs")
 
 
 async def _respond(request: Request, err: Exception) -> Response:
