@@ -1,5 +1,5 @@
 // What the browser keeps for this path of this origin: preferences and history, and for this tab the key.
-const PREFIX = `ragray:${location.pathname}:`;
+const PREFIX = `ragray:${new URL(".", location.href).pathname}:`;
 
 /** Return what was kept under a name; storage may be empty, damaged or switched off. */
 export function kept(store, name, fallback) {
