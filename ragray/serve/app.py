@@ -43,7 +43,8 @@ DESCRIPTION = """Answers questions from a corpus and says which passages each an
 * `POST /v1/chat/completions`, `/v1/embeddings`, `/v1/rerank` and `GET /v1/models` are for OpenAI's clients and those like them;
 * `POST /retrieve` is for trainers by reinforcement learning, `POST /retrieval` is Dify's external knowledge;
 * `GET /healthz` is 200 as soon as the service runs, also while it loads its models;
-* `GET /readyz` says what is served, or why nothing is.
+* `GET /readyz` says what is served, or why nothing is;
+* `GET /` is a page to ask from.
 
 Every error has the body `{"error": {"type": ..., "message": ...}}`, with `param` and `code` on OpenAI's routes; Dify's has its own.
 """

@@ -40,8 +40,8 @@ def every_check() -> dict[str, Callable[..., None]]:
 
 def holds(check: Callable[..., None], browser: Browser, address: str, shots: Path) -> bool:
     """Run a check in a browser of its own; prints what it is about, and where it fails."""
-    options = getattr(check, "options", {})
-    context = browser.new_context(viewport={"width": 1100, "height": 800}, **{"locale": "en-GB", **options})
+    options = {"viewport": {"width": 1100, "height": 800}, "locale": "en-GB", **getattr(check, "options", {})}
+    context = browser.new_context(**options)
     page = context.new_page()
     wrong: list[str] = []
     page.on("pageerror", lambda err: wrong.append(f"error of the page: {err}"))
@@ -68,7 +68,7 @@ def main() -> int:
     if unknown := [name for name in asked.names if name not in every]:
         sys.exit(f"tests.browser: no check {unknown[0]!r}; there are {', '.join(every)}")
     asked.shots.mkdir(parents=True, exist_ok=True)
-    expect.set_options(timeout=10_000)
+    expect.set_options(timeout=30_000)
     failed = []
     with tempfile.TemporaryDirectory() as folder, running(Path(folder), asked.port) as address, sync_playwright() as play:
         browser = play.chromium.launch(executable_path=asked.chromium, args=["--no-sandbox"])

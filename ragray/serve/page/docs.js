@@ -91,7 +91,7 @@ function fieldRow(schemas, { name, field, required }, depth) {
 function curl(schemas, method, path, body) {
   const parts = [`curl ${new URL(path.slice(1), document.baseURI)}`];
   if (kept(sessionStorage, "key", "")) parts.push('-H "Authorization: Bearer $RAGRAY_KEY"');
-  if (body) parts.push("-H 'Content-Type: application/json'", `-d '${JSON.stringify(schemas.example(body, true)).replaceAll("'", "'\\''")}'`);
+  if (body) parts.push("-H 'Content-Type: application/json'", `-d '${JSON.stringify(schemas.example(body, true), null, 2).replaceAll("'", "'\\''")}'`);
   return parts.join(" \\\n  ");
 }
 

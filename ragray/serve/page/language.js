@@ -28,8 +28,7 @@ export const decimal = (value) => new Intl.NumberFormat(language(), { maximumFra
 
 /** Write milliseconds with their unit. */
 export function duration(ms) {
-  const [value, unit, digits] = ms < 1000 ? [ms, "millisecond", 0] : [ms / 1000, "second", ms < 10000 ? 2 : 1];
-  return new Intl.NumberFormat(language(), { style: "unit", unit, maximumFractionDigits: digits }).format(value);
+  return ms < 1000 ? t("ms", { n: ms.toFixed(0) }) : t("s", { n: (ms / 1000).toFixed(ms < 10000 ? 2 : 1) });
 }
 
 const SCRIPTS = [

@@ -55,7 +55,7 @@ function sourceButton(citation, kind, onclick) {
   const figure = kind === "search" ? decimal(citation.score) : share(citation.weight);
   const label = kind === "search" ? t("hit_label", { n: citation.number, title, score: figure }) : t("source_label", { n: citation.number, title, share: figure });
   const bar = h("span", { class: "bar-fill" });
-  bar.style.setProperty("--share", kind === "search" ? 0 : citation.weight);
+  bar.style.setProperty("--share", citation.weight);
   return h(
     "button",
     { type: "button", class: "source", "aria-label": label, onclick },
@@ -63,18 +63,17 @@ function sourceButton(citation, kind, onclick) {
     prose("span", { class: "source-title" }, title),
     h("span", { class: "figure" }, figure),
     prose("span", { class: "excerpt" }, citation.text.slice(0, 300)),
-    kind === "search" ? "" : h("span", { class: "share" }, bar),
+    kind !== "search" && h("span", { class: "share" }, bar),
   );
 }
 
 function details(record) {
   const { times, usage } = record;
   if (!times?.total || record.error) return null;
-  const writing = times.first === null || times.first === undefined ? null : times.total - times.first;
   const list = facts(h("dl", { class: "facts" }), [
-    ...["search", "first"].map((name) => [t(`stage_${name}`), stage(times[name], times.total)]),
-    [t("stage_writing"), stage(writing, times.total)],
-    [t("stage_total"), stage(times.total, times.total)],
+    [t("stage_search"), stage(0, times.search, times.total)],
+    [t("stage_first"), stage(0, times.first, times.total)],
+    [t("stage_writing"), stage(times.first, times.first && times.total, times.total)],
     [t("tokens"), usage && t("tokens_both", { read: usage.prompt_tokens, written: usage.completion_tokens })],
     [t("snapshot"), record.snapshot],
     [t("run"), record.run],
@@ -84,11 +83,13 @@ function details(record) {
   return h("details", { class: "details" }, h("summary", {}, summary), list);
 }
 
-function stage(ms, total) {
-  if (ms === null || ms === undefined) return null;
+/** Show a part of the time as a bar with its length; null where it was not measured. */
+function stage(from, to, total) {
+  if (!to) return null;
   const bar = h("span", { class: "bar-fill" });
-  bar.style.setProperty("--share", total ? Math.min(1, ms / total) : 0);
-  return h("span", { class: "stage" }, h("span", { class: "stage-bar" }, bar), duration(ms));
+  bar.style.setProperty("--from", from / total);
+  bar.style.setProperty("--share", (to - from) / total);
+  return h("span", { class: "stage" }, h("span", { class: "stage-bar" }, bar), duration(to - from));
 }
 
 function errorElement({ record: { error }, actions }) {
