@@ -53,6 +53,7 @@ def holds(check: Callable[..., None], browser: Browser, address: str, shots: Pat
     except Exception:
         page.screenshot(path=shots / f"failed-{check.__name__}.png")
         traceback.print_exc()
+        print(*wrong, sep="\n", file=sys.stderr)
         return False
     finally:
         context.close()

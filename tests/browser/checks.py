@@ -310,8 +310,7 @@ def check_dark(page: Page, shoot: Camera) -> None:
 def check_motion(page: Page, shoot: Camera) -> None:
     """Who wants no motion gets none."""
     ask(page, SEINE)
-    status(page, "Writing")
-    assert page.locator(".caret").evaluate("node => getComputedStyle(node).animationName") == "none"
+    expect(page.locator(".caret")).to_have_css("animation-name", "none")
 
 
 def check_loading(page: Page, shoot: Camera) -> None:

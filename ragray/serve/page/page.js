@@ -64,7 +64,7 @@ function showService() {
   facts($("service-facts"), [
     [t("state"), stateText()],
     [t("model"), searchOnly ? t("model_none") : service.model],
-    [t("run"), service.model && (service.run || t("run_base"))],
+    [t("run"), service.model && !service.run && t("run_base")],
     [t("snapshot"), service.snapshot],
     [t("index"), service.index],
   ]);
