@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.browser import checks
 from tests.browser.service import running
@@ -35,7 +35,10 @@ def every_check() -> dict[str, Callable[..., None]]:
     """Return the checks by name, in the order in which they stand."""
     found = inspect.getmembers(checks, inspect.isfunction)
     own = [(name, check) for name, check in found if name.startswith("check_")]
-    return {name.removeprefix("check_"): check for name, check in sorted(own, key=lambda each: each[1].__code__.co_firstlineno)}
+    return {
+        name.removeprefix("check_"): check
+        for name, check in sorted(own, key=lambda each: each[1].__code__.co_firstlineno)
+    }
 
 
 def holds(check: Callable[..., None], browser: Browser, address: str, shots: Path) -> bool:
@@ -45,7 +48,10 @@ def holds(check: Callable[..., None], browser: Browser, address: str, shots: Pat
     page = context.new_page()
     wrong: list[str] = []
     page.on("pageerror", lambda err: wrong.append(f"error of the page: {err}"))
-    page.on("console", lambda said: wrong.append(f"console: {said.text}") if "Content Security Policy" in said.text else None)
+    page.on(
+        "console",
+        lambda said: wrong.append(f"console: {said.text}") if "Content Security Policy" in said.text else None,
+    )
     try:
         page.goto(address)
         check(page, lambda name: page.screenshot(path=shots / f"{name}.png"))
@@ -64,14 +70,20 @@ def main() -> int:
     """Run the checks that are named, or all."""
     asked = arguments()
     if asked.chromium is None:
-        sys.exit("tests.browser: no Chromium found; install it (Debian: apt-get install chromium), or name it with --chromium")
+        sys.exit(
+            "tests.browser: no Chromium found; install it (Debian: apt-get install chromium), or name it with --chromium"
+        )
     every = every_check()
     if unknown := [name for name in asked.names if name not in every]:
         sys.exit(f"tests.browser: no check {unknown[0]!r}; there are {', '.join(every)}")
     asked.shots.mkdir(parents=True, exist_ok=True)
     expect.set_options(timeout=30_000)
     failed = []
-    with tempfile.TemporaryDirectory() as folder, running(Path(folder), asked.port) as address, sync_playwright() as play:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running(Path(folder), asked.port) as address,
+        sync_playwright() as play,
+    ):
         browser = play.chromium.launch(executable_path=asked.chromium, args=["--no-sandbox"])
         for name in asked.names or every:
             passed = holds(every[name], browser, address, asked.shots)

@@ -162,12 +162,16 @@ def check_busy(page: Page, shoot: Camera) -> None:
 
 def check_cut_off(page: Page, shoot: Camera) -> None:
     """An error in the middle of a stream keeps what was written."""
-    events = 'data: {"choices": [{"delta": {"content": "The Sei"}}]}\n\ndata: {"error": {"message": "a process ended"}}\n\n'
+    events = (
+        'data: {"choices": [{"delta": {"content": "The Sei"}}]}\n\ndata: {"error": {"message": "a process ended"}}\n\n'
+    )
     page.route("**/v1/chat/completions", lambda route: route.fulfill(content_type="text/event-stream", body=events))
     ask(page, SEINE)
     status(page, "No answer: a process ended")
     expect(page.locator(".answer")).to_have_text("The Sei")
-    page.route("**/v1/chat/completions", lambda route: route.fulfill(content_type="text/event-stream", body=events[:62]))
+    page.route(
+        "**/v1/chat/completions", lambda route: route.fulfill(content_type="text/event-stream", body=events[:62])
+    )
     page.get_by_role("button", name="Try again").click()
     expect(page.locator(".error")).to_contain_text("The connection ended before the answer did.")
 
@@ -273,9 +277,9 @@ def check_right_to_left(page: Page, shoot: Camera) -> None:
     answers(page, "ما هو أطول أنهار أفريقيا؟")
     assert page.locator(".turn h2").evaluate("node => getComputedStyle(node).direction") == "rtl"
     assert page.locator(".answer").evaluate("node => getComputedStyle(node).direction") == "rtl"
+    shoot("arabic")
     page.locator(".source").first.click()
     expect(page.get_by_role("link", name="https://example.org/nile")).to_be_visible()
-    shoot("arabic")
 
 
 @opened_with(**PHONE)
@@ -342,7 +346,7 @@ def check_docs(page: Page, shoot: Camera) -> None:
     page.get_by_role("link", name="API").click()
     expect(page.get_by_role("heading", name="Answer a question")).to_be_visible()
     expect(page.locator("#contents a")).not_to_have_count(0)
-    expect(page.locator("body")).to_contain_text('curl http://127.0.0.1')
+    expect(page.locator("body")).to_contain_text("curl http://127.0.0.1")
     shoot("docs")
     page.locator("#contents a", has_text="/v1/chat/completions").click()
     shoot("docs-chat")

@@ -38,7 +38,11 @@ ODD = (
         {"url": "https://example.org/nile"},
     ),
     Passage(
-        "markup#0", "<img src=x onerror=alert(1)> stays a text.", "<b>Markup</b>", "markup", {"url": "javascript:alert(1)"}
+        "markup#0",
+        "<img src=x onerror=alert(1)> stays a text.",
+        "<b>Markup</b>",
+        "markup",
+        {"url": "javascript:alert(1)"},
     ),
 )
 """Passages that are hard to show: from right to left, and with markup in every field."""

@@ -115,7 +115,9 @@ def test_no_file_names_an_address_outside(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".html")])
 def test_a_document_has_no_code_and_no_style_of_its_own(name: str) -> None:
     tags = Tags(FILES[name])
-    assert [(tag, attributes) for tag, attributes in tags.found if tag in ("script", "style") and "src" not in attributes] == []
+    assert [
+        (tag, attributes) for tag, attributes in tags.found if tag in ("script", "style") and "src" not in attributes
+    ] == []
     assert [key for _, attributes in tags.found for key in attributes if key.startswith("on") or key == "style"] == []
 
 
@@ -173,5 +175,7 @@ def test_english_texts_of_the_document_are_those_of_the_table() -> None:
 
 
 def test_an_answer_is_no_live_region_and_the_status_is_a_polite_one() -> None:
-    assert [attributes["id"] for _, attributes in Tags(FILES["index.html"]).found if attributes.get("role") == "status"] == ["status"]
+    assert [
+        attributes["id"] for _, attributes in Tags(FILES["index.html"]).found if attributes.get("role") == "status"
+    ] == ["status"]
     assert all("aria-live" not in text for text in FILES.values())

@@ -157,7 +157,7 @@ function fail(record, err) {
   const { kind, message, status, request, waitS } = err;
   record.error = { kind, message, status, request, until: Date.now() + 1000 * waitS };
   service.model = null; // another one may be served now
-  say("failed", { message: [explain(record.error), waitS && t("again_in", { n: waitS })].filter(Boolean).join(" ") });
+  say("failed", { message: [explain(record.error), waitS && t("again_in", { n: waitS })].filter(Boolean).join(" · ") });
   check();
 }
 
