@@ -319,9 +319,12 @@ def check_motion(page: Page, shoot: Camera) -> None:
 
 def check_loading(page: Page, shoot: Camera) -> None:
     """A service that loads or cannot be reached says so, and is asked again until it is ready."""
-    page.route("**/readyz", lambda route: refuse(route, 503, "the generator loads"))
+    reason = "the generator loads " + 30 * "and loads "
+    page.route("**/readyz", lambda route: refuse(route, 503, reason))
     page.reload()
-    expect(page.locator("#service")).to_have_text("Loading: the generator loads")
+    expect(page.locator("#service")).to_have_text(f"Loading: {reason}")
+    expect(page.locator("#empty")).to_contain_text("the generator loads")
+    is_narrow(page)
     shoot("loading")
     page.unroute("**/readyz")
     page.route("**/readyz", lambda route: route.abort())

@@ -23,7 +23,12 @@ export function t(name, values = {}) {
   return TEXTS[language()][name].replace(/\{(\w+)\}/g, (_, key) => values[key]);
 }
 
-export const share = (value) => new Intl.NumberFormat(language(), { style: "percent" }).format(value);
+/** Write a share in percent; what is not nothing is not written as 0%. */
+export function share(value) {
+  const percent = new Intl.NumberFormat(language(), { style: "percent" });
+  return value > 0 && value < 0.005 ? `<${percent.format(0.01)}` : percent.format(value);
+}
+
 export const decimal = (value) => new Intl.NumberFormat(language(), { maximumFractionDigits: 3 }).format(value);
 
 /** Write milliseconds with their unit. */

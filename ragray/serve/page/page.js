@@ -44,11 +44,12 @@ const NOTHING_KNOWN = { snapshot: "", run: "", index: "", reason: "", last_error
 async function check() {
   clearTimeout(service.timer);
   Object.assign(service, NOTHING_KNOWN, await readiness());
-  const serves = service.state === "ready" || service.state === "degraded";
-  if (serves) service.model ??= await answeringModel(key()).catch(() => null);
+  if (serves()) service.model ??= await answeringModel(key()).catch(() => null);
   else service.timer = setTimeout(check, POLL_MS);
   showService();
 }
+
+const serves = () => service.state === "ready" || service.state === "degraded";
 
 function stateText() {
   const more = service.reason || service.last_error || (service.loading && t("swapping"));
@@ -59,8 +60,9 @@ function showService() {
   if (service.state === "unknown") return;
   const searchOnly = service.model === "";
   $("service").dataset.state = service.state;
-  $("service").textContent = service.state === "ready" ? t("state_ready") : stateText();
-  $("welcome-more").textContent = t(searchOnly ? "welcome_search" : "welcome_more");
+  $("service-text").textContent = stateText();
+  const welcome = searchOnly ? "welcome_search" : "welcome_more";
+  $("welcome-more").textContent = serves() ? t(welcome) : stateText();
   facts($("service-facts"), [
     [t("state"), stateText()],
     [t("model"), searchOnly ? t("model_none") : service.model],
