@@ -289,6 +289,8 @@ def check_phone(page: Page, shoot: Camera) -> None:
     shoot("phone-empty")
     answers(page, SEINE)
     is_narrow(page)
+    targets = page.locator("button:visible, nav a:visible").all()
+    assert min(target.bounding_box()["height"] for target in targets) >= 36
     shoot("phone")
     page.locator(".source").first.tap()
     is_narrow(page)

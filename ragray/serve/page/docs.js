@@ -103,7 +103,7 @@ function statuses(responses) {
 function answerParts(schemas, content = {}) {
   return Object.entries(content).flatMap(([kind, { schema, example }]) => [
     h("h3", {}, `Answer, ${kind}`),
-    h("pre", { tabindex: "0" }, h("code", {}, example ?? JSON.stringify(schemas.example(schema, false), null, 2))),
+    h("pre", { tabindex: "0" }, h("code", {}, example?.trim() ?? JSON.stringify(schemas.example(schema, false), null, 2))),
     schema && fieldList(schemas, schema) && h("details", {}, h("summary", {}, "Fields of the answer"), fieldList(schemas, schema)),
   ]);
 }
