@@ -72,18 +72,19 @@ function fieldList(schemas, schema, depth = 0) {
   const rows = fields.filter(({ name }) => !refused.includes(name)).map((each) => fieldRow(schemas, each, depth));
   if (!rows.length) return null;
   const last = refused.length ? h("p", { class: "small" }, "Refused by name: ", ...inline(refused.map((name) => `\`${name}\``).join(", "))) : null;
-  return h("dl", { class: "fields" }, ...rows, last && h("div", {}, last));
+  return h("div", {}, h("dl", { class: "fields" }, ...rows), last);
 }
 
 function fieldRow(schemas, { name, field, required }, depth) {
   const { default: fallback } = field;
   const told = [schemas.type(field), required ? "required" : "", fallback === undefined || typeof fallback === "object" ? "" : `default ${JSON.stringify(fallback)}`];
+  const below = depth < DEEPEST ? fieldList(schemas, field, depth + 1) : null;
   return h(
     "div",
     {},
     h("dt", {}, h("code", {}, name)),
     h("dd", {}, ...inline(field.description ?? ""), h("div", { class: "small" }, told.filter(Boolean).join("; "))),
-    depth < DEEPEST && fieldList(schemas, field, depth + 1),
+    below && h("dd", { class: "below" }, below),
   );
 }
 
