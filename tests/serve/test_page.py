@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from html.parser import HTMLParser
 
 import pytest
@@ -79,6 +80,11 @@ def test_documents_are_asked_for_each_time_and_files_of_this_version_never_again
 @pytest.mark.parametrize("path", ["/page", "/page/x/none.js", "/page/x/routes.py", "/page/x/..%2froutes.py", "/redoc"])
 def test_nothing_but_the_files_is_sent(client: TestClient, path: str) -> None:
     assert client.get(path).json()["error"]["type"] == "not_found"
+
+
+def test_the_package_holds_every_kind_of_file_that_is_served() -> None:
+    project = tomllib.loads((FOLDER.parents[2] / "pyproject.toml").read_text("utf-8"))
+    assert set(project["tool"]["setuptools"]["package-data"]["ragray.serve.page"]) == {f"*{kind}" for kind in TYPES}
 
 
 def test_head_is_answered_as_get_is(client: TestClient) -> None:

@@ -7,6 +7,7 @@ import { draw, explain, makeTurn } from "./turn.js";
 
 const POLL_MS = 3000;
 const KEPT_TURNS = 50;
+const HISTORY = "history-1"; // the number changes with the shape of a record
 
 const service = { state: "unknown", model: null, timer: 0 }; // model: null is not known, "" none
 const turns = [];
@@ -155,8 +156,8 @@ function fail(record, err) {
     say("stopped");
     return;
   }
-  if (!(err instanceof ServiceError)) throw err;
-  const { kind, message, status, request, waitS } = err;
+  if (!(err instanceof ServiceError)) console.error(err);
+  const { kind, message, status, request, waitS } = err instanceof ServiceError ? err : new ServiceError("page", String(err));
   record.error = { kind, message, status, request, until: Date.now() + 1000 * waitS };
   service.model = null; // another one may be served now
   say("failed", { message: [explain(record.error), waitS && t("again_in", { n: waitS })].filter(Boolean).join(" · ") });
@@ -234,11 +235,11 @@ function closeSettings() {
 
 function save() {
   const records = turns.map((turn) => turn.record).slice(-KEPT_TURNS);
-  if (!keep(localStorage, "history", records)) say("not_kept");
+  if (!keep(localStorage, HISTORY, records)) say("not_kept");
 }
 
 function restore() {
-  kept(localStorage, "history", []).forEach((record) => add(record));
+  kept(localStorage, HISTORY, []).forEach((record) => add(record));
 }
 
 function clear() {
