@@ -187,10 +187,6 @@ class ServeConfig(Section):
     insecure: bool = Field(
         False, description="let the service listen where other machines reach it although it has no keys_file"
     )
-    open_pages: bool = Field(
-        False,
-        description="with a keys_file: show the pages (/, /docs, /openapi.json) without a key; what they ask for needs one",
-    )
     access_log: str = Field(
         "", description="file to which a line of JSON is appended for each request, or stderr; empty: none"
     )

@@ -109,7 +109,6 @@ CONDITIONS = (
         lambda c: c.retrieve.mode == "hybrid" or bool(c.retrieve.rerank_model),
         "with retrieve.mode=hybrid or with a retrieve.rerank_model",
     ),
-    Condition(("serve.open_pages",), lambda c: bool(c.serve.keys_file), "with serve.keys_file"),
     Condition(("serve.log_questions",), lambda c: bool(c.serve.access_log), "with serve.access_log"),
 )
 OF_THE_INDEX = Condition(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fastapi import APIRouter, FastAPI, Request, Security
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import RedirectResponse, Response
+from fastapi.responses import Response
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
@@ -28,6 +28,7 @@ from ragray.serve.openai.embeddings import add_embeddings
 from ragray.serve.openai.errors import OpenAIErrorResponse, OpenAIRoute
 from ragray.serve.openai.models import add_models
 from ragray.serve.openai.rerank import add_rerank
+from ragray.serve.page.routes import add_page, site
 from ragray.serve.schema import (
     AliveResponse,
     AnswerRequest,
@@ -41,8 +42,6 @@ from ragray.serve.stream import EVENT_EXAMPLE, open_stream
 from ragray.serve.strict import JsonRoute, require_short
 
 HEALTH_TIMEOUT_S = 10.0
-PAGES = ("/", "/docs", "/docs/oauth2-redirect", "/openapi.json")
-"""Paths that `serve.open_pages` shows without a key."""
 
 DESCRIPTION = """Answers questions from a corpus and says which passages each answer was written from.
 
@@ -51,7 +50,8 @@ DESCRIPTION = """Answers questions from a corpus and says which passages each an
 * `POST /v1/chat/completions`, `/v1/embeddings`, `/v1/rerank` and `GET /v1/models` are for OpenAI's clients and those like them;
 * `POST /retrieve` is for trainers by reinforcement learning, `POST /retrieval` is Dify's external knowledge;
 * `GET /healthz` is 200 as soon as the service runs, also while it loads its models;
-* `GET /readyz` says what is served, or why nothing is.
+* `GET /readyz` says what is served, or why nothing is;
+* `GET /` is a page to ask from.
 
 Every error has the body `{"error": {"type": ..., "message": ...}}`, with `param` and `code` on OpenAI's routes; Dify's has its own.
 """
@@ -71,7 +71,7 @@ def create_app(answerer: Answerer, config: ServeConfig, gate: Gate | None = None
 
     Once ``gate`` is closed, new requests are refused with 503; those that are open are still answered.
     """
-    app = FastAPI(title="ragray", version="1", description=DESCRIPTION)
+    app = FastAPI(title="ragray", version="1", description=DESCRIPTION, docs_url=None, redoc_url=None)
     for kind in (Refused, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _respond)
     ask = APIRouter(route_class=JsonRoute)
@@ -86,6 +86,7 @@ def create_app(answerer: Answerer, config: ServeConfig, gate: Gate | None = None
         app.include_router(routes, dependencies=secured, responses=responses)
     gate = gate or Gate()
     _add_health(app, answerer, gate)
+    add_page(app)
     _add_guards(app, config, gate, _foreign(openai, dify))
     return app
 
@@ -94,7 +95,8 @@ def _add_guards(app: FastAPI, config: ServeConfig, gate: Gate, responds: Mapping
     """Put what every request passes before the routes, the last added first."""
     app.add_middleware(BodyLimit, max_bytes=config.max_body_bytes)
     if config.keys_file:
-        open_paths = (*ALWAYS_ANSWERED, *(PAGES if config.open_pages else ()))
+        # The files of the page hold nothing of the corpus, and a browser needs them to ask for a key.
+        open_paths = (*ALWAYS_ANSWERED, *site().paths)
         keyring = Keyring(Path(config.keys_file))
         app.add_middleware(Door, keyring=keyring, open_paths=open_paths, responds=responds)
     app.add_middleware(Gated, gate=gate, limits=Limits(config.max_body_bytes, config.cors_origins))
@@ -175,11 +177,6 @@ def _add_health(app: FastAPI, answerer: Answerer, gate: Gate) -> None:
                 raise ServingError(f"the retriever did not answer within {HEALTH_TIMEOUT_S:.0f} s") from err
             except RagrayError as err:
                 raise ServingError(str(err)) from err
-
-    @app.head("/", include_in_schema=False)
-    @app.get("/", include_in_schema=False)
-    async def root() -> RedirectResponse:
-        return RedirectResponse("docs")
 
 
 async def _respond(request: Request, err: Exception) -> Response:

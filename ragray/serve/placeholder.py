@@ -1,7 +1,7 @@
 """Answers on the port while the service cannot. In: connections. Out: JSON, or the service's answer once it has loaded.
 
-It answers `/healthz` and `/readyz` itself. While the service loads, other requests are held and handed on when it has
-loaded; while it stops, they are refused.
+It answers `/healthz` and `/readyz` itself. While the service loads, it sends the page, which says so, and other requests are
+held and handed on when it has loaded; while it stops, they are refused.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Scope
 from ragray.config import ServeConfig
 from ragray.serve.failure import RETRY_AFTER_S, Failure
 from ragray.serve.guard import STOPPING, with_cors
+from ragray.serve.page.routes import site
 from ragray.serve.port import OURS, PROXY, claim_port, share
 from ragray.serve.schema import AliveResponse
 
@@ -140,6 +141,8 @@ class Placeholder:
             return await self._reply(writer, reader, scope, JSONResponse(AliveResponse().model_dump()))
         if self._refusal or writer.get_extra_info("peername") in self._own:
             return await self._reply(writer, reader, scope, self._failure().response())
+        if not self._loaded.is_set() and (page := _page(scope)):
+            return await self._reply(writer, reader, scope, page)
         if not self._loaded.is_set() and (
             scope["path"] == "/readyz" or self.num_held >= self._config.max_queued_requests
         ):
@@ -185,6 +188,12 @@ class Placeholder:
             yield
         finally:
             self.num_held -= 1
+
+
+def _page(scope: Scope) -> ASGIApp | None:
+    """Return the page or a file of it as a response, None where something else is asked for."""
+    found = site().find(scope["path"].removeprefix("/")) if scope["method"] in ("GET", "HEAD") else None
+    return found[0].response(Headers(scope=scope), found[1]) if found else None
 
 
 def read_head(head: bytes) -> Scope:

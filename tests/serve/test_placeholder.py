@@ -3,9 +3,11 @@
 import http.client
 import http.server
 import json
+import re
 import socket
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,6 +15,7 @@ import pytest
 
 from ragray.config import ServeConfig
 from ragray.errors import ServingError
+from ragray.serve.page.routes import POLICY
 from ragray.serve.placeholder import Placeholder, alone, read_head
 from ragray.serve.port import claim_port, left_by_ray, require_free_port
 
@@ -110,6 +113,22 @@ def test_while_the_service_loads_it_is_alive_and_says_what_it_waits_for(
     assert body == {"error": {"type": "unavailable", "message": "the service is loading (Generator: loading)"}}
     assert headers["access-control-allow-origin"] == "https://app.example"
     assert ask(config, "/healthz", method="HEAD")[:2] == (200, {})
+
+
+def test_the_page_and_its_files_are_sent_while_the_service_loads_and_by_the_service_afterwards(
+    placeholder: Placeholder, config: ServeConfig
+) -> None:
+    with urllib.request.urlopen(f"http://127.0.0.1:{config.port}/", timeout=20) as page:
+        assert page.headers["content-security-policy"] == POLICY
+        [script] = re.findall(r'src="([^"]+)"', page.read().decode())
+    with urllib.request.urlopen(f"http://127.0.0.1:{config.port}/{script}", timeout=20) as file:
+        assert "immutable" in file.headers["cache-control"]
+    service = Service(config.port)
+    try:
+        placeholder.hand_over()
+        assert ask(config, "/")[1] == {"path": "/"}
+    finally:
+        service.end()
 
 
 def test_a_request_that_comes_while_the_service_loads_is_answered_by_it(

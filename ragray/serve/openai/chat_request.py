@@ -117,6 +117,7 @@ class Retrieval(Wire):
         description="refuse to answer from another snapshot of the index than this one",
         examples=[EXAMPLE_SNAPSHOT],
     )
+    closed_book: bool = Field(False, description="answer without looking anything up, to compare; alone")
 
 
 class ChatRequest(Wire):

@@ -36,9 +36,12 @@ def to_question(body: ChatRequest, max_chars: int) -> QuestionRequest:
     require_short(f"{where}.content", question, max_chars)
     require_short("messages", instruction, max_chars)
     retrieval = body.retrieval
+    if retrieval.closed_book and len(retrieval.model_fields_set) > 1:
+        raise invalid(("retrieval", "closed_book"), "looks nothing up: leave the other fields out", "invalid_value")
     return QuestionRequest(
         question,
         k=retrieval.k,
+        closed_book=retrieval.closed_book,
         search=SearchOptions(retrieval.mode, retrieval.filter.strip()),
         snapshot=retrieval.snapshot,
         history=_turns(earlier),

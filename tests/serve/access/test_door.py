@@ -101,12 +101,14 @@ def test_a_websocket_is_closed(teams: TestClient) -> None:
     assert sent == [{"type": "websocket.close", "code": 1008}]
 
 
-def test_pages_are_open_where_the_settings_say_so_and_what_they_ask_for_is_not(
-    teams_index: Path, keys_file: Path, secrets: dict[str, str]
-) -> None:
-    with client_of(teams_index, ServeConfig(keys_file=str(keys_file), open_pages=True)) as client:
-        assert [client.get(path).status_code for path in ("/", "/docs", "/openapi.json")] == [200, 200, 200]
-        assert client.post("/v1/search", json=SEARCH).status_code == 401
+def test_the_page_and_its_files_need_no_key_and_what_they_ask_for_does(teams: TestClient) -> None:
+    page = teams.get("/")
+    files = re.findall(r'(?:src|href)="(page/[^"]+)"', page.text)
+    assert page.status_code == teams.get("/docs").status_code == 200
+    assert files
+    assert {teams.get(f"/{file}").status_code for file in files} == {200}
+    assert teams.get("/openapi.json").status_code == teams.post("/v1/search", json=SEARCH).status_code == 401
+
 
 
 def test_openapi_names_the_scheme_of_every_route_that_needs_a_key(teams: TestClient, secrets: dict[str, str]) -> None:

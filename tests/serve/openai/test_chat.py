@@ -129,6 +129,14 @@ def test_retrieval_changes_how_passages_are_found_for_one_request(river: TestCli
     assert (refused.status_code, "'000001-test' is" in refused.json()["error"]["message"]) == (400, True)
 
 
+def test_closed_book_looks_nothing_up_and_contradicts_what_changes_the_search(river: TestClient) -> None:
+    response = chat(river, retrieval={"closed_book": True})
+    assert (response.json()["choices"][0]["message"]["content"], response.json()["citations"]) == ("I do not know.", [])
+    assert "x-ragray-snapshot" not in response.headers
+    refused = chat(river, retrieval={"closed_book": True, "k": 3})
+    assert error_of(refused) == (400, "invalid_request_error", "retrieval.closed_book", "invalid_value")
+
+
 def test_a_filter_is_beside_that_of_the_service_and_cannot_end_it(river_index: Path) -> None:
     config = Config(retrieve=RetrieveConfig(where="lang == en"))
     with river_client(river_index, config=config) as client:
