@@ -17,6 +17,7 @@ from ragray.errors import ArtifactError, ConfigError
 from ragray.execute.port import Executor, Resources, Task, run_task
 from ragray.index.plan.choose import IndexPlan, plan_index
 from ragray.index.plan.tune import tuned_snapshot
+from ragray.index.store.columns import COLUMNS_FILE
 from ragray.index.store.live import live_batches
 from ragray.index.store.output import changed_index
 from ragray.index.store.segment import write_segment
@@ -97,7 +98,7 @@ def compact_index(index: Path, config: Config, executor: Executor) -> CompactRep
             raise ArtifactError(f"{index}: all passages of snapshot {base.name} are deleted; {advice}")
         plan = plan_index(base.num_live, base.dim, config.index)
         before, forgotten = len(base.segments), base.num_rows - base.num_live
-        if _is_compact(base, plan, config.index):
+        if _is_compact(index, base, plan, config.index):
             return CompactReport(base, 0, before, monotonic() - started, True, "it is compact already")
         lexical = _analyzer(base, config.index)
         settings = config.index.model_dump(mode="json") | {"lexical": lexical}
@@ -119,11 +120,12 @@ def compact_index(index: Path, config: Config, executor: Executor) -> CompactRep
     return CompactReport(snapshot, forgotten, before, monotonic() - started, False, plan.reason)
 
 
-def _is_compact(base: Snapshot, plan: IndexPlan, config: IndexConfig) -> bool:
+def _is_compact(index: Path, base: Snapshot, plan: IndexPlan, config: IndexConfig) -> bool:
     """Return whether a compaction would change nothing but the names, and nothing that the configuration asks for by name."""
     number, asked = -(-base.num_live // config.segment_rows), config.model_fields_set
     changes = (
         base.num_live < base.num_rows,
+        not all((index / SEGMENTS / ref.name / COLUMNS_FILE).exists() for ref in base.segments),
         len(base.segments) > number or ("segment_rows" in asked and len(base.segments) != number),
         asked & PLANNING and plan.factory != base.factory,
         _analyzer(base, config) != base.lexical,

@@ -106,6 +106,8 @@ class Comparison:
     def _compare(self, found: pa.Array, values: list[str] | list[float]) -> pa.Array:
         if not values:
             return pa.array(np.zeros(len(found), dtype=bool))
+        if self.operator == "==" and len(values) == 1:
+            return pc.equal(found, pa.scalar(values[0], found.type))
         if self.operator == "==":
             return pc.is_in(found, value_set=pa.array(values, found.type))
         return COMPARISONS[self.operator](found, pa.scalar(values[0], found.type))
