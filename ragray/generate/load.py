@@ -23,7 +23,7 @@ def load_generator(config: GenerateConfig, run: Path | None = None, *, device: s
         ArtifactError: the run cannot be opened.
     """
     if run is None and config.model == FAKE:
-        return FirstSentenceGenerator()
+        return FirstSentenceGenerator(numbered=config.strategy == "together")
     from ragray.generate.engines.transformer import TransformerGenerator
 
     settings, weights = effective(config, run)

@@ -82,13 +82,23 @@ class AnswerWriter(Protocol):
 class Orchestrator:
     """Answers questions: checks them, finds their passages, has the answers written, and names the sources."""
 
-    def __init__(self, finder: PassageFinder, writer: AnswerWriter, *, k: int, run: str = "", model: str = "") -> None:
-        """Take the names of the run and of the base model that write the answers."""
+    def __init__(
+        self,
+        finder: PassageFinder,
+        writer: AnswerWriter,
+        *,
+        k: int,
+        run: str = "",
+        model: str = "",
+        numbered: bool = False,
+    ) -> None:
+        """Take the names of the run and of the base model that write the answers, and whether they cite by `[n]`."""
         self._finder = finder
         self._writer = writer
         self._k = k
         self._run = run
         self._model = model
+        self._numbered = numbered
 
     @property
     def run(self) -> str:
@@ -99,6 +109,11 @@ class Orchestrator:
     def model(self) -> str:
         """Name of what writes the answers: the run, else the base model."""
         return self._run or self._model
+
+    @property
+    def numbered(self) -> bool:
+        """Whether `[n]` in an answer names its n-th source (``generate.strategy=together``)."""
+        return self._numbered
 
     async def search(self, query: str, *, k: int | None) -> RetrievalResult:
         """Return the k best passages of a query; ``k=None`` means the configured k."""
@@ -186,9 +201,17 @@ def _prompt(request: QuestionRequest, found: RetrievalResult) -> GenerationReque
 
 
 def _cited(request: QuestionRequest, found: RetrievalResult, generation: Generation) -> Answer:
-    """Join a generation with the passages it was written from, best supported first."""
-    cited = [Citation(hit, weight) for hit, weight in zip(found.hits, generation.weights, strict=True)]
-    ranked = tuple(sorted(cited, key=lambda citation: -citation.weight))
+    """Join a generation with the passages it was written from: as they are numbered, else best supported first."""
+    read = found.hits[: len(generation.weights)]
+    cited = [Citation(hit, weight) for hit, weight in zip(read, generation.weights, strict=True)]
+    if not generation.numbered:
+        cited.sort(key=lambda citation: -citation.weight)
     return Answer(
-        request.question, generation.text, ranked, generation.log_prob, found.snapshot, generation.finish_reason
+        request.question,
+        generation.text,
+        tuple(cited),
+        generation.log_prob,
+        found.snapshot,
+        generation.finish_reason,
+        generation.numbered,
     )

@@ -33,11 +33,12 @@ class LocalAnswerer(Orchestrator):
         k: int,
         run: str = "",
         model: str = "",
+        numbered: bool = False,
         max_waiting: int = 64,
     ) -> None:
         self._retriever = retriever
         self._threads = ThreadFinder(retriever, max_waiting), ThreadWriter(generator, max_waiting)
-        super().__init__(*self._threads, k=k, run=run, model=model)
+        super().__init__(*self._threads, k=k, run=run, model=model, numbered=numbered)
 
     async def embed(self, texts: Sequence[str]) -> Embedded:
         """Encode texts as questions are encoded."""

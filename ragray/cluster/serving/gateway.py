@@ -37,8 +37,9 @@ class Gateway:
         self, retriever: DeploymentHandle, generator: DeploymentHandle, config: Config, run: str, folder: str
     ) -> None:
         check = QuestionCheck(lambda: load_template(config.generate, Path(folder) if folder else None))
+        numbered = config.generate.strategy == "together"
         names = {"run": run, "model": config.generate.model}
-        self._answerer = RayAnswerer(retriever, generator, check, k=config.retrieve.k, **names)
+        self._answerer = RayAnswerer(retriever, generator, check, k=config.retrieve.k, numbered=numbered, **names)
         self._config = config
         self._gate = Gate()
 
@@ -83,8 +84,10 @@ class RayAnswerer(Orchestrator):
         k: int,
         run: str,
         model: str,
+        numbered: bool,
     ) -> None:
-        super().__init__(DeployedFinder(retriever), DeployedWriter(generator, check), k=k, run=run, model=model)
+        ports = DeployedFinder(retriever), DeployedWriter(generator, check)
+        super().__init__(*ports, k=k, run=run, model=model, numbered=numbered)
         self._retriever = retriever
 
     async def embed(self, texts: Sequence[str]) -> Embedded:
