@@ -42,8 +42,8 @@ class Sampling:
     Each token is the most probable one; with a ``temperature`` T above 0 it is drawn from p^(1/T), of which ``top_p`` keeps the
     smallest set of tokens with at least that probability. The same ``seed`` gives the same draws, None gives others each time.
 
-    ``max_new_tokens`` None is the engine's own limit (``generate.max_new_tokens``), which bounds every other number: prompts are cut to leave so much.
-    The answer ends before the first of the texts ``stop`` that would occur in it.
+    ``max_new_tokens`` None is the engine's own limit (``generate.max_new_tokens``), which bounds every other number: prompts are cut
+    to leave so much. The answer ends before the first of the texts ``stop`` that would occur in it.
     """
 
     max_new_tokens: int | None = None

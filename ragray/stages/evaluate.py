@@ -92,7 +92,8 @@ class AnswerQuestions(Task[QuestionBatch]):
 
             torch.set_num_threads(max(1, int(config.evaluate.cpus_per_worker)))
         self._retriever = load_retriever(system.index, run, config, snapshot=system.snapshot) if system.index else None
-        self._generator = load_generator(config.generate, run)
+        threads = max(1, int(config.evaluate.cpus_per_worker))
+        self._generator = load_generator(config.generate, run, threads=threads)
         self._k = config.retrieve.k
         self._depth = max(self._k, *config.evaluate.recall_at)
 
