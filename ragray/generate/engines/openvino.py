@@ -154,7 +154,9 @@ class OpenVinoRunner:
         try:
             self._pipeline.step()
         except RuntimeError as err:
-            raise ModelError(f"generate.engine=openvino: {first_line(err)}; try again, or set generate.engine=torch") from err
+            raise ModelError(
+                f"generate.engine=openvino: {first_line(err)}; try again, or set generate.engine=torch"
+            ) from err
         written: list[tuple[int, Piece]] = []
         for key, answer in self._answers.items():
             if answer.read(self._generator.stop_ids):
@@ -203,7 +205,9 @@ def open_pipeline(model: Path, batch_size: int, threads: int) -> Any:
     try:
         return genai.ContinuousBatchingPipeline(str(model), scheduler, "CPU", properties)
     except RuntimeError as err:
-        raise ModelError(f"{model}: openvino-genai cannot load it ({first_line(err)}); set generate.engine=torch") from err
+        raise ModelError(
+            f"{model}: openvino-genai cannot load it ({first_line(err)}); set generate.engine=torch"
+        ) from err
 
 
 def written_gguf(folder: Path) -> Path:

@@ -145,7 +145,10 @@ class ChatRequest(Wire):
         None, gt=0, le=1, description="share of the probability that tokens are drawn from; only with a temperature"
     )
     seed: int | None = Field(
-        None, ge=0, le=MAX_SEED, description="the same seed gives the same draws; greedy answers are the same with every seed"
+        None,
+        ge=0,
+        le=MAX_SEED,
+        description="the same seed gives the same draws; greedy answers are the same with every seed",
     )
     user: str | None = Field(None, description="who asks, for the caller's own records")
     safety_identifier: str | None = Field(None, description="who asks, for the caller's own records")

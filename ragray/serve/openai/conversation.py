@@ -33,7 +33,9 @@ def to_question(body: ChatRequest, max_chars: int) -> QuestionRequest:
     if body.stream_options is not None and not body.stream:
         raise invalid(("stream_options",), "is only for stream=true", "invalid_value")
     if not body.temperature and body.top_p not in (None, 1):
-        raise invalid(("top_p",), "is only for a temperature above 0: answers are decoded greedily", "unsupported_parameter")
+        raise invalid(
+            ("top_p",), "is only for a temperature above 0: answers are decoded greedily", "unsupported_parameter"
+        )
     question, instruction = last.content.strip(), _instruction(earlier)
     require_short(f"{where}.content", question, max_chars)
     require_short("messages", instruction, max_chars)
