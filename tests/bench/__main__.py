@@ -8,7 +8,7 @@ import importlib
 import sys
 from pathlib import Path
 
-BENCHES = ("ann", "chinese", "embed_speed", "kills", "memory", "readers", "scifact", "squad_open", "sync")
+BENCHES = ("ann", "chinese", "embed_speed", "kills", "memory", "readers", "scifact", "serving", "squad_open", "sync")
 
 
 def caption(name: str) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from ragray.errors import InputError
 from ragray.generate.answer.markers import with_known_numbers
+from ragray.generate.answer.stop import before_stop
 from ragray.generate.engine import Generation, GenerationRequest, Piece, Sampling, Submission, Usage
 from ragray.generate.generator import Generator
-from ragray.generate.answer.stop import before_stop
 from ragray.types import FinishReason
 
 

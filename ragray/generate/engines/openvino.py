@@ -66,7 +66,7 @@ class OpenVinoGenerator(Generator):
         self.strategy = make_strategy(self.template, config)
         self.stop_ids = load_stop_ids(folder, tokenizer)
         self._open = lambda: open_pipeline(model, config.batch_size, threads)
-        self._pipeline = self._open()
+        self.pipeline = self._open()
         self._runner: OpenVinoRunner | None = None
 
     @classmethod
@@ -84,8 +84,8 @@ class OpenVinoGenerator(Generator):
     def open_runner(self) -> OpenVinoRunner:
         """Begin an empty batch; where another was not finished, the model is compiled anew, as it would go on with that one."""
         if self._runner is not None and len(self._runner):
-            self._pipeline = self._open()
-        self._runner = OpenVinoRunner(self, self._pipeline)
+            self.pipeline = self._open()
+        self._runner = OpenVinoRunner(self)
         return self._runner
 
 
@@ -118,10 +118,9 @@ class OpenVinoRunner:
     gives_logits = False
     joinable = True
 
-    def __init__(self, generator: OpenVinoGenerator, pipeline: Any) -> None:
+    def __init__(self, generator: OpenVinoGenerator) -> None:
         self.max_running = generator.config.batch_size
         self._generator = generator
-        self._pipeline = pipeline
         self._answers: dict[int, _Answer] = {}
 
     def __len__(self) -> int:
@@ -152,7 +151,7 @@ class OpenVinoRunner:
         if not self._answers:
             return []
         try:
-            self._pipeline.step()
+            self._generator.pipeline.step()
         except RuntimeError as err:
             raise ModelError(
                 f"generate.engine=openvino: {first_line(err)}; try again, or set generate.engine=torch"
@@ -172,9 +171,15 @@ class OpenVinoRunner:
             raise InputError("seed: answers drawn with generate.engine=openvino cannot be repeated; leave seed out")
         weighted = generator.strategy.prompts(submission.request)
         [row] = weighted.prompts
-        config = _generation_config(sampling, generator.config.max_new_tokens, generator.stop_ids)
-        handle = self._pipeline.add_request(next(REQUEST_IDS), _tensor(row), config)
+        handle = pipeline_request(generator, row, sampling)
         return _Answer(handle, Writing(submission, weighted, generator.strategy, generator.template.codec))
+
+
+def pipeline_request(generator: OpenVinoGenerator, row: Sequence[int], sampling: Sampling) -> Any:
+    """Let a prompt join the pipeline; return its handle."""
+    ids = importlib.import_module("openvino").Tensor(np.array([row], dtype=np.int64))
+    config = _generation_config(sampling, generator.config.max_new_tokens, generator.stop_ids)
+    return generator.pipeline.add_request(next(REQUEST_IDS), ids, config)
 
 
 def import_genai() -> Any:
@@ -245,7 +250,3 @@ def _generation_config(sampling: Sampling, most: int, stop_ids: frozenset[int]) 
     if sampling.temperature:
         config.temperature, config.top_p = sampling.temperature, sampling.top_p
     return config
-
-
-def _tensor(ids: Sequence[int]) -> Any:
-    return importlib.import_module("openvino").Tensor(np.array([ids], dtype=np.int64))

@@ -28,7 +28,7 @@ def test_a_number_in_the_answer_is_an_annotation_with_the_place_of_its_marker(nu
     cited = annotation["url_citation"]
     assert ANSWER[cited["start_index"] : cited["end_index"]] == "[1]"
     assert cited["url"] == "urn:ragray:passage:elbe%230"
-    assert [(c["number"], c["id"]) for c in body["citations"]][0] == (1, "elbe#0")
+    assert next((c["number"], c["id"]) for c in body["citations"]) == (1, "elbe#0")
 
 
 def test_a_stream_shows_the_same(numbered: TestClient) -> None:
