@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from transformers import AutoModelForCausalLM
 
 from ragray.config import GenerateConfig
 from ragray.errors import InputError, ModelError
@@ -25,15 +26,24 @@ REQUESTS = [
 
 
 @pytest.fixture(scope="module")
-def openvino(tiny_decoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generator]:
+def decoder(tiny_decoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny decoder with weights that are float16, so that writing them rounds nothing."""
+    folder = tmp_path_factory.mktemp("half")
+    AutoModelForCausalLM.from_pretrained(tiny_decoder).half().float().save_pretrained(folder)
+    load_tokenizer(tiny_decoder).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def openvino(decoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generator]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAGRAY_CACHE", str(tmp_path_factory.mktemp("cache")))
-        config = CONFIG.model_copy(update={"model": str(tiny_decoder), "engine": "openvino"})
+        config = CONFIG.model_copy(update={"model": str(decoder), "engine": "openvino"})
         yield load_generator(config, threads=1)
 
 
-def test_greedy_answers_are_those_of_torch(openvino: Generator, tiny_decoder: Path) -> None:
-    torch = load_generator(CONFIG.model_copy(update={"model": str(tiny_decoder)}), device="cpu")
+def test_greedy_answers_are_those_of_torch(openvino: Generator, decoder: Path) -> None:
+    torch = load_generator(CONFIG.model_copy(update={"model": str(decoder)}), device="cpu")
     for found, expected in zip(openvino.generate(REQUESTS), torch.generate(REQUESTS), strict=True):
         assert (found.text, found.finish_reason, found.usage) == (expected.text, expected.finish_reason, expected.usage)
         assert found.log_prob == pytest.approx(expected.log_prob, abs=0.05)
