@@ -88,7 +88,8 @@ class Together:
 
     def prompts(self, request: GenerationRequest) -> WeightedPrompts:
         """Make the prompt of a request; raises as `PromptTemplate.numbered_ids` does."""
-        history = self._template.condensed(request.history, request.question, request.instruction)
+        citing = self._template.citing(request.instruction)
+        history = self._template.condensed(request.history, request.question, citing)
         passages = [hit.passage for hit in request.hits]
         row, num_read = self._template.numbered_ids(
             request.question, passages, history=history, instruction=request.instruction

@@ -107,7 +107,7 @@ class PromptTemplate:
 
     def check(self, question: str, instruction: str = "") -> None:
         """Raise `InputError` where a question is too long to be asked with a passage; ``instruction`` "" is the template's."""
-        self._require_room(len(self._encode(f"Question: {question}", "", self._citing(instruction))))
+        self._require_room(len(self._encode(f"Question: {question}", "", self.citing(instruction))))
 
     def ids(self, question: str, passage: Passage | None, *, history: str = "", instruction: str = "") -> list[int]:
         """Return the prompt's ids; a passage that does not fit loses its end, the question never does.
@@ -133,7 +133,7 @@ class PromptTemplate:
         asked = f"{history}Question: {question}"
         if not passages:
             return self._fitted(asked, "", instruction), 0
-        citing = self._citing(instruction)
+        citing = self.citing(instruction)
         room = self.limit.num_tokens - len(self._encode(asked, "", citing))
         parts = self._fitting([_numbered(*each) for each in enumerate(passages, start=1)], room)
         return self._fitted(asked, "\n\n".join(parts), citing), len(parts)
@@ -152,8 +152,8 @@ class PromptTemplate:
                 break
         return kept
 
-    def _citing(self, instruction: str) -> str:
-        """Return the instruction of a prompt with numbered passages."""
+    def citing(self, instruction: str) -> str:
+        """Return the instruction of a prompt with numbered passages; ``instruction`` "" is the template's own."""
         return f"{instruction or self._instruction} {self._cite}".strip()
 
     def _fitted(self, asked: str, context: str, instruction: str) -> list[int]:

@@ -65,7 +65,7 @@ def test_a_passage_of_which_hardly_anything_would_stay_is_left_out() -> None:
 
 def test_the_best_passage_is_always_read_and_a_question_that_leaves_it_no_room_is_refused() -> None:
     made = template(300)
-    fixed = len(made._encode("Question: ", "", made._citing("")))
+    fixed = len(made._encode("Question: ", "", made.citing("")))
     longest = "y" * (300 - PASSAGE_ROOM - fixed)
     made.check(longest)
     text, number = prompt(300, "x" * 500, "z", question=longest)

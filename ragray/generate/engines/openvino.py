@@ -163,6 +163,8 @@ class OpenVinoRunner:
                 written += [(key, piece) for piece in pieces]
         for key in [key for key, piece in written if isinstance(piece, Generation)]:
             self.remove(key)
+        if self._answers and not written and not self._generator.pipeline.has_non_finished_requests():
+            raise ModelError("generate.engine=openvino: the pipeline dropped a request; lower generate.batch_size")
         return written
 
     def _begin(self, submission: Submission) -> _Answer:
