@@ -1,6 +1,6 @@
 """Answers over HTTP under load, by engine. In: the sample. Out: one table and a JSON of results.
 
-    python -m tests.bench serving [--systems openvino,raw,transformers,torch] [--requests 32] [--tokens 8,30]
+    python -m tests.bench serving [--systems openvino,raw,transformers,torch] [--requests 32] [--clients 1,4,16] [--tokens 8,30]
 
 Closed loops: each client sends its next question when it has its answer. Prompts hold two passages of the sample (about 200 tokens),
 no two the same; passages are handed over, so that only writing is measured. `openvino` and `torch` are `/v1/chat/completions`,
@@ -43,7 +43,6 @@ from ragray.types import Hit, Passage, RetrievalResult
 
 RESULTS = Path(__file__).parent / "results" / "serving.json"
 SAMPLE = Path(ragray.__file__).parent / "sample"
-CLIENTS = (1, 4, 16)
 ONE_BY_ONE = 6
 SLOW = ("torch",)
 GOALS = "goals at 16 clients: at least 0.9 of raw, at least 8 times transformers, first token p95 below 2 s"
@@ -52,6 +51,7 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("--systems", default="raw,openvino,transformers,torch")
 parser.add_argument("--requests", type=int, default=32, help="requests per measurement; a quarter of them for torch")
 parser.add_argument("--tokens", default="8,30", help="tokens per answer at most")
+parser.add_argument("--clients", default="1,4,16")
 parser.add_argument("--port", type=int, default=8891)
 parser.add_argument("--results", type=Path, default=RESULTS)
 
@@ -226,7 +226,8 @@ def main() -> None:
     """Measure all systems, print the table, write the JSON."""
     args = parser.parse_args()
     systems, tokens = args.systems.split(","), [int(number) for number in args.tokens.split(",")]
-    config = GenerateConfig(strategy="together", max_new_tokens=max(tokens), batch_size=max(CLIENTS))
+    numbers_of_clients = [int(number) for number in args.clients.split(",")]
+    config = GenerateConfig(strategy="together", max_new_tokens=max(tokens), batch_size=max(numbers_of_clients))
     asked, found = questions(), list[Measured]()
 
     def next_requests(number: int) -> list[GenerationRequest]:
@@ -245,7 +246,7 @@ def main() -> None:
                 continue
             prepared = Prepared()
             number = max(args.requests // 4, 4) if name in SLOW else args.requests
-            plan = {clients: next_requests(number) for clients in CLIENTS}
+            plan = {clients: next_requests(number) for clients in numbers_of_clients}
             if name == "raw":
                 for clients, requests in plan.items():
                     measure(name, clients, most, lambda r=requests, c=clients, t=most: raw(openvino, r, c, t), found)  # type: ignore[misc]

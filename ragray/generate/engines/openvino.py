@@ -65,8 +65,9 @@ class OpenVinoGenerator(Generator):
         self.template = make_template(tokenizer, load_model_config(folder), config)
         self.strategy = make_strategy(self.template, config)
         self.stop_ids = load_stop_ids(folder, tokenizer)
-        self._open = lambda: open_pipeline(model, config.batch_size, threads)
-        self.pipeline = self._open()
+        self._model = model
+        self._threads = threads
+        self.pipeline = open_pipeline(model, config.batch_size, threads)
         self._runner: OpenVinoRunner | None = None
 
     @classmethod
@@ -84,7 +85,7 @@ class OpenVinoGenerator(Generator):
     def open_runner(self) -> OpenVinoRunner:
         """Begin an empty batch; where another was not finished, the model is compiled anew, as it would go on with that one."""
         if self._runner is not None and len(self._runner):
-            self.pipeline = self._open()
+            self.pipeline = open_pipeline(self._model, self.config.batch_size, self._threads)
         self._runner = OpenVinoRunner(self)
         return self._runner
 
