@@ -105,14 +105,6 @@ def resolve_model(
     raise ModelNotFoundError(f"no model '{name}'; {_available(packaged)}")
 
 
-def packaged_file(name: str, ending: str, *, packaged: Sequence[PackagedModel] = PACKAGED) -> Path | None:
-    """Return the file with an ending that an installed package ships as the model of a name; None where it ships none."""
-    for model in packaged:
-        if name.lower() in (model.name, model.hub_id.lower()) and model.path.endswith(ending):
-            return _packaged_path(model)
-    return None
-
-
 def _packaged_path(model: PackagedModel) -> Path | None:
     spec = importlib.util.find_spec(model.module)
     if spec is None or not spec.submodule_search_locations:
