@@ -81,7 +81,7 @@ class Measured:
     @classmethod
     def of(cls, system: str, clients: int, tokens: int, seconds: float, timed: Sequence[Timed]) -> "Measured":
         first = [each.first_s for each in timed if not each.failed] or [float("nan")]
-        p50, p95 = np.percentile(first, [50, 95])
+        p50, p95 = map(float, np.percentile(first, [50, 95]))
         errors = sum(each.failed for each in timed)
         rate = (len(timed) - errors) / seconds
         return cls(system, clients, tokens, len(timed), round(rate, 3), round(p50, 3), round(p95, 3), errors)
