@@ -89,8 +89,8 @@ class Run:
     def settings(self, config: Config) -> Config:
         """Return the settings that are in force with this run; the log names those given that differ from the run's.
 
-        Prompt and marginalisation are the run's. Passage temperature, number of passages, retrieval mode, filter and reranker are
-        the run's unless they were given. Everything else is that of ``config``.
+        Prompt and marginalisation are the run's. Answer strategy, passage temperature, number of passages, retrieval mode, filter
+        and reranker are the run's unless they were given. Everything else is that of ``config``.
         """
         for dotted in (*FIXED_BY_RUN, *FROM_RUN):
             section, _, key = dotted.partition(".")

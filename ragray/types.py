@@ -77,7 +77,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """A source of an answer: the hit and its share in the answer, p(passage | question, answer); shares sum to one."""
+    """A source of an answer: the hit and its share in the answer (see `ragray.generate.strategy`); shares sum to one."""
 
     hit: Hit
     weight: float
@@ -85,7 +85,10 @@ class Citation:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A generated answer with its sources, best supported first, the snapshot it was answered from, and why it ends."""
+    """A generated answer with its sources, best supported first, the snapshot it was answered from, and why it ends.
+
+    ``numbered``: ``[n]`` in the text names the n-th source; the sources stand in the order of the prompt then.
+    """
 
     question: str
     text: str
@@ -93,3 +96,4 @@ class Answer:
     log_prob: float = 0.0
     snapshot: str = ""
     finish_reason: FinishReason = "stop"
+    numbered: bool = False

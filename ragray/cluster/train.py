@@ -130,7 +130,7 @@ def _decisive(config: Config) -> list[dict[str, Any]]:
     }
     return [
         config.train.model_dump(mode="json", exclude=may_change),
-        config.generate.model_dump(mode="json", exclude={"batch_size"}),
+        config.generate.model_dump(mode="json", exclude={"batch_size", "strategy", "engine"}),
         config.retrieve.model_dump(mode="json", include={"k"}),
     ]
 

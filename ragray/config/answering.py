@@ -60,6 +60,16 @@ class GenerateConfig(Section):
 
     model: str = Field("smollm2-135m-instruct", description="generator: local folder, packaged name or hub id")
     instruction: str = Field("Answer with a few words.", description="system message of the prompt")
+    strategy: Literal["marginal", "together"] = Field(
+        "marginal",
+        description="one prompt per passage, decoded jointly, or all passages numbered in one prompt, cited as [n] in the answer; "
+        "there max_prompt_tokens bounds what is read of all of them",
+    )
+    engine: Literal["auto", "torch", "openvino"] = Field(
+        "torch",
+        description="what runs the model; openvino (a CPU, models of the Llama family) needs strategy=together and the package "
+        "openvino-genai; auto: openvino where all of that holds, else torch",
+    )
     marginalize: Literal["sequence", "token"] = Field(
         "sequence",
         description="how the predictions of several passages become one answer: RAG-Sequence or RAG-Token (Lewis et al. 2020)",

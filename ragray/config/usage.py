@@ -27,7 +27,7 @@ SEARCH = (
 )
 GENERATE = (
     *("generate.model", "generate.instruction", "generate.marginalize", "generate.max_prompt_tokens"),
-    *("generate.max_new_tokens", "generate.passage_temperature"),
+    *("generate.max_new_tokens", "generate.passage_temperature", "generate.strategy"),
 )
 
 USED: Mapping[str, tuple[str, ...]] = {
@@ -40,7 +40,7 @@ USED: Mapping[str, tuple[str, ...]] = {
     "index tune": ("retrieve.where", "retrieve.pair_weight", "retrieve.threads", *ENCODER, "examples.*"),
     "search": SEARCH,
     "evaluate retrieval": tuple(key for key in SEARCH if key != "retrieve.k"),
-    "ask": (*SEARCH, *GENERATE),
+    "ask": (*SEARCH, *GENERATE, "generate.engine"),
     "train": ("retrieve.k", *POOL, *GENERATE, "train.*", "examples.*", "cluster.*"),
     "evaluate": (*SEARCH, "generate.*", "evaluate.*", "examples.*", "cluster.*"),
     "score": ("examples.*", "evaluate.metric"),
@@ -65,6 +65,7 @@ FIXED_BY_RUN = ("generate.model", "generate.instruction", "generate.marginalize"
 
 FROM_RUN = (
     "generate.passage_temperature",
+    "generate.strategy",
     "retrieve.k",
     "retrieve.mode",
     "retrieve.where",

@@ -37,14 +37,20 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How an answer is written: token by token the most probable one, at most ``max_new_tokens`` of them.
+    """How an answer is written: token by token, at most ``max_new_tokens`` of them.
 
-    None is the engine's own limit (``generate.max_new_tokens``), which bounds every other number: prompts are cut to leave so much.
-    The answer ends before the first of the texts ``stop`` that would occur in it.
+    Each token is the most probable one; with a ``temperature`` T above 0 it is drawn from p^(1/T), of which ``top_p`` keeps the
+    smallest set of tokens with at least that probability. The same ``seed`` gives the same draws, None gives others each time.
+
+    ``max_new_tokens`` None is the engine's own limit (``generate.max_new_tokens``), which bounds every other number: prompts are cut
+    to leave so much. The answer ends before the first of the texts ``stop`` that would occur in it.
     """
 
     max_new_tokens: int | None = None
     stop: tuple[str, ...] = ()
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
 
 
 GREEDY = Sampling()
@@ -65,13 +71,18 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """A generated text, p(passage | question, text) for every passage of the request, log p(text | question), and why it ends."""
+    """A generated text, the share of each passage that was read for it, log p(text | question), and why it ends.
+
+    ``weights`` are those of the first passages of the request; the others did not fit. ``numbered``: ``[n]`` in the text names the
+    n-th of them, and no other number stands there so.
+    """
 
     text: str
     weights: tuple[float, ...] = ()
     log_prob: float = 0.0
     finish_reason: FinishReason = "stop"
     usage: Usage = field(default=Usage(), compare=False)
+    numbered: bool = False
 
 
 Piece = str | Generation

@@ -91,14 +91,19 @@ class Orchestrator:
         k: int,
         run: str = "",
         model: str = "",
+        numbered: bool = False,
         with_keys: bool = False,
     ) -> None:
-        """Take the names of the run and of the base model that write the answers; ``with_keys`` demands a key of whoever looks up."""
+        """Take the names of the run and of the base model that write the answers, and whether they cite by `[n]`.
+
+        ``with_keys`` demands a key of whoever looks up.
+        """
         self._finder = finder
         self._writer = writer
         self._k = k
         self._run = run
         self._model = model
+        self._numbered = numbered
         self._with_keys = with_keys
 
     @property
@@ -110,6 +115,11 @@ class Orchestrator:
     def model(self) -> str:
         """Name of what writes the answers: the run, else the base model."""
         return self._run or self._model
+
+    @property
+    def numbered(self) -> bool:
+        """Whether `[n]` in an answer names its n-th source (``generate.strategy=together``)."""
+        return self._numbered
 
     async def search(self, query: str, *, k: int | None) -> RetrievalResult:
         """Return the k best passages of a query; ``k=None`` means the configured k."""
@@ -209,9 +219,17 @@ def _prompt(request: QuestionRequest, found: RetrievalResult) -> GenerationReque
 
 
 def _cited(request: QuestionRequest, found: RetrievalResult, generation: Generation) -> Answer:
-    """Join a generation with the passages it was written from, best supported first."""
-    cited = [Citation(hit, weight) for hit, weight in zip(found.hits, generation.weights, strict=True)]
-    ranked = tuple(sorted(cited, key=lambda citation: -citation.weight))
+    """Join a generation with the passages it was written from: as they are numbered, else best supported first."""
+    read = found.hits[: len(generation.weights)]
+    cited = [Citation(hit, weight) for hit, weight in zip(read, generation.weights, strict=True)]
+    if not generation.numbered:
+        cited.sort(key=lambda citation: -citation.weight)
     return Answer(
-        request.question, generation.text, ranked, generation.log_prob, found.snapshot, generation.finish_reason
+        request.question,
+        generation.text,
+        tuple(cited),
+        generation.log_prob,
+        found.snapshot,
+        generation.finish_reason,
+        generation.numbered,
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 from ragray.config import GenerateConfig
 from ragray.errors import ConfigError, InputError, ModelError, first_line
+from ragray.generate.answer.markers import MARKER
 from ragray.generate.engine import Turn
 from ragray.generate.textcodec import Piece, TextCodec
 from ragray.types import Passage
@@ -24,6 +25,9 @@ HISTORY_SHARE = 0.5
 
 MAX_CHARS_PER_TOKEN = 16
 """A turn with more characters for each token that it may have is taken as too long without being encoded."""
+
+CITE = "Cite the passages that you use by their numbers, such as [1]."
+"""What is added to the instruction where the passages of a prompt are numbered."""
 
 INSTRUCTION, ASKED = "\ue001ragray-instruction\ue001", "\ue001ragray-question\ue001"
 """Placeholders in a rendered chat template, made of private-use characters, which no template changes."""
@@ -70,14 +74,20 @@ def make_template(tokenizer: Any, model: Any, config: GenerateConfig) -> PromptT
         ModelError: as `PromptTemplate` does.
     """
     limit = prompt_limit(model, config)
-    return PromptTemplate(tokenizer, instruction=config.instruction, limit=limit, chat=not model.is_encoder_decoder)
+    return PromptTemplate(
+        tokenizer,
+        instruction=config.instruction,
+        limit=limit,
+        chat=not model.is_encoder_decoder,
+        cite=CITE if config.strategy == "together" else "",
+    )
 
 
 class PromptTemplate:
     """Renders prompts with the tokenizer's chat template where it has one, else as plain text."""
 
-    def __init__(self, tokenizer: Any, *, instruction: str, limit: PromptLimit, chat: bool) -> None:
-        """Read the chat template.
+    def __init__(self, tokenizer: Any, *, instruction: str, limit: PromptLimit, chat: bool, cite: str = "") -> None:
+        """Read the chat template; ``cite`` is added to the instruction where passages are numbered.
 
         Raises:
             ModelError: the template cannot be rendered, or leaves the question out; the tokenizer has no end token.
@@ -87,6 +97,7 @@ class PromptTemplate:
         self._chat = chat and bool(getattr(tokenizer, "chat_template", None))
         self._layout = _chat_layout(tokenizer) if self._chat else PLAIN_LAYOUT
         self._instruction = instruction
+        self._cite = cite
         trusted = "".join(part for part in self._layout if part not in (INSTRUCTION, ASKED))
         self.codec = TextCodec(tokenizer, template=trusted if self._chat else "")
         if tokenizer.eos_token_id is None:
@@ -96,7 +107,7 @@ class PromptTemplate:
 
     def check(self, question: str, instruction: str = "") -> None:
         """Raise `InputError` where a question is too long to be asked with a passage; ``instruction`` "" is the template's."""
-        self._require_room(len(self._encode(f"Question: {question}", "", instruction)))
+        self._require_room(len(self._encode(f"Question: {question}", "", self.citing(instruction))))
 
     def ids(self, question: str, passage: Passage | None, *, history: str = "", instruction: str = "") -> list[int]:
         """Return the prompt's ids; a passage that does not fit loses its end, the question never does.
@@ -106,7 +117,47 @@ class PromptTemplate:
         Raises:
             InputError: the question is too long, as `check` says.
         """
-        context, asked = _context(passage), f"{history}Question: {question}"
+        return self._fitted(f"{history}Question: {question}", _context(passage), instruction)
+
+    def numbered_ids(
+        self, question: str, passages: Sequence[Passage], *, history: str = "", instruction: str = ""
+    ) -> tuple[list[int], int]:
+        """Return the ids of the prompt with passages numbered from 1, and how many of them, from the first, stand in it.
+
+        The first that does not fit loses its end, or is left out where less than `PASSAGE_ROOM` tokens of its text would stay;
+        those behind it are left out. Numbers in brackets in their texts are, too: an answer that copied one would cite.
+
+        Raises:
+            InputError: the question is too long, as `check` says.
+        """
+        asked = f"{history}Question: {question}"
+        if not passages:
+            return self._fitted(asked, "", instruction), 0
+        citing = self.citing(instruction)
+        room = self.limit.num_tokens - len(self._encode(asked, "", citing))
+        parts = self._fitting([_numbered(*each) for each in enumerate(passages, start=1)], room)
+        return self._fitted(asked, "\n\n".join(parts), citing), len(parts)
+
+    def _fitting(self, parts: Sequence[str], room: int) -> list[str]:
+        """Return the parts of a context, from the first, that have room; of the last of them perhaps its beginning."""
+        kept = list[str]()
+        for part in parts:
+            least = len(self.codec.encode(f"{part.partition(': ')[0]}: ")) + PASSAGE_ROOM
+            size = len(self.codec.encode(f"{part}\n\n"))
+            if size > room and least > room and kept:
+                break
+            kept.append(part if size <= room else self.codec.cut(part, room))
+            room -= size
+            if room <= 0:
+                break
+        return kept
+
+    def citing(self, instruction: str) -> str:
+        """Return the instruction of a prompt with numbered passages; ``instruction`` "" is the template's own."""
+        return f"{instruction or self._instruction} {self._cite}".strip()
+
+    def _fitted(self, asked: str, context: str, instruction: str) -> list[int]:
+        """Encode a prompt; a context that does not fit loses its end."""
         ids = self._encode(asked, context, instruction)
         if len(ids) <= self.limit.num_tokens - (0 if context else PASSAGE_ROOM):
             return ids
@@ -199,6 +250,10 @@ def _context(passage: Passage | None) -> str:
     if passage is None:
         return ""
     return f"{passage.title}: {passage.text}" if passage.title else passage.text
+
+
+def _numbered(number: int, passage: Passage) -> str:
+    return f"[{number}] {MARKER.sub('', passage.title)}: {MARKER.sub('', passage.text)}"
 
 
 def _said(turns: str) -> str:

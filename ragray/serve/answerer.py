@@ -33,6 +33,10 @@ class Answerer(Protocol):
     def model(self) -> str:
         """Name of what writes the answers: the run, else the base model."""
 
+    @property
+    def numbered(self) -> bool:
+        """Whether `[n]` in an answer names its n-th source; where not, it is no citation."""
+
     async def search(self, query: str, *, k: int | None) -> RetrievalResult:
         """Return the k best passages of a query; ``k=None`` means the configured k."""
 

@@ -34,12 +34,13 @@ class LocalAnswerer(Orchestrator):
         k: int,
         run: str = "",
         model: str = "",
+        numbered: bool = False,
         max_waiting: int = 64,
         with_keys: bool = False,
     ) -> None:
         self._retriever = retriever
         self._threads = ThreadFinder(retriever, max_waiting), ThreadWriter(generator, max_waiting)
-        super().__init__(*self._threads, k=k, run=run, model=model, with_keys=with_keys)
+        super().__init__(*self._threads, k=k, run=run, model=model, numbered=numbered, with_keys=with_keys)
 
     async def embed(self, texts: Sequence[str]) -> Embedded:
         """Encode texts as questions are encoded."""

@@ -101,14 +101,20 @@ class AnswerRequest(Wire):
 class CitationResponse(Wire):
     """A passage that the answer was written from."""
 
-    number: int = Field(description="1 for the passage that supports the answer best, then 2 and so on", examples=[1])
+    number: int = Field(
+        description="its `[n]` in the answer; without such, 1 for the passage that supports it best, then 2 and so on",
+        examples=[1],
+    )
     id: str = Field(description="id of the passage", examples=["paris#0"])
     title: str = Field(description="title of its document, or empty", examples=["Paris"])
     text: str = Field(description="the passage itself", examples=["The Seine flows through Paris."])
     score: float = Field(
         description="inner product, BM25 or fused score, by retrieve.mode; larger is better", examples=[0.83]
     )
-    weight: float = Field(description="p(passage | question, answer), its share in the answer", examples=[0.91])
+    weight: float = Field(
+        description="its share in the answer: p(passage | question, answer), or, cited by `[n]`, equal shares",
+        examples=[0.91],
+    )
 
     @classmethod
     def of(cls, number: int, citation: Citation) -> CitationResponse:
@@ -143,7 +149,7 @@ class AnswerResponse(Wire):
         description="the snapshot it was answered from; empty for closed book", examples=[EXAMPLE_SNAPSHOT]
     )
     run: str = Field(description="the training run that wrote it; empty for the base model", examples=["run-1a2b3c4d"])
-    citations: tuple[CitationResponse, ...] = Field(description="the passages read, best supporting first")
+    citations: tuple[CitationResponse, ...] = Field(description="the passages read, by their numbers")
     timings: Timings = Field(description="where the time went")
 
     @classmethod

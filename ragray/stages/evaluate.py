@@ -14,12 +14,13 @@ from ragray.artifact.digest import fingerprint
 from ragray.artifact.files import atomic_path, write_json
 from ragray.artifact.manifest import fact, read_manifest
 from ragray.artifact.output import StageOutput, stage_output
-from ragray.config import Config, EncoderConfig
+from ragray.config import Config, EncoderConfig, GenerateConfig
 from ragray.errors import ConfigError
 from ragray.evaluate.answers import AnswerScores, score
 from ragray.evaluate.ranking import RankingScores, gold_rank, ranking_scores
 from ragray.examples import ExampleSource, read_examples
 from ragray.execute.port import Executor, Resources, Task, run_task
+from ragray.generate.answer.markers import with_known_numbers
 from ragray.generate.check import check_questions
 from ragray.generate.engine import GenerationRequest
 from ragray.generate.load import FAKE, load_generator, load_template
@@ -92,7 +93,8 @@ class AnswerQuestions(Task[QuestionBatch]):
 
             torch.set_num_threads(max(1, int(config.evaluate.cpus_per_worker)))
         self._retriever = load_retriever(system.index, run, config, snapshot=system.snapshot) if system.index else None
-        self._generator = load_generator(config.generate, run)
+        threads = max(1, int(config.evaluate.cpus_per_worker))
+        self._generator = load_generator(config.generate, run, threads=threads)
         self._k = self._retriever.k if self._retriever else config.retrieve.k
         self._depth = max(self._k, *config.evaluate.recall_at)
 
@@ -116,12 +118,12 @@ class AnswerQuestions(Task[QuestionBatch]):
             {
                 "id": example.id,
                 "question": example.question,
-                "prediction": answer.text,
+                "prediction": with_known_numbers(answer.text, 0) if answer.numbered else answer.text,
                 "answers": list(example.answers),
                 "finish_reason": answer.finish_reason,
                 "gold_ids": list(example.gold_ids),
                 "gold_rank": gold_rank(hits, example.gold_ids),
-                "sources": [hit.passage.id for hit in prompt.hits],
+                "sources": [hit.passage.id for hit in prompt.hits[: len(answer.weights)]],
                 "weights": [round(weight, 4) for weight in answer.weights],
                 "log_prob": round(answer.log_prob, 4),
             }
@@ -193,7 +195,7 @@ def _system(config: Config, index: Path | None, run: Path | None) -> SystemUnder
 def _key(questions: Sequence[Example], system: SystemUnderTest) -> str:
     """Hash what decides the answers."""
     config = system.config
-    parts: list[Any] = [FORMAT, [question.content for question in questions], config.generate.model_dump(mode="json")]
+    parts: list[Any] = [FORMAT, [question.content for question in questions], _decisive(config.generate)]
     parts.append(system.run.name if system.run else _weights(config.generate.model))
     if system.index:
         parts.append(_weights(config.retrieve.rerank_model))
@@ -203,6 +205,12 @@ def _key(questions: Sequence[Example], system: SystemUnderTest) -> str:
         if "model" in config.embed.model_fields_set:
             parts.append({name: getattr(config.embed, name) for name in EncoderConfig.model_fields})
     return fingerprint(parts)
+
+
+def _decisive(config: GenerateConfig) -> dict[str, Any]:
+    """Return the settings of a generator; those added since reports were first written only where they are not the default."""
+    added = {key for key in ("strategy", "engine") if getattr(config, key) == GenerateConfig.model_fields[key].default}
+    return config.model_dump(mode="json", exclude=added)
 
 
 def _weights(model: str) -> str:

@@ -20,6 +20,7 @@ BENCHES = (
     "nasty",
     "readers",
     "scifact",
+    "serving",
     "squad_open",
     "sync",
 )

@@ -40,12 +40,18 @@ def make_index(folder: Path) -> Path:
 
 @contextmanager
 def river_client(
-    index: Path, *, generator: Generator | None = None, config: Config | None = None, reranker: Reranker | None = None
+    index: Path,
+    *,
+    generator: Generator | None = None,
+    config: Config | None = None,
+    reranker: Reranker | None = None,
+    numbered: bool = False,
 ) -> Iterator[TestClient]:
     """Serve the index in this process."""
     config = config or Config(serve=ServeConfig(max_question_chars=200))
     retriever = LocalRetriever(IndexReader.open(index), HashEncoder(64), config.retrieve, reranker)
-    answerer = LocalAnswerer(retriever, generator or FirstSentenceGenerator(), k=2, run="run-1", model=MODEL)
+    names = {"run": "run-1", "model": MODEL}
+    answerer = LocalAnswerer(retriever, generator or FirstSentenceGenerator(), k=2, numbered=numbered, **names)
     try:
         with TestClient(create_app(answerer, config.serve), raise_server_exceptions=False) as client:
             yield client

@@ -38,9 +38,16 @@ class Gateway:
         self, retriever: DeploymentHandle, generator: DeploymentHandle, config: Config, run: str, folder: str
     ) -> None:
         check = QuestionCheck(lambda: load_template(config.generate, Path(folder) if folder else None))
-        names = {"run": run, "model": config.generate.model}
-        with_keys = bool(config.serve.keys_file)
-        self._answerer = RayAnswerer(retriever, generator, check, k=config.retrieve.k, with_keys=with_keys, **names)
+        self._answerer = RayAnswerer(
+            retriever,
+            generator,
+            check,
+            k=config.retrieve.k,
+            run=run,
+            model=config.generate.model,
+            numbered=config.generate.strategy == "together",
+            with_keys=bool(config.serve.keys_file),
+        )
         self._config = config
         self._gate = Gate()
 
@@ -85,10 +92,11 @@ class RayAnswerer(Orchestrator):
         k: int,
         run: str,
         model: str,
-        with_keys: bool = False,
+        numbered: bool,
+        with_keys: bool,
     ) -> None:
         finder, writer = DeployedFinder(retriever), DeployedWriter(generator, check)
-        super().__init__(finder, writer, k=k, run=run, model=model, with_keys=with_keys)
+        super().__init__(finder, writer, k=k, run=run, model=model, numbered=numbered, with_keys=with_keys)
         self._retriever = retriever
 
     async def embed(self, texts: Sequence[str]) -> Embedded:

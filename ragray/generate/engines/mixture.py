@@ -1,12 +1,12 @@
 """Decoding of mixtures. In: questions, each with K weighted prompts. Out: an answer to each, token by token, and the prompts' posterior.
 
-All K rows of a question are decoded together. They write the same token, chosen from the mixture
+All K rows of a question are decoded together. They write the same token, the most probable one of the mixture or one drawn from it
 
     p(y_i | x, y_<i) = sum_z w_z p(y_i | x, z, y_<i)
 
 With RAG-Sequence (Lewis et al. 2020, section 2.1) p(y | x) = sum_z p(z | x) prod_i p(y_i | x, z, y_<i); by the chain rule the
 weight of passage z at token i is its posterior w_z = p(z | x, y_<i), which each token updates. This is greedy decoding of the
-exact mixture, one token at a time, so that it can be streamed. With RAG-Token the weights stay p(z | x) throughout.
+exact mixture, or sampling from it, one token at a time, so that it can be streamed. With RAG-Token the weights stay p(z | x) throughout.
 
 B questions, K passages (each question may have another number), R rows (all K of all B), T tokens, V vocabulary.
 """
@@ -23,16 +23,18 @@ from torch import Tensor
 from ragray.errors import ModelError
 from ragray.generate.engines.model import GeneratorModel
 from ragray.generate.engines.rows import Rows
+from ragray.generate.engines.sampling import GREEDILY, TokenChooser
 from ragray.generate.strategy import WeightedPrompts
 from ragray.types import FinishReason
 
 
 @dataclass(frozen=True, slots=True)
 class MixtureRequest:
-    """A question to be answered: its prompts, and the most tokens that its answer may have."""
+    """A question to be answered: its prompts, the most tokens that its answer may have, and how each of them is chosen."""
 
     weighted: WeightedPrompts
     max_new_tokens: int
+    choose: TokenChooser = GREEDILY
 
 
 @dataclass(slots=True)
@@ -52,6 +54,7 @@ class _RowGroup:
     mixing_K: Tensor
     posterior_K: Tensor
     max_new_tokens: int
+    choose: TokenChooser
     answer: SequenceState = field(default_factory=SequenceState)
     next_token: int = -1
 
@@ -89,7 +92,7 @@ class MixtureBatch:
             self._rows.join(rows)
         for key, request in requests.items():
             prior = torch.tensor(request.weighted.log_prior_K, device=self._model.device)
-            self._questions[key] = _RowGroup(prior, prior, request.max_new_tokens)
+            self._questions[key] = _RowGroup(prior, prior, request.max_new_tokens, request.choose)
 
     @torch.inference_mode()
     def remove(self, key: int) -> None:
@@ -117,15 +120,14 @@ class MixtureBatch:
     def _write(self, question: _RowGroup, logp_KV: Tensor) -> None:
         """Choose the next token of a question from the mixture of its rows."""
         mixture_V = (question.mixing_K[:, None] + logp_KV).logsumexp(0)
-        token = int(mixture_V.argmax())
-        log_prob = float(mixture_V[token])
-        if not math.isfinite(log_prob):
+        if not math.isfinite(float(mixture_V.max())):
             raise ModelError(self._model.explain_not_finite("the probability of the next token is not a number"))
+        token = question.choose(mixture_V)
         question.posterior_K = (question.posterior_K + logp_KV[:, token]).log_softmax(-1)
         if self._update_posterior:
             question.mixing_K = question.posterior_K
         answer = question.answer
-        answer.log_prob += log_prob
+        answer.log_prob += float(mixture_V[token])
         answer.weights = question.posterior_K.exp().tolist()
         question.next_token = token
         if token in self._stop:

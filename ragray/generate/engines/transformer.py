@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from ragray.config import GenerateConfig
 from ragray.errors import InputError
-from ragray.generate.engine import Generation, Piece, Submission, Usage
-from ragray.generate.engines.mixture import MixtureBatch, MixtureRequest, SequenceState
+from ragray.generate.answer.writing import Writing
+from ragray.generate.engine import Generation, Piece, Submission
+from ragray.generate.engines.mixture import MixtureBatch, MixtureRequest
 from ragray.generate.engines.model import GeneratorModel
+from ragray.generate.engines.sampling import TokenChooser
 from ragray.generate.generator import Generator
-from ragray.generate.stop import before_stop, without_begun_stop
-from ragray.generate.strategy import AnswerStrategy, Marginal
+from ragray.generate.strategy import AnswerStrategy, make_strategy
 from ragray.generate.template import PromptTemplate
 from ragray.models import resolve_model
 
@@ -25,7 +26,7 @@ class TransformerGenerator(Generator):
         self.model = model
         self.config = config
         self.template = model.prompt_template(config)
-        self.strategy = Marginal(self.template, temperature=config.passage_temperature)
+        self.strategy = make_strategy(self.template, config)
 
     @classmethod
     def load(cls, config: GenerateConfig, *, weights: Path | None = None, device: str = "auto") -> TransformerGenerator:
@@ -59,9 +60,7 @@ class TransformerRunner:
         self._strategy = strategy
         self._max_new_tokens = config.max_new_tokens
         self._batch = MixtureBatch(model, update_posterior=config.marginalize == "sequence")
-        self._requests: dict[int, Submission] = {}
-        self._num_prompt_tokens: dict[int, int] = {}
-        self._written: dict[int, str] = {}
+        self._writing: dict[int, Writing] = {}
 
     def __len__(self) -> int:
         """Return the number of answers that are being written."""
@@ -83,36 +82,25 @@ class TransformerRunner:
                 refused[key] = err
         self._batch.add(joining)
         for key, request in joining.items():
-            self._requests[key], self._written[key] = requests[key], ""
-            self._num_prompt_tokens[key] = sum(map(len, request.weighted.prompts))
+            self._writing[key] = Writing(requests[key], request.weighted, self._strategy, self._codec)
         return refused
 
     def remove(self, key: int) -> None:
         """Let a request leave before its answer is finished."""
         self._batch.remove(key)
-        for known in (self._requests, self._num_prompt_tokens, self._written):
-            known.pop(key, None)
+        self._writing.pop(key, None)
 
     def step(self) -> list[tuple[int, Piece]]:
         """Write a token of every answer."""
-        return [(key, piece) for key, state in self._batch.step().items() for piece in self._pieces(key, state)]
+        written: list[tuple[int, Piece]] = []
+        for key, state in self._batch.step().items():
+            pieces = self._writing[key].pieces(state.token_ids, state.weights, state.log_prob, state.finish_reason)
+            written += [(key, piece) for piece in pieces]
+        for key in [key for key, piece in written if isinstance(piece, Generation)]:
+            self.remove(key)
+        return written
 
     def _prepare(self, submission: Submission) -> MixtureRequest:
-        wanted = submission.sampling.max_new_tokens or self._max_new_tokens
-        return MixtureRequest(self._strategy.prompts(submission.request), min(wanted, self._max_new_tokens))
-
-    def _pieces(self, key: int, state: SequenceState) -> Iterator[Piece]:
-        """Yield what is new of an answer's text, then, where it is finished, the whole."""
-        request, written, finished = self._requests[key], self._written[key], state.finish_reason
-        text, stopped = before_stop(self._codec.decode(state.token_ids).lstrip(), request.sampling.stop)
-        if stopped:
-            finished = "stop"
-        text = text.strip() if finished is not None else without_begun_stop(text, request.sampling.stop)
-        if len(text) > len(written) and (text.startswith(written) or finished is not None):
-            yield text[len(written) :]
-            self._written[key] = text
-        if finished is not None:
-            weights = tuple(state.weights) if request.request.hits else ()
-            usage = Usage(self._num_prompt_tokens[key], len(state.token_ids))
-            self.remove(key)
-            yield Generation(text, weights, state.log_prob, finished, usage)
+        sampling = submission.sampling
+        most = min(sampling.max_new_tokens or self._max_new_tokens, self._max_new_tokens)
+        return MixtureRequest(self._strategy.prompts(submission.request), most, TokenChooser(sampling))

@@ -38,7 +38,8 @@ def add_chat(app: APIRouter, answerer: Answerer, config: ServeConfig) -> None:
     async def chat(body: ChatRequest) -> Response:
         """Look passages up for the last message, and answer it from them; as OpenAI's interface, where fields agree.
 
-        `annotations` cover the answer with the passage that supports it best, `citations` list all that were read. A field
+        `annotations` cover the answer with the passage that supports it best, or, where passages are numbered in the prompt and
+        the answer cites them, each `[n]` with the passage of that number; `citations` list all that were read. A field
         that would have no effect is refused with 400, by name.
         """
         async with refusing(config.request_timeout_s):
@@ -56,7 +57,7 @@ async def _answer(body: ChatRequest, answerer: Answerer, config: ServeConfig) ->
         return JSONResponse(completion(head, served).model_dump(mode="json"), headers=headers)
     found = await answerer.find(request)
     options = body.stream_options
-    form = ChatEvents(head, include_usage=options is not None and options.include_usage)
+    form = ChatEvents(head, include_usage=options is not None and options.include_usage, numbered=answerer.numbered)
     headers = served_headers(found.result.snapshot, answerer.run, {"retrieve": found.retrieve_s})
     return await open_stream(
         answerer.write(request, found), timeout_s=config.request_timeout_s, form=form, headers=headers

@@ -30,10 +30,10 @@ CHUNK_EXAMPLE = (
 class ChatEvents:
     """The events of one answer. The last chunk of the answer has the citations; ``include_usage`` adds one with the tokens."""
 
-    def __init__(self, head: CompletionHead, *, include_usage: bool) -> None:
+    def __init__(self, head: CompletionHead, *, include_usage: bool, numbered: bool) -> None:
         self._head = head
         self._include_usage = include_usage
-        self._answer = WithoutMarkers()
+        self._answer = WithoutMarkers(numbered=numbered)
 
     def begin(self) -> str:
         """Return the chunk that says who speaks."""

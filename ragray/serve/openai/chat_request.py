@@ -8,14 +8,14 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, JsonValue, StringConstraints, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from ragray.config.base import MAX_SEED
+from ragray.generate.engine import Sampling
 from ragray.serve.schema import EXAMPLE_QUESTION, EXAMPLE_SNAPSHOT, MAX_ANSWER_K, Wire
 
 MAX_STOP = 4
 MAX_MESSAGES = 1000
 
 NEUTRAL: Mapping[str, tuple[JsonValue, ...]] = {
-    "temperature": (0,),
-    "top_p": (1,),
     "n": (1,),
     "logprobs": (False,),
     "top_logprobs": (0,),
@@ -41,8 +41,6 @@ NEUTRAL: Mapping[str, tuple[JsonValue, ...]] = {
 """Fields of OpenAI's interface that ragray cannot follow, each with the values that ask for nothing."""
 
 WHY = {
-    "temperature": "answers are decoded greedily: leave it out, or send 0",
-    "top_p": "answers are decoded greedily: leave it out, or send 1",
     "n": "one answer is written for a request: leave it out, or send 1",
 }
 """Why a field of `NEUTRAL` is refused, where more can be said than that it is not supported."""
@@ -137,12 +135,25 @@ class ChatRequest(Wire):
         (), max_length=MAX_STOP, description="texts before which the answer ends", examples=["\n"]
     )
     retrieval: Retrieval = Field(Retrieval(), description="how passages are looked up; a field of ragray")
-    seed: int | None = Field(None, description="every seed gives the same answer: answers are decoded greedily")
+    temperature: float | None = Field(
+        None,
+        ge=0,
+        le=2,
+        description="above 0 tokens are drawn at random, from p^(1/temperature); left out or 0: each is the most probable one",
+        examples=[0],
+    )
+    top_p: float | None = Field(
+        None, gt=0, le=1, description="share of the probability that tokens are drawn from; only with a temperature"
+    )
+    seed: int | None = Field(
+        None,
+        ge=0,
+        le=MAX_SEED,
+        description="the same seed gives the same draws; greedy answers are the same with every seed",
+    )
     user: str | None = Field(None, description="who asks, for the caller's own records")
     safety_identifier: str | None = Field(None, description="who asks, for the caller's own records")
     prompt_cache_key: str | None = Field(None, description="without effect on the answer")
-    temperature: JsonValue = Field(None, description="only 0: answers are decoded greedily", examples=[0])
-    top_p: JsonValue = Field(None, description="only 1", examples=[1])
     n: JsonValue = Field(None, description="only 1", examples=[1])
     logprobs: JsonValue = Field(None, description="not supported")
     top_logprobs: JsonValue = Field(None, description="not supported")
@@ -173,6 +184,20 @@ class ChatRequest(Wire):
         if value is None or any(_same(value, neutral) for neutral in NEUTRAL[name]):
             return value
         raise PydanticCustomError("unsupported_parameter", _shown(WHY.get(name, "is not supported: leave it out")))
+
+    @field_validator("temperature", "top_p", "seed", mode="before")
+    @classmethod
+    def _is_no_truth_value(cls, value: object) -> object:
+        """Refuse true and false, which would count as 1 and 0."""
+        if isinstance(value, bool):
+            raise PydanticCustomError("invalid_type", "is a truth value, expected a number")
+        return value
+
+    @property
+    def sampling(self) -> Sampling:
+        """How the answer is to be written."""
+        top_p = 1.0 if self.top_p is None else self.top_p
+        return Sampling(self.max_new_tokens, self.stop, self.temperature or 0.0, top_p, self.seed)
 
     @property
     def max_new_tokens(self) -> int | None:

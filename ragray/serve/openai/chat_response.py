@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from pydantic import Field
 
+from ragray.generate.answer.markers import cited
 from ragray.generate.engine import Usage
 from ragray.generate.orchestrator import ServedAnswer
 from ragray.serve.openai.markers import without_markers
@@ -36,13 +37,17 @@ class Annotation(Wire):
 class ChatCitation(Wire):
     """A passage that the answer was written from; a field of ragray."""
 
-    number: int = Field(description="1 for the passage that supports the answer best, then 2 and so on")
+    number: int = Field(
+        description="its `[n]` in the answer; without such, 1 for the passage that supports it best, then 2 and so on"
+    )
     id: str = Field(description="id of the passage")
     title: str = Field(description="title of its document, or empty")
     url: str = Field(description="as in the annotations")
     text: str = Field(description="the passage itself")
     score: float = Field(description="inner product, BM25 or fused score; larger is better")
-    weight: float = Field(description="p(passage | question, answer), its share in the answer")
+    weight: float = Field(
+        description="its share in the answer: p(passage | question, answer), or, cited by `[n]`, equal shares"
+    )
 
     @classmethod
     def of(cls, number: int, citation: Citation) -> ChatCitation:
@@ -100,7 +105,7 @@ class ChatCompletion(Wire):
     model: str
     choices: tuple[Choice, ...]
     usage: ChatUsage
-    citations: tuple[ChatCitation, ...] = Field(description="the passages read, best supporting first")
+    citations: tuple[ChatCitation, ...] = Field(description="the passages read, by their numbers")
 
 
 class ChunkDelta(Wire):
@@ -144,7 +149,7 @@ class CompletionHead:
 def completion(head: CompletionHead, served: ServedAnswer) -> ChatCompletion:
     """Write a whole answer as JSON has it."""
     answer = served.answer
-    text = without_markers(answer.text)
+    text = answer.text if answer.numbered else without_markers(answer.text)
     message = AnswerMessage(role="assistant", content=text, refusal=None, annotations=annotations_of(text, served))
     choice = Choice(index=0, message=message, logprobs=None, finish_reason=answer.finish_reason)
     return ChatCompletion(
@@ -159,17 +164,27 @@ def completion(head: CompletionHead, served: ServedAnswer) -> ChatCompletion:
 
 
 def annotations_of(text: str, served: ServedAnswer) -> tuple[Annotation, ...]:
-    """Return one annotation that covers the answer with the passage of the largest posterior; none without passages or text."""
-    if not text or not served.answer.citations:
+    """Return an annotation for every number that the text cites by.
+
+    Where there is none, it is one that covers the answer with the passage of the largest share; none without passages or text.
+    """
+    answer = served.answer
+    if not text or not answer.citations:
         return ()
-    passage = served.answer.citations[0].hit.passage
-    cited = UrlCitation(start_index=0, end_index=len(text), title=passage.title, url=url_of(passage))
-    return (Annotation(type="url_citation", url_citation=cited),)
+    if answer.numbered and (named := tuple(cited(text, len(answer.citations)))):
+        return tuple(_annotation(answer.citations[number - 1], start, end) for number, start, end in named)
+    return (_annotation(max(answer.citations, key=lambda citation: citation.weight), 0, len(text)),)
+
+
+def _annotation(citation: Citation, start: int, end: int) -> Annotation:
+    passage = citation.hit.passage
+    noted = UrlCitation(start_index=start, end_index=end, title=passage.title, url=url_of(passage))
+    return Annotation(type="url_citation", url_citation=noted)
 
 
 def citations(served: ServedAnswer) -> tuple[ChatCitation, ...]:
-    """Return the passages of an answer, best supporting first."""
-    return tuple(ChatCitation.of(number, cited) for number, cited in enumerate(served.answer.citations, start=1))
+    """Return the passages of an answer, as they are numbered, else best supporting first."""
+    return tuple(ChatCitation.of(number, citation) for number, citation in enumerate(served.answer.citations, start=1))
 
 
 def url_of(passage: Passage) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ragray.generate.engine import Sampling, Turn
+from ragray.generate.engine import Turn
 from ragray.generate.orchestrator import QuestionRequest
 from ragray.retrieve.retriever import SearchOptions
 from ragray.serve.openai.chat_request import ChatMessage, ChatRequest
@@ -32,6 +32,10 @@ def to_question(body: ChatRequest, max_chars: int) -> QuestionRequest:
         raise invalid((where, "content"), "must not be empty", "invalid_value")
     if body.stream_options is not None and not body.stream:
         raise invalid(("stream_options",), "is only for stream=true", "invalid_value")
+    if not body.temperature and body.top_p not in (None, 1):
+        raise invalid(
+            ("top_p",), "is only for a temperature above 0: answers are decoded greedily", "unsupported_parameter"
+        )
     question, instruction = last.content.strip(), _instruction(earlier)
     require_short(f"{where}.content", question, max_chars)
     require_short("messages", instruction, max_chars)
@@ -46,7 +50,7 @@ def to_question(body: ChatRequest, max_chars: int) -> QuestionRequest:
         snapshot=retrieval.snapshot,
         history=_turns(earlier),
         instruction=instruction,
-        sampling=Sampling(body.max_new_tokens, body.stop),
+        sampling=body.sampling,
     )
 
 

@@ -1,32 +1,30 @@
 """Citation markers that nobody gave. In: an answer as it is written. Out: the same without `[1]`, `[2, 3]` and the like. Pure.
 
 Passages have no numbers in a prompt of one passage, so that a number in brackets, copied from a passage or made up, is no
-citation; clients would link it to a source.
+citation; clients would link it to a source. Where passages are numbered, the generator left out all other numbers already.
 """
 
 from __future__ import annotations
 
-import re
-
-MARKER = re.compile(r" ?\[\d{1,4}(?:[ ,;-]+\d{1,4}){0,9}\]")
-BEGUN = re.compile(r" ?(?:\[(?:\d[\d ,;-]{0,60})?)?\Z")
-"""An end that may become a marker when more is written."""
+from ragray.generate.answer.markers import MARKER, without_begun_marker
 
 
 class WithoutMarkers:
-    """Takes an answer piece by piece and holds back what may become a marker."""
+    """Takes an answer piece by piece and holds back what may become a marker; with ``numbered`` markers stay."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, numbered: bool = False) -> None:
+        self._numbered = numbered
         self._held = ""
         self.shown = ""
 
     def push(self, piece: str) -> str:
         """Take a piece; return what may be shown of the answer now."""
+        if self._numbered:
+            return self._show(piece)
         text = MARKER.sub("", self._held + piece)
-        begun = BEGUN.search(text)
-        cut = begun.start() if begun else len(text)
-        self._held = text[cut:]
-        return self._show(text[:cut])
+        shown = without_begun_marker(text)
+        self._held = text[len(shown) :]
+        return self._show(shown)
 
     def close(self) -> str:
         """Return what was held back, as nothing more comes."""

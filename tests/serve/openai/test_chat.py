@@ -150,7 +150,8 @@ def test_a_filter_is_beside_that_of_the_service_and_cannot_end_it(river_index: P
 @pytest.mark.parametrize(
     ("fields", "param", "code"),
     [
-        ({"temperature": 0.7}, "temperature", "unsupported_parameter"),
+        ({"temperature": 3}, "temperature", "less_than_equal"),
+        ({"top_p": 0.5}, "top_p", "unsupported_parameter"),
         ({"n": 2}, "n", "unsupported_parameter"),
         ({"n": True}, "n", "unsupported_parameter"),
         ({"tools": [{"type": "function"}]}, "tools", "unsupported_parameter"),

@@ -20,7 +20,7 @@ CHUNKS = ("Hamburg", " lies", " [1", "2]", " at", " the Elbe", " [")
 class Breaking(Failing):
     """An answerer that breaks after some pieces."""
 
-    run, model = "", "base"
+    run, model, numbered = "", "base", False
 
     def __init__(self, *pieces: str, err: Exception) -> None:
         super().__init__(err)

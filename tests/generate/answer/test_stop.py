@@ -2,7 +2,7 @@
 
 import pytest
 
-from ragray.generate.stop import before_stop, without_begun_stop
+from ragray.generate.answer.stop import before_stop, without_begun_stop
 
 
 @pytest.mark.parametrize(
