@@ -28,6 +28,7 @@ from ragray.embed.passage_text import passage_text
 from ragray.errors import ClusterError, ConfigError, CorruptArtifactError, ModelNotFoundError, NotAnArtifactError
 from ragray.execute.inline import InlineExecutor
 from ragray.execute.port import Executor, Resources
+from ragray.execute.processes import MODULE, ProcessExecutor
 from ragray.index.search.reader import IndexReader
 from ragray.index.store.snapshot import CURRENT, SEGMENTS, names, read_snapshot
 from ragray.stages.build import build_index
@@ -50,6 +51,7 @@ pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.filterwarnings
 
 PASSAGES = some_passages(60)
 RAY = RayExecutor(wait_s=60)
+LOCAL = ProcessExecutor()
 TIMES = {"created_at"}
 """Keys of manifests and snapshots that hold the time: left out of the comparison, as are the checksums of files that hold it."""
 
@@ -204,7 +206,10 @@ def kill_one(title: str, is_at_work: Callable[[], bool]) -> tuple[threading.Thre
     return thread, killed
 
 
-def test_a_worker_that_is_killed_while_it_embeds_loses_nothing_and_doubles_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("executor", "title"), [(LOCAL, MODULE), (RAY, "EmbedBlocks")], ids=["processes", "ray"])
+def test_a_worker_that_is_killed_while_it_embeds_loses_nothing_and_doubles_nothing(
+    executor: Executor, title: str, tmp_path: Path
+) -> None:
     corpus, out = write_corpus(tmp_path / "corpus", PASSAGES, shard_rows=40), tmp_path / "embeddings"
     done: list[int] = []
 
@@ -212,8 +217,8 @@ def test_a_worker_that_is_killed_while_it_embeds_loses_nothing_and_doubles_nothi
         done[:] = [len(list((out / BLOCK_FOLDER).glob("block-*")))]
         return done[0] >= 3
 
-    thread, killed = kill_one("EmbedBlocks", is_at_work)
-    embed_corpus(corpus, out, config("embed.block_rows=1", "embed.num_workers=1"), RAY)
+    thread, killed = kill_one(title, is_at_work)
+    embed_corpus(corpus, out, config("embed.block_rows=1", "embed.num_workers=1"), executor)
     thread.join(timeout=10)
     assert killed and 3 <= done[0] < len(PASSAGES)
     embeddings = Embeddings.open(out)
