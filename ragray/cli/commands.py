@@ -177,7 +177,7 @@ def serve(
         bool, typer.Option("--insecure", help="Let other machines in without keys; serve.insecure=true is the same.")
     ] = False,
 ) -> None:
-    """Answer questions over HTTP until Ctrl-C: POST /v1/answer, POST /v1/search, GET /readyz, GET /docs."""
+    """Answer questions over HTTP until Ctrl-C: a page at /, POST /v1/answer, POST /v1/search, GET /readyz, GET /docs."""
     from ragray.cluster.serving.commands import serve as run_stage
 
     allowed = ["serve.insecure=true"] if insecure else []

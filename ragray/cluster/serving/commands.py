@@ -195,6 +195,7 @@ def banner(url: str, index: Path, run: Path | None, *, with_keys: bool = False) 
     return f"""
 ragray serves {index}{f" with the run {run}" if run else " with the base model"}
 
+  the page       {url}/
   ask       POST {url}/v1/answer
   look up   POST {url}/v1/search
   ready     GET  {url}/readyz
