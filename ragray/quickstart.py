@@ -24,9 +24,11 @@ from ragray.cluster.session import session
 from ragray.cluster.train import train_rag
 from ragray.config import Config, load_config
 from ragray.embed.encoder import is_hash
+from ragray.errors import ConfigError
 from ragray.evaluate.answers import contains, token_f1
 from ragray.examples import read_examples
 from ragray.models import resolve_model
+from ragray.serve.access.settings import checked_access
 from ragray.serve.port import require_free_port
 from ragray.stages.embed import EmbedReport
 from ragray.stages.evaluate import EvaluationReport
@@ -55,6 +57,9 @@ class Measured:
 def quickstart(out: Path, overrides: Sequence[str] = (), *, address: str | None = None) -> Measured:
     """Run every stage on the sample, print one table, ask over HTTP in two languages; what is done already is reused."""
     config, chinese = (load_config(path, overrides) for path in (sample.QUICKSTART_CONFIG, sample.QUICKSTART_ZH_CONFIG))
+    if config.serve.keys_file:
+        raise ConfigError("quickstart: asks its own service without a key; leave serve.keys_file out")
+    checked_access(config.serve, config.serve.host)  # as `running` does, but before minutes of training
     require_free_port(config.serve)
     with session(address):
         measured = _stages(out, config)

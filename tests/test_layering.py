@@ -25,7 +25,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "artifact",
         "execute",
         "convert",
-        "device models",
+        "device models openvino",
         "corpus",
         "examples",
         "embed",

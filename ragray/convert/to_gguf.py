@@ -35,7 +35,7 @@ def write_gguf(folder: Path, target: Path, *, model: Any, tokenizer: Any) -> Non
     """Write the weights of a model folder to a file, given its configuration and tokenizer as `transformers` has them.
 
     Raises:
-        ModelError: the model is of another family, or has tensors that the format has no name for.
+        ModelError: the model is of another family, or has tensors that the format has no name for, or values too large for float16.
     """
     import gguf
 
@@ -49,7 +49,12 @@ def write_gguf(folder: Path, target: Path, *, model: Any, tokenizer: Any) -> Non
         known = names.get_name(name, try_suffixes=(".weight",))
         if known is None:
             raise ModelError(f"{folder}: cannot be written as a GGUF: the format has no name for its tensor '{name}'")
-        writer.add_tensor(known, _stored(name, tensor, model))
+        stored = _stored(name, tensor, model)
+        if not np.isfinite(stored).all():
+            raise ModelError(
+                f"{folder}: cannot be written as a GGUF: its tensor '{name}' holds values that float16 has no room for"
+            )
+        writer.add_tensor(known, stored)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -113,7 +118,8 @@ def _stored(name: str, tensor: npt.NDArray[Any], model: Any) -> npt.NDArray[Any]
     if name.endswith(ROTATED):
         heads = model.num_attention_heads if name.endswith(ROTATED[0]) else model.num_key_value_heads
         tensor = interleaved(tensor, heads)
-    return tensor.astype(np.float16)
+    with np.errstate(over="ignore"):  # the caller refuses what became infinite
+        return tensor.astype(np.float16)
 
 
 def interleaved(rows: npt.NDArray[Any], num_heads: int) -> npt.NDArray[Any]:

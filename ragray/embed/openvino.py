@@ -5,8 +5,6 @@ The model is converted once and kept in ragray's cache; the name of the file is 
 
 from __future__ import annotations
 
-import importlib
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,9 +17,10 @@ from ragray.artifact.lock import exclusive
 from ragray.config import EmbedConfig
 from ragray.embed.batching import BatchedEncoder, Tokens, default_batch_tokens, load_text_tokenizer
 from ragray.embed.encoder import EncoderFingerprint, Vectors, encoder_fingerprint, with_prefixes
-from ragray.errors import MissingPackageError
 from ragray.models import cache_dir, resolve_model
+from ragray.openvino import import_openvino
 
+SETTING = "embed.engine=openvino"
 PRECISION = {"auto": "f32", "float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 """OpenVINO chooses bfloat16 by itself where the CPU has it; ragray says what it wants."""
 
@@ -43,7 +42,7 @@ class OpenVinoEncoder(BatchedEncoder):
             MissingPackageError: OpenVINO is not installed.
             ModelNotFoundError: the name resolves to nothing, or the folder holds no safetensors.
         """
-        openvino = _import_openvino()
+        openvino = import_openvino(SETTING)
 
         folder = resolve_model(config.model)
         config = with_prefixes(config)
@@ -63,20 +62,9 @@ class OpenVinoEncoder(BatchedEncoder):
         return np.asarray(result[0], dtype=np.float32)
 
 
-def _import_openvino() -> Any:
-    """Import OpenVINO without its telemetry, which sends a report at every import unless the user has opted out."""
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # OpenVINO then takes its own stub
-    try:
-        return importlib.import_module("openvino")
-    except ImportError as err:
-        raise MissingPackageError(
-            f"embed.engine=openvino: OpenVINO cannot be imported ({err}); run: pip install openvino"
-        ) from err
-
-
 def _converted(folder: Path, identity: EncoderFingerprint) -> Path:
     """Return the converted model. Of processes that start together, one converts and the others wait."""
-    version = _import_openvino().__version__
+    version = import_openvino(SETTING).__version__
     target = cache_dir() / "openvino" / fingerprint([identity.weights, identity.pooling, identity.normalize, version])
     if not target.is_dir():
         with exclusive(target.parent, wait=True):
@@ -92,7 +80,7 @@ def _convert(folder: Path, identity: EncoderFingerprint, target: Path) -> None:
 
     from ragray.embed.transformer import load_module
 
-    openvino = _import_openvino()
+    openvino = import_openvino(SETTING)
     mask = torch.tensor([[1] * 8, [1] * 5 + [0] * 3])
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer warns of every shape that it takes for a constant

@@ -5,15 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from ragray.embed.encoder import Vectors
 from ragray.errors import InputError
 from ragray.evaluate.judged import JudgedQueries
-from ragray.index.store.live import missing_ids
-from ragray.index.store.snapshot import read_snapshot
 from ragray.progress import Progress
 from ragray.retrieve.retriever import LocalRetriever
 
@@ -21,18 +18,6 @@ logger = logging.getLogger("ragray")
 
 BATCH = 64
 """Queries that are encoded together."""
-
-
-def warn_of_missing_documents(stage: str, index: Path, snapshot: str, judged: JudgedQueries) -> int:
-    """Return how many relevant documents a snapshot does not hold; the log names the first."""
-    wanted = judged.documents
-    unknown = missing_ids(index, read_snapshot(index, snapshot), wanted)
-    if unknown:
-        logger.warning(
-            "%s: %d of %d relevant documents are not in snapshot %s, so that no search finds them (the first by name: '%s')",
-            *(stage, len(unknown), len(wanted), snapshot, min(unknown)),
-        )
-    return len(unknown)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from ragray.config import Config
-from ragray.evaluate.encoded import EncodedQueries, encode_queries, warn_of_missing_documents
+from ragray.evaluate.encoded import EncodedQueries, encode_queries
+from ragray.evaluate.gold import warn_of_missing_documents
 from ragray.evaluate.intervals import Interval, interval, intervals
 from ragray.evaluate.judged import Qrels, judged_by_qrels
 from ragray.evaluate.ranking import ndcg, recall, reciprocal_rank

@@ -17,6 +17,7 @@ from ragray.artifact.output import StageOutput, stage_output
 from ragray.config import Config, EncoderConfig, GenerateConfig
 from ragray.errors import ConfigError
 from ragray.evaluate.answers import AnswerScores, score
+from ragray.evaluate.gold import warn_of_unknown_gold_ids
 from ragray.evaluate.ranking import RankingScores, gold_rank, ranking_scores
 from ragray.examples import ExampleSource, read_examples
 from ragray.execute.port import Executor, Resources, Task, run_task
@@ -26,8 +27,6 @@ from ragray.generate.engine import GenerationRequest
 from ragray.generate.load import FAKE, load_generator, load_template
 from ragray.generate.orchestrator import NOTHING_FOUND
 from ragray.index.search.reader import IndexReader
-from ragray.index.store.live import missing_ids
-from ragray.index.store.snapshot import read_snapshot
 from ragray.jsontext import to_json
 from ragray.models import resolve_model, weights_fingerprint
 from ragray.retrieve.load import load_retriever, question_encoder
@@ -163,7 +162,8 @@ def evaluate_rag(
         reused = output.finished(key) is not None
         if not reused:
             lines = _answers(questions, system, output.resume(key), executor)
-            _publish(output, key, lines, config, _num_unknown_gold_ids(questions, system))
+            unknown = warn_of_unknown_gold_ids(questions, system.index, system.snapshot) if system.index else 0
+            _publish(output, key, lines, config, unknown)
         elif json.loads(json.dumps(_report(*_scores(out, config)))) != json.loads((out / REPORT_FILE).read_bytes()):
             unknown = fact(out, read_manifest(out, "report"), "num_unknown_gold_ids", int)
             _publish(output, key, _lines(out), config, unknown)  # the same answers, scored by another metric
@@ -242,22 +242,6 @@ def _answers(
         ),
     )
     return [line for batch in plan for line in json.loads((parts / batch.name).read_text(encoding="utf-8"))]
-
-
-def _num_unknown_gold_ids(questions: Sequence[Example], system: SystemUnderTest) -> int:
-    """Count the gold ids that the snapshot does not hold; name the first, as its question can only be missed."""
-    gold = {name for question in questions for name in question.gold_ids}
-    if system.index is None or not gold:
-        return 0
-    unknown = missing_ids(system.index, read_snapshot(system.index, system.snapshot), gold)
-    if unknown:
-        of = next(question for question in questions if unknown.intersection(question.gold_ids))
-        first = next(name for name in of.gold_ids if name in unknown)
-        logger.warning(
-            "evaluate: %d of %d gold ids are not in snapshot %s, so that no search finds them (the first: '%s' of example '%s')",
-            *(len(unknown), len(gold), system.snapshot, first, of.id),
-        )
-    return len(unknown)
 
 
 def _publish(

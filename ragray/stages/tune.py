@@ -11,9 +11,10 @@ import numpy as np
 
 from ragray.config import Config, RetrieveConfig
 from ragray.errors import InputError
-from ragray.evaluate.encoded import encode_queries, warn_of_missing_documents
+from ragray.evaluate.encoded import encode_queries
 from ragray.evaluate.fusion_fit import Fit, Setting, fit, picked, require_enough, settings
 from ragray.evaluate.fusion_grid import DEPTHS, Candidates, search_once
+from ragray.evaluate.gold import warn_of_missing_documents
 from ragray.evaluate.intervals import Interval, interval
 from ragray.evaluate.judged import JudgedQueries, Qrels
 from ragray.evaluate.ranking import ndcg, recall

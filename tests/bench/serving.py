@@ -113,7 +113,7 @@ class Prepared:
 @contextmanager
 def serving(generator: Generator, retriever: Prepared, port: int) -> Iterator[str]:
     """Serve on the loopback; yield the address of the route."""
-    answerer = LocalAnswerer(retriever, generator, k=2, model="bench", numbered=True, max_waiting=256)  # type: ignore[arg-type]
+    answerer = LocalAnswerer(retriever, generator, k=2, model="bench", numbered=True, max_waiting=256)  # type: ignore[arg-type] # a retriever of fixed passages
     app = create_app(answerer, ServeConfig(request_timeout_s=600))
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error"))
     thread = threading.Thread(target=server.run, daemon=True)
@@ -242,19 +242,19 @@ def main() -> None:
         for name in systems:
             if name == "transformers":
                 requests = next_requests(ONE_BY_ONE)
-                measure(name, 1, most, lambda r=requests, t=most: one_by_one(plain, r, t), found)  # type: ignore[misc]
+                measure(name, 1, most, lambda r=requests, t=most: one_by_one(plain, r, t), found)  # type: ignore[misc] # a lambda with defaults
                 continue
             prepared = Prepared()
             number = max(args.requests // 4, 4) if name in SLOW else args.requests
             plan = {clients: next_requests(number) for clients in numbers_of_clients}
             if name == "raw":
                 for clients, requests in plan.items():
-                    measure(name, clients, most, lambda r=requests, c=clients, t=most: raw(openvino, r, c, t), found)  # type: ignore[misc]
+                    measure(name, clients, most, lambda r=requests, c=clients, t=most: raw(openvino, r, c, t), found)  # type: ignore[misc] # a lambda with defaults
                 continue
             prepared.hits = {one.question: one.hits for requests in plan.values() for one in requests}
             with serving(generators[name], prepared, args.port) as url:
                 for clients, requests in plan.items():
-                    measure(name, clients, most, lambda r=requests, c=clients, t=most: over_http(url, r, c, t), found)  # type: ignore[misc]
+                    measure(name, clients, most, lambda r=requests, c=clients, t=most: over_http(url, r, c, t), found)  # type: ignore[misc] # a lambda with defaults
     table(found)
     machine = {"cores": os.cpu_count(), "machine": platform.machine(), "load": os.getloadavg()[0]}
     args.results.parent.mkdir(exist_ok=True)

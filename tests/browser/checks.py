@@ -22,7 +22,7 @@ def opened_with(**options: Any) -> Callable[[Check], Check]:
     """Say how the browser of a check is opened."""
 
     def mark(check: Check) -> Check:
-        check.options = options  # type: ignore[attr-defined]
+        check.options = options  # type: ignore[attr-defined] # read back below
         return check
 
     return mark

@@ -43,3 +43,13 @@ def test_a_model_that_cannot_be_written_is_refused_with_the_reason(
     assert reason in why_not_gguf(model)
     with pytest.raises(ModelError, match="cannot be written as a GGUF"):
         write_gguf(tmp_path, tmp_path / "x.gguf", model=model, tokenizer=None)
+
+
+def test_weights_that_float16_cannot_hold_are_refused_and_named(tiny_decoder: Path, tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_decoder, dtype=torch.float32)
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight[0, 0] = 70_000
+    model.save_pretrained(tmp_path / "large")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_decoder)
+    with pytest.raises(ModelError, match=r"'model.layers.0.mlp.up_proj.weight' holds values that float16 has no room"):
+        write_gguf(tmp_path / "large", tmp_path / "x.gguf", model=model.config, tokenizer=tokenizer)

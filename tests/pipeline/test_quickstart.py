@@ -6,9 +6,10 @@ import pytest
 
 from ragray import sample
 from ragray.config import load_config
+from ragray.errors import ConfigError
 from ragray.examples import read_examples
 from ragray.execute.inline import InlineExecutor
-from ragray.quickstart import MOSTLY_ENGLISH, QUESTION_ZH, judge
+from ragray.quickstart import MOSTLY_ENGLISH, QUESTION_ZH, judge, quickstart
 from ragray.retrieve.load import load_retriever
 from ragray.stages.build import build_index
 from ragray.stages.embed import embed_corpus
@@ -55,3 +56,16 @@ def test_only_a_wrong_answer_of_the_english_generator_is_put_down_to_its_languag
     wrong = judge("zero", "水在零度结冰。", EXAMPLE, MOSTLY_ENGLISH)
     assert wrong.endswith(f"; {MOSTLY_ENGLISH} was trained mostly on English: name another with generate.model=...")
     assert judge("零度", "水在零度结冰。", EXAMPLE, MOSTLY_ENGLISH) == "expected 零度: F1 100 %, passage [1] holds it"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [(["serve.keys_file=keys.json"], "without a key"), (["serve.host=0.0.0.0"], "asks for no key")],
+    ids=["keys", "open to others"],
+)
+def test_what_its_service_would_refuse_is_said_before_anything_starts(
+    overrides: list[str], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        quickstart(tmp_path / "out", overrides)
+    assert not (tmp_path / "out").exists()

@@ -166,7 +166,7 @@ def test_another_writer_meanwhile_is_a_conflict(index: Path, monkeypatch: pytest
 
     def deleted_meanwhile(*args: object) -> object:
         delete_passages(index, ids=["d1"])
-        return measured(*args)  # type: ignore[arg-type]
+        return measured(*args)  # type: ignore[arg-type] # passed on as it came
 
     monkeypatch.setattr(tune, "search_once", deleted_meanwhile)
     with pytest.raises(SnapshotConflictError, match="another writer was faster"):

@@ -7,9 +7,7 @@ directly: openvino-genai 2026.4 wrote other tokens from SmolLM2's Q4_1 than torc
 
 from __future__ import annotations
 
-import importlib
 import itertools
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +19,7 @@ from ragray.artifact.files import atomic_path
 from ragray.artifact.lock import exclusive
 from ragray.config import GenerateConfig
 from ragray.convert.to_gguf import write_gguf
-from ragray.errors import InputError, MissingPackageError, ModelError, first_line
+from ragray.errors import InputError, ModelError, first_line
 from ragray.generate.answer.writing import Writing
 from ragray.generate.engine import Generation, Piece, Sampling, Submission
 from ragray.generate.generator import Generator
@@ -34,8 +32,10 @@ from ragray.models import (
     resolve_model,
     weights_fingerprint,
 )
+from ragray.openvino import import_openvino
 from ragray.types import FinishReason
 
+SETTING = "generate.engine=openvino"
 PROPERTIES = {
     "INFERENCE_PRECISION_HINT": "f32",
     "KV_CACHE_PRECISION": "f32",
@@ -73,7 +73,7 @@ class OpenVinoGenerator(Generator):
     @classmethod
     def load(cls, config: GenerateConfig, *, weights: Path | None = None, threads: int = 0) -> OpenVinoGenerator:
         """Load the configured model, or fine-tuned ``weights`` of it; raises as `OpenVinoGenerator` and `resolve_model` do."""
-        import_genai()
+        import_openvino(SETTING, "openvino_genai")
         folder = weights or resolve_model(config.model)
         return cls(written_gguf(folder), folder, config, threads=threads)
 
@@ -153,9 +153,7 @@ class OpenVinoRunner:
         try:
             self._generator.pipeline.step()
         except RuntimeError as err:
-            raise ModelError(
-                f"generate.engine=openvino: {first_line(err)}; try again, or set generate.engine=torch"
-            ) from err
+            raise ModelError(f"{SETTING}: {first_line(err)}; try again, or set generate.engine=torch") from err
         written: list[tuple[int, Piece]] = []
         for key, answer in self._answers.items():
             if answer.read(self._generator.stop_ids):
@@ -179,29 +177,14 @@ class OpenVinoRunner:
 
 def pipeline_request(generator: OpenVinoGenerator, row: Sequence[int], sampling: Sampling) -> Any:
     """Let a prompt join the pipeline; return its handle."""
-    ids = importlib.import_module("openvino").Tensor(np.array([row], dtype=np.int64))
+    ids = import_openvino(SETTING).Tensor(np.array([row], dtype=np.int64))
     config = _generation_config(sampling, generator.config.max_new_tokens, generator.stop_ids)
     return generator.pipeline.add_request(next(REQUEST_IDS), ids, config)
 
 
-def import_genai() -> Any:
-    """Import `openvino_genai` without OpenVINO's telemetry, which sends a report at every import unless the user has opted out.
-
-    Raises:
-        MissingPackageError: it is not installed, or cannot be imported.
-    """
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # OpenVINO then takes its own stub
-    try:
-        return importlib.import_module("openvino_genai")
-    except ImportError as err:
-        raise MissingPackageError(
-            f"generate.engine=openvino: openvino-genai cannot be imported ({first_line(err)}); run: pip install openvino-genai"
-        ) from err
-
-
 def open_pipeline(model: Path, batch_size: int, threads: int) -> Any:
     """Compile a GGUF; raises `ModelError` where it cannot be read."""
-    genai = import_genai()
+    genai = import_openvino(SETTING, "openvino_genai")
     scheduler = genai.SchedulerConfig()
     scheduler.max_num_seqs = batch_size
     scheduler.max_num_batched_tokens = MAX_BATCHED_TOKENS
@@ -243,7 +226,7 @@ def load_stop_ids(folder: Path, tokenizer: Any) -> frozenset[int]:
 
 
 def _generation_config(sampling: Sampling, most: int, stop_ids: frozenset[int]) -> Any:
-    config = import_genai().GenerationConfig()
+    config = import_openvino(SETTING, "openvino_genai").GenerationConfig()
     config.max_new_tokens = min(sampling.max_new_tokens or most, most)
     config.eos_token_id = min(stop_ids)
     config.stop_token_ids = set(stop_ids)

@@ -97,7 +97,7 @@ def test_a_websocket_is_closed(teams: TestClient) -> None:
             sent.append(message)
 
         scope = {"type": "websocket", "path": "/healthz", "headers": [], "query_string": b"", "subprotocols": []}
-        await teams.app(scope, receive, send)  # type: ignore[arg-type]
+        await teams.app(scope, receive, send)  # type: ignore[arg-type] # any ASGI application
 
     asyncio.run(connect())
     assert sent == [{"type": "websocket.close", "code": 1008}]

@@ -77,7 +77,7 @@ def test_a_key_that_cannot_be_is_refused_and_the_file_stays(
     add_key(file, "ann")
     before = file.read_bytes()
     with pytest.raises(InputError, match=message):
-        add_key(file, name, **settings)  # type: ignore[arg-type]
+        add_key(file, name, **settings)  # type: ignore[arg-type] # settings of any type
     assert file.read_bytes() == before
 
 
