@@ -17,6 +17,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from ragray.artifact.files import atomic_path
 from ragray.errors import ConfigError, InputError
+from ragray.failures import naming_storage
 from ragray.index.search.filter import parse_filter
 from ragray.index.store.segment import PAIRS
 
@@ -163,10 +164,11 @@ def revoke_key(path: Path, name: str) -> None:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f".{path.name}.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    with naming_storage(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.with_name(f".{path.name}.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
 
 def _write(path: Path, keys: tuple[Key, ...]) -> None:

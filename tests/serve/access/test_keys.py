@@ -1,6 +1,7 @@
 """The file of keys: what it holds, what it refuses, who may read it."""
 
 import json
+import resource
 import stat
 import threading
 from datetime import UTC, datetime, timedelta
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ragray.errors import ConfigError, InputError
+from ragray.errors import ArtifactError, ConfigError, InputError
 from ragray.serve.access.keys import PREFIX, add_key, read_keys, require_bounding, revoke_key
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -137,3 +138,17 @@ def test_a_damaged_file_is_an_error_that_names_the_place(tmp_path: Path, content
         read_keys(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_written_is_named_and_stays_as_it_was(file: Path) -> None:
+    add_key(file, "ann")
+    before = file.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(ArtifactError, match=f"^{file}: .*file larger than"):
+            add_key(file, "bob")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert file.read_bytes() == before
+    assert [path.name for path in file.parent.iterdir() if path.suffix == ".tmp"] == []
