@@ -13,7 +13,7 @@ import numpy as np
 from ragray.evaluate.encoded import EncodedQueries
 from ragray.evaluate.judged import Qrels
 from ragray.evaluate.retrieval import Ids, hit_ids, judged_column
-from ragray.index.search.result import SearchResult
+from ragray.index.search.result import BothScores, SearchResult
 from ragray.progress import Progress
 from ragray.retrieve.fuse import rank_rows, score_rows
 from ragray.retrieve.retriever import LocalRetriever
@@ -38,6 +38,8 @@ class Candidates:
     names: tuple[str, ...]
     parts: Mapping[int, tuple[SearchResult, SearchResult]]
     documents: Mapping[int, str]
+    spread: float
+    """The unit of dense scores (see `ragray.index.search.spread`)."""
 
     @property
     def depth(self) -> int:
@@ -54,8 +56,7 @@ class Candidates:
 
     def convex(self, dense_weight: float, depth: int) -> list[list[str]]:
         """Return what `retrieve.fusion=convex` finds."""
-        weights = (dense_weight, 1 - dense_weight)
-        return self._ranked(score_rows(self.parts[depth], weights, 2 * depth).rows_NK)
+        return self._ranked(score_rows(self.parts[depth], dense_weight, self.spread, 2 * depth).rows_NK)
 
     def by_ranks(self, rrf_k: int, depth: int) -> list[list[str]]:
         """Return what `retrieve.fusion=rrf` finds."""
@@ -91,8 +92,7 @@ def search_once(
             dense, lexical = retriever.candidates(texts, vectors_BD, depth, where)
             ids.update(_ids(dense) | _ids(lexical))
             for one in DEPTHS:
-                paired = retriever.paired(texts, _cut(lexical, one))
-                found[one].append((_bare(_cut(dense, one)), _bare(paired)))
+                found[one].append((_cut(dense, one), _cut(lexical, one)))
             progress.advance(len(texts))
     parts = {
         one: (_joined([d for d, _ in batches]), _joined([x for _, x in batches])) for one, batches in found.items()
@@ -103,7 +103,7 @@ def search_once(
         for number, name in enumerate(names)
     }
     column = judged_column(by_query, relevant)
-    return Candidates(names, parts, {row: pair[column] for row, pair in ids.items()})
+    return Candidates(names, parts, {row: pair[column] for row, pair in ids.items()}, retriever.spread)
 
 
 def _ids(result: SearchResult) -> dict[int, Ids]:
@@ -115,18 +115,14 @@ def _ids(result: SearchResult) -> dict[int, Ids]:
 
 
 def _cut(result: SearchResult, depth: int) -> SearchResult:
-    """Return the first ``depth`` of every query's results."""
+    """Return the first ``depth`` of every query's results: rows and scores alone."""
     return SearchResult(
         result.rows_NK[:, :depth],
         result.scores_NK[:, :depth],
-        result.vectors_NKD[:, :depth],
-        [hits[:depth] for hits in result.hits],
+        result.vectors_NKD[:, :depth, :0],
+        [],
+        result.both and result.both.part(slice(None), depth),
     )
-
-
-def _bare(result: SearchResult) -> SearchResult:
-    """Return rows and scores alone."""
-    return SearchResult(result.rows_NK, result.scores_NK, result.vectors_NKD[..., :0], [])
 
 
 def _joined(batches: Sequence[SearchResult]) -> SearchResult:
@@ -134,4 +130,8 @@ def _joined(batches: Sequence[SearchResult]) -> SearchResult:
     rows, scores, vectors = (
         np.concatenate([getattr(part, name) for part in batches]) for name in ("rows_NK", "scores_NK", "vectors_NKD")
     )
-    return SearchResult(rows, scores, vectors, [])
+    given = [part.both for part in batches if part.both is not None]
+    dense, lexical, limit = (
+        np.concatenate([getattr(both, name) for both in given]) for name in ("dense_NK", "lexical_NK", "limit_N")
+    )
+    return SearchResult(rows, scores, vectors, [], BothScores(dense, lexical, limit))

@@ -14,18 +14,23 @@ from ragray.index.search.result import SearchResult, nothing
 from ragray.types import Hit
 
 
-def fuse_scores(results: Sequence[SearchResult], weights: Sequence[float], k: int) -> SearchResult:
-    """Join results by a convex combination of their scores (Bruch, Gai and Ingber 2023, arXiv:2210.11934, section 3).
+def fuse_scores(results: Sequence[SearchResult], dense_weight: float, spread: float, k: int) -> SearchResult:
+    """Join results by a convex combination of two scores of each row (Bruch, Gai and Ingber 2023, arXiv:2210.11934).
 
-    The scores of a result are scaled to 0..1 between the lowest and the highest of a query's candidates. A row's score is the
-    weighted sum of its scaled scores; a result that lacks the row counts as 0. ``weights`` sum to one. Ties go to the lower row.
+    Both scores are absolute, not scaled between the candidates of a query, where the best of a poor list would look like the best
+    of a good one. The dense score is the inner product in units of ten times ``spread`` (see `ragray.index.search.spread`). The
+    lexical score is BM25 as a share of what it can be at most, 0 to 1: which part of the query's terms a passage holds, by weight.
+    A row has both, whichever search found it. Ties go to the lower row.
+
+    Raises:
+        ValueError: a result does not carry both scores.
     """
-    return _with_hits(score_rows(results, weights, k), results)
+    return _with_hits(score_rows(results, dense_weight, spread, k), results)
 
 
-def score_rows(results: Sequence[SearchResult], weights: Sequence[float], k: int) -> SearchResult:
+def score_rows(results: Sequence[SearchResult], dense_weight: float, spread: float, k: int) -> SearchResult:
     """Join results as `fuse_scores` does, without hits."""
-    return _joined(results, [weight * _scaled(part) for part, weight in zip(results, weights, strict=True)], k)
+    return _joined(results, [_combined(part, dense_weight, spread) for part in results], k, np.maximum)
 
 
 def fuse_ranks(results: Sequence[SearchResult], k: int, *, rrf_k: int) -> SearchResult:
@@ -44,23 +49,22 @@ def rank_rows(results: Sequence[SearchResult], k: int, *, rrf_k: int) -> SearchR
         np.broadcast_to(1 / (rrf_k + rank_K) / largest, part.rows_NK.shape)
         for part, rank_K in zip(results, ranks, strict=True)
     ]
-    return _joined(results, shares, k)
+    return _joined(results, shares, k, np.add)
 
 
-def _scaled(result: SearchResult) -> np.ndarray:
-    """Scale scores (N, K) to 0..1 per query; where all candidates of a query have the same score, all get 1."""
-    found_NK = result.rows_NK >= 0
-    scores_NK = result.scores_NK.astype(np.float64)
-    high_N1 = np.max(scores_NK, axis=1, keepdims=True, initial=-np.inf, where=found_NK)
-    low_N1 = np.min(scores_NK, axis=1, keepdims=True, initial=np.inf, where=found_NK)
-    span_N1 = np.subtract(high_N1, low_N1, where=high_N1 > low_N1, out=np.zeros_like(high_N1))
-    scaled_NK = np.ones_like(scores_NK)
-    np.divide(scores_NK - np.where(span_N1 > 0, low_N1, 0), span_N1, out=scaled_NK, where=(span_N1 > 0) & found_NK)
-    return scaled_NK
+def _combined(found: SearchResult, dense_weight: float, spread: float) -> np.ndarray:
+    """Return the convex combination of both scores, (N, K); 0 where there is no row."""
+    both = found.both
+    if both is None:
+        raise ValueError("fusion by scores needs both scores of every row: search with texts and their vectors")
+    dense_NK = np.where(found.rows_NK >= 0, both.dense_NK, 0) / (10 * spread)
+    limit_N1 = both.limit_N[:, None]
+    share_NK = np.divide(both.lexical_NK, limit_N1, out=np.zeros_like(both.lexical_NK), where=limit_N1 > 0)
+    return np.asarray(dense_weight * dense_NK + (1 - dense_weight) * share_NK)
 
 
-def _joined(results: Sequence[SearchResult], shares: Sequence[np.ndarray], k: int) -> SearchResult:
-    """Sum the shares (N, K of each result) of every row, and keep the k rows with the largest sums; no hits."""
+def _joined(results: Sequence[SearchResult], shares: Sequence[np.ndarray], k: int, join: np.ufunc) -> SearchResult:
+    """Join the shares (N, K of each result) of every row, and keep the k rows with the largest; no hits."""
     rows_NM = np.concatenate([part.rows_NK for part in results], axis=1)
     shares_NM = np.concatenate(shares, axis=1)
     found = query_F, _ = np.nonzero(rows_NM >= 0)
@@ -68,7 +72,9 @@ def _joined(results: Sequence[SearchResult], shares: Sequence[np.ndarray], k: in
     span = int(rows_NM.max(initial=0)) + 1
     pairs_P, inverse_F = np.unique(query_F * span + rows_NM[found], return_inverse=True)
     # float32, because sums of the same shares in another order differ in the last bits of float64 and would not tie
-    sums_P = np.bincount(inverse_F, shares_NM[found], len(pairs_P)).astype(np.float32)
+    joined_P = np.full(len(pairs_P), 0.0 if join is np.add else -np.inf)
+    join.at(joined_P, inverse_F, shares_NM[found])
+    sums_P = joined_P.astype(np.float32)
     order_P = np.lexsort((pairs_P, -sums_P, pairs_P // span))
     query_P, row_P = np.divmod(pairs_P[order_P], span)
     rank_P = np.arange(len(query_P)) - np.searchsorted(query_P, query_P)

@@ -1,4 +1,4 @@
-"""Neighbouring terms. In: what BM25 found, its queries. Out: the same passages, ordered by BM25 and by pairs of terms kept together. Pure.
+"""Neighbouring terms. In: what was found, its queries. Out: the same, with BM25 scores that count pairs of terms kept together. Pure.
 
 M passages of one query, T terms of all its passages.
 """
@@ -20,25 +20,23 @@ SATURATION = 0.9
 
 
 def with_pairs(found: SearchResult, queries: Sequence[str], analyzer: str, weight: float) -> SearchResult:
-    """Add to each score what pairs of neighbouring terms are worth, and order by the sums; ties go to the lower row.
+    """Add to each BM25 score of `SearchResult.both` what pairs of neighbouring terms are worth; rows keep their order.
 
     BM25 knows no order of words. Here each two terms that follow one another in the query, and c times in the passage, add
     ``weight`` * c / (c + 0.9): the ordered pairs of the sequential dependence model (Metzler and Croft 2005), all weighing the same.
     """
+    if found.both is None:
+        return found
     texts = {hit.passage.id: passage_text(hit.passage) for hits in found.hits for hit in hits}
     ids, hashes = analyze([*queries, *texts.values()], analyzer)
     _, stems = np.unique(hashes, return_inverse=True)
     terms = [stems[row] for row in ids]
     passages = dict(zip(texts, terms[len(queries) :], strict=True))
-    added = replace(found, rows_NK=found.rows_NK.copy(), scores_NK=found.scores_NK.copy(), hits=[])
+    lexical_NK = found.both.lexical_NK.copy()
     for number, hits in enumerate(found.hits):
         own = [passages[hit.passage.id] for hit in hits]
-        scores_M = found.scores_NK[number, : len(hits)] + weight * _pair_scores(terms[number], own, len(stems))
-        order_M = np.lexsort((found.rows_NK[number, : len(hits)], -scores_M))
-        added.rows_NK[number, : len(hits)] = found.rows_NK[number, order_M]
-        added.scores_NK[number, : len(hits)] = scores_M[order_M]
-        added.hits.append([hits[place] for place in order_M])
-    return added
+        lexical_NK[number, : len(hits)] += weight * _pair_scores(terms[number], own, len(stems))
+    return replace(found, both=replace(found.both, lexical_NK=lexical_NK))
 
 
 def _pair_scores(query: np.ndarray, passages: Sequence[np.ndarray], num_terms: int) -> np.ndarray:

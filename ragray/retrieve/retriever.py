@@ -14,6 +14,7 @@ from ragray.index.search.bm25 import require_lexical
 from ragray.index.search.filter import parse_filter
 from ragray.index.search.reader import IndexReader
 from ragray.index.search.result import SearchResult
+from ragray.index.search.spread import spread_of
 from ragray.index.store.snapshot import Snapshot
 from ragray.retrieve.fuse import fuse_ranks, fuse_scores
 from ragray.retrieve.pairs import with_pairs
@@ -82,16 +83,22 @@ class Searcher(Protocol):
     """Searches one snapshot: `IndexReader` in this process, a pool of actors on Ray."""
 
     @property
+    def index(self) -> Path:
+        """The folder of the index."""
+
+    @property
     def snapshot(self) -> Snapshot:
         """The snapshot that is searched."""
 
-    def search(self, queries_ND: Vectors, k: int, /, *, where: str = "") -> SearchResult:
-        """Search by vectors."""
+    def search(
+        self, queries_ND: Vectors, k: int, /, *, where: str = "", texts: Sequence[str] | None = None
+    ) -> SearchResult:
+        """Search by vectors; with the queries' texts the result carries both scores (`SearchResult.both`)."""
 
     def search_text(
         self, queries: Sequence[str], k: int, /, *, where: str = "", vectors_ND: Vectors | None = None
     ) -> SearchResult:
-        """Search by BM25; hits carry their inner product where the queries' vectors are given."""
+        """Search by BM25; with the queries' vectors the result carries both scores, and hits their inner product."""
 
 
 class LocalRetriever:
@@ -210,14 +217,18 @@ class LocalRetriever:
     def candidates(
         self, queries: Sequence[str], vectors_ND: Vectors, depth: int, where: str = ""
     ) -> list[SearchResult]:
-        """Return what dense and what lexical search find, ``depth`` passages each: what hybrid search joins."""
-        dense = self._searcher.search(vectors_ND, depth, where=where)
-        return [dense, self._searcher.search_text(queries, depth, where=where, vectors_ND=vectors_ND)]
+        """Return what dense and what lexical search find, ``depth`` passages each with both scores: what hybrid search joins."""
+        found = [
+            self._searcher.search(vectors_ND, depth, where=where, texts=queries),
+            self._searcher.search_text(queries, depth, where=where, vectors_ND=vectors_ND),
+        ]
+        weight, analyzer = self._settings.pair_weight, self._searcher.snapshot.lexical
+        return [with_pairs(part, queries, analyzer, weight) for part in found] if weight else found
 
-    def paired(self, queries: Sequence[str], lexical: SearchResult) -> SearchResult:
-        """Return lexical candidates with what pairs of neighbouring terms add to their scores (`retrieve.pair_weight`)."""
-        weight = self._settings.pair_weight
-        return with_pairs(lexical, queries, self._searcher.snapshot.lexical, weight) if weight else lexical
+    @property
+    def spread(self) -> float:
+        """The unit of dense scores in hybrid search (see `ragray.index.search.spread`)."""
+        return spread_of(self._searcher.index, self._searcher.snapshot)
 
     def _found(
         self, queries: Sequence[str], vectors_ND: Vectors | None, k: int, where: str, mode: Mode
@@ -231,11 +242,10 @@ class LocalRetriever:
         if mode == "dense":
             return self._searcher.search(vectors_ND, k, where=where)
         settings = self._tuned if self._settings.fusion == "convex" else self._settings
-        dense, lexical = self.candidates(queries, vectors_ND, max(k, settings.candidates), where)
+        found = self.candidates(queries, vectors_ND, max(k, settings.candidates), where)
         if settings.fusion == "rrf":
-            return fuse_ranks([dense, lexical], k, rrf_k=settings.rrf_k)
-        weight = settings.dense_weight
-        return fuse_scores([dense, self.paired(queries, lexical)], [weight, 1 - weight], k)
+            return fuse_ranks(found, k, rrf_k=settings.rrf_k)
+        return fuse_scores(found, settings.dense_weight, self.spread, k)
 
 
 def both(where: str, more: str) -> str:

@@ -27,6 +27,7 @@ from rich.table import Table
 
 from ragray.artifact.files import write_json
 from ragray.index.search.bm25 import LexicalIndex
+from ragray.index.search.maxscore import K1, B
 from ragray.index.store.postings import LEXICAL, LexicalWriter
 from ragray.index.store.snapshot import SEGMENTS, SegmentRef
 from tests.helpers import make_snapshot
@@ -146,7 +147,7 @@ def open_bm25s(corpus: Corpus) -> Search:
 
     stemmer = Stemmer.Stemmer("english")
     texts = [text for batch in corpus.batches() for text in batch]
-    index = bm25s.BM25(method="lucene")
+    index = bm25s.BM25(method="lucene", k1=K1, b=B)
     index.index(bm25s.tokenize(texts, stopwords="en", stemmer=stemmer, show_progress=False), show_progress=False)
 
     def search(query: str) -> object:

@@ -1,11 +1,12 @@
 """Fusion by scores and by ranks, computed by hand."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from ragray.index.search.result import SearchResult, nothing
+from ragray.index.search.result import BothScores, SearchResult, nothing
 from ragray.retrieve.fuse import fuse_ranks, fuse_scores
 from ragray.types import Hit, Passage
 
@@ -61,39 +62,54 @@ def test_no_more_than_k_are_kept_and_lists_may_differ_in_length() -> None:
     assert found.rows_NK.tolist() == [[1, 4]] and found.rows_NK.shape == (1, 2)
 
 
-def scored(*queries: Sequence[tuple[int, float]], k: int = 3) -> SearchResult:
-    """A result that holds these rows with these scores for each query."""
+def scored(*queries: Sequence[tuple[int, float, float]], limits: Sequence[float], k: int = 3) -> SearchResult:
+    """A result that holds these rows, each with an inner product and a BM25 score, for each query; no BM25 score exceeds the limit."""
     found = nothing(len(queries), k)
+    both = BothScores(found.scores_NK.copy(), np.zeros_like(found.scores_NK), np.array(limits, np.float32))
     for number, rows in enumerate(queries):
-        for rank, (row, score) in enumerate(rows):
-            found.rows_NK[number, rank], found.scores_NK[number, rank] = row, score
-            found.hits[number].append(Hit(Passage(f"p{row}", "text"), score))
-    return found
+        for rank, (row, dense, lexical) in enumerate(rows):
+            found.rows_NK[number, rank], found.scores_NK[number, rank] = row, -rank
+            both.dense_NK[number, rank], both.lexical_NK[number, rank] = dense, lexical
+            found.hits[number].append(Hit(Passage(f"p{row}", "text"), -rank, dense))
+    return replace(found, both=both)
 
 
-def test_scores_are_scaled_per_query_and_summed_by_weight() -> None:
-    dense = scored([(1, 0.9), (2, 0.7), (3, 0.5)], [(7, 0.4), (8, 0.2)])
-    lexical = scored([(3, 20.0), (2, 15.0), (4, 10.0)], [(8, 3.0)])
-    found = fuse_scores([dense, lexical], [0.4, 0.6], 4)
-    assert found.rows_NK.tolist() == [[3, 2, 1, 4], [8, 7, -1, -1]]
-    assert found.scores_NK[0] == pytest.approx([0.6, 0.4 * 0.5 + 0.6 * 0.5, 0.4, 0.0])
-    assert found.scores_NK[1, :2] == pytest.approx([0.6, 0.4])
-    assert [hit.score for hit in found.hits[0]] == found.scores_NK[0].tolist()
+def test_a_row_scores_the_same_whichever_search_found_it() -> None:
+    dense = scored([(1, 0.9, 2.0), (2, 0.7, 8.0)], [(7, 0.4, 0.0)], limits=[20, 4])
+    lexical = scored([(3, 0.1, 15.0), (2, 0.7, 8.0)], [(8, 0.2, 3.0)], limits=[20, 4])
+    found = fuse_scores([dense, lexical], 0.4, 0.1, 4)
+    assert found.rows_NK.tolist() == [[2, 3, 1, -1], [8, 7, -1, -1]]
+    expected = [0.4 * 0.7 + 0.6 * 8 / 20, 0.4 * 0.1 + 0.6 * 15 / 20, 0.4 * 0.9 + 0.6 * 2 / 20]
+    assert found.scores_NK[0, :3] == pytest.approx(expected)
+    assert found.scores_NK[1, :2] == pytest.approx([0.4 * 0.2 + 0.6 * 3 / 4, 0.4 * 0.4])
+    assert [hit.score for hit in found.hits[0]] == found.scores_NK[0, :3].tolist()
+    assert [hit.dense for hit in found.hits[0]] == [0.7, 0.1, 0.9]
 
 
-def test_candidates_that_all_have_the_same_score_count_in_full_and_ties_go_to_the_lower_row() -> None:
-    found = fuse_scores([scored([(5, 0.3), (4, 0.3)]), scored([(6, 2.0)])], [0.5, 0.5], 3)
-    assert found.rows_NK.tolist() == [[4, 5, 6]]
-    assert found.scores_NK[0] == pytest.approx([0.5, 0.5, 0.5])
+def test_inner_products_count_in_units_of_ten_times_the_spread_of_the_vectors() -> None:
+    parts = [scored([(1, 0.8, 0.0), (2, 0.7, 1.0)], limits=[4])] * 2
+    assert fuse_scores(parts, 0.5, 0.02, 2).scores_NK[0] == pytest.approx([0.5 * 4.0, 0.5 * 3.5 + 0.5 / 4])
+    assert fuse_scores(parts, 0.5, 0.02, 2).rows_NK.tolist() == [[1, 2]]
+    assert fuse_scores(parts, 0.5, 0.2, 2).rows_NK.tolist() == [[2, 1]]
+
+
+def test_ties_of_convex_scores_go_to_the_lower_row() -> None:
+    parts = [scored([(5, 0.3, 1.0), (4, 0.3, 1.0)], limits=[2]), scored([(6, 0.3, 1.0)], limits=[2])]
+    assert fuse_scores(parts, 0.5, 0.1, 3).rows_NK.tolist() == [[4, 5, 6]]
 
 
 def test_a_search_that_finds_nothing_leaves_the_order_of_the_other() -> None:
-    dense = scored([(9, 0.5), (3, 0.4), (1, 0.1)])
-    assert fuse_scores([dense, scored([])], [0.4, 0.6], 3).rows_NK.tolist() == [[9, 3, 1]]
-    assert fuse_scores([scored([]), scored([])], [0.4, 0.6], 2).rows_NK.tolist() == [[-1, -1]]
+    dense, empty = scored([(9, 0.5, 0), (3, 0.4, 0), (1, 0.1, 0)], limits=[0]), scored([], limits=[0])
+    assert fuse_scores([dense, empty], 0.4, 0.1, 3).rows_NK.tolist() == [[9, 3, 1]]
+    assert fuse_scores([empty, empty], 0.4, 0.1, 2).rows_NK.tolist() == [[-1, -1]]
 
 
 def test_weight_one_gives_the_order_of_that_search_alone() -> None:
-    dense, lexical = scored([(1, 0.9), (2, 0.7), (3, 0.5)]), scored([(3, 9.0), (2, 8.0), (1, 7.0)])
-    assert fuse_scores([dense, lexical], [1.0, 0.0], 3).rows_NK.tolist() == [[1, 2, 3]]
-    assert fuse_scores([dense, lexical], [0.0, 1.0], 3).rows_NK.tolist() == [[3, 2, 1]]
+    parts = [scored([(1, 0.9, 7), (2, 0.7, 8), (3, 0.5, 9)], limits=[10])] * 2
+    assert fuse_scores(parts, 1.0, 0.1, 3).rows_NK.tolist() == [[1, 2, 3]]
+    assert fuse_scores(parts, 0.0, 0.1, 3).rows_NK.tolist() == [[3, 2, 1]]
+
+
+def test_results_of_searches_without_both_scores_are_refused() -> None:
+    with pytest.raises(ValueError, match="search with texts and their vectors"):
+        fuse_scores([ranked([1, 2])], 0.5, 0.1, 2)

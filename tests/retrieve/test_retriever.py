@@ -10,6 +10,7 @@ from ragray.config import Config, IndexConfig, RetrieveConfig, load_config
 from ragray.embed.encoder import HashEncoder
 from ragray.errors import ConfigError, EncoderMismatchError, InputError, ModelNotFoundError, NotAnArtifactError
 from ragray.index.search.reader import IndexReader
+from ragray.index.search.spread import spread_of
 from ragray.retrieve.fuse import fuse_ranks, fuse_scores
 from ragray.retrieve.load import load_retriever
 from ragray.retrieve.pairs import with_pairs
@@ -126,15 +127,22 @@ def test_hybrid_search_is_the_fusion_of_the_candidates_of_both(index: Path) -> N
     reader = IndexReader.open(index)
     vectors = HashEncoder(64).encode_questions(QUESTIONS)
     for candidates, k, depth in ((5, 3, 5), (3, 7, 7)):
-        parts = [reader.search(vectors, depth), reader.search_text(QUESTIONS, depth)]
+        parts = [
+            reader.search(vectors, depth, texts=QUESTIONS),
+            reader.search_text(QUESTIONS, depth, vectors_ND=vectors),
+        ]
         by_ranks = retriever_of(index, mode="hybrid", candidates=candidates, fusion="rrf", rrf_k=9)
         assert ranked(hits_of(by_ranks.search(QUESTIONS, k))) == ranked(fuse_ranks(parts, k, rrf_k=9).hits)
         by_scores = retriever_of(index, mode="hybrid", candidates=candidates, dense_weight=0.25)
         found = hits_of(by_scores.search(QUESTIONS, k))
-        assert ranked(found) == ranked(
-            fuse_scores([parts[0], with_pairs(parts[1], QUESTIONS, "english.2", 2.0)], [0.25, 0.75], k).hits
+        spread = spread_of(index, reader.snapshot)
+        assert ranked(found) == ranked(fuse_scores(parts, 0.25, spread, k).hits)
+        with_pair_weight = retriever_of(index, mode="hybrid", candidates=candidates, dense_weight=0.25, pair_weight=2)
+        paired = [with_pairs(part, QUESTIONS, reader.snapshot.lexical, 2.0) for part in parts]
+        assert ranked(hits_of(with_pair_weight.search(QUESTIONS, k))) == ranked(
+            fuse_scores(paired, 0.25, spread, k).hits
         )
-    assert ranked(found)[0][0] == (PASSAGES[0], 1.0)
+    assert ranked(found)[0][0][0] == PASSAGES[0]
 
 
 def test_a_question_without_known_words_is_answered_by_its_vector_alone(index: Path) -> None:

@@ -17,7 +17,7 @@ from ragray.execute.inline import InlineExecutor
 from ragray.index.check.inspect import inspect_index
 from ragray.index.store.fusion_params import FusionParams
 from ragray.index.store.lifecycle import list_snapshots, rollback
-from ragray.index.store.snapshot import publish_snapshot, read_snapshot, successor
+from ragray.index.store.snapshot import OLD_TUNED_FORMAT, TUNED_FORMAT, publish_snapshot, read_snapshot, successor
 from ragray.index.write.delete import delete_passages
 from ragray.retrieve.load import load_retriever
 from ragray.stages import tune
@@ -143,12 +143,23 @@ def test_deletion_and_compaction_keep_what_was_tuned_and_lists_show_it(index: Pa
     assert f"hybrid     tuned to {chosen}" in inspect_index(index).lines()
 
 
+@pytest.mark.parametrize("k", [None, 5])
+def test_of_a_fusion_tuned_to_other_scores_only_k_still_holds(index: Path, k: int | None) -> None:
+    base = read_snapshot(index)
+    changes = {"fusion": FusionParams(dense_weight=0.1, candidates=30, k=k), "format_version": OLD_TUNED_FORMAT}
+    old = successor(index, base, "by hand", base.segments).model_copy(update=changes)
+    publish_snapshot(index, old, expected=base.name)
+    assert read_snapshot(index).fusion == (FusionParams(k=5) if k else None)
+
+
 def test_settings_that_are_given_win_and_the_log_names_them(index: Path, caplog: pytest.LogCaptureFixture) -> None:
     base = read_snapshot(index)
     fusion = FusionParams(dense_weight=0.1, candidates=30, k=5)
     publish_snapshot(
         index,
-        successor(index, base, "by hand", base.segments).model_copy(update={"fusion": fusion, "format_version": 3}),
+        successor(index, base, "by hand", base.segments).model_copy(
+            update={"fusion": fusion, "format_version": TUNED_FORMAT}
+        ),
         expected=base.name,
     )
     load_retriever(index, None, HYBRID)

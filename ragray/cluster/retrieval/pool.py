@@ -112,17 +112,26 @@ class RetrieverPool:
 
     def submit(self, vectors_ND: Vectors, k: int, *, where: str = "", with_vectors: bool = True) -> PoolSearch:
         """Begin a search by vectors and return at once; the passages' vectors come along unless the caller does without."""
-        return PoolSearch(self, Query((), vectors_ND, k, where, with_vectors), self.served)
+        return PoolSearch(self, Query("vectors", None, vectors_ND, k, where, with_vectors), self.served)
 
-    def search(self, vectors_ND: Vectors, k: int, *, where: str = "", with_vectors: bool = False) -> SearchResult:
+    def search(
+        self,
+        vectors_ND: Vectors,
+        k: int,
+        *,
+        where: str = "",
+        with_vectors: bool = False,
+        texts: Sequence[str] | None = None,
+    ) -> SearchResult:
         """Search by vectors and wait; raises as `IndexReader.search` does."""
-        return self.submit(vectors_ND, k, where=where, with_vectors=with_vectors).result()
+        given = None if texts is None else tuple(texts)
+        return PoolSearch(self, Query("vectors", given, vectors_ND, k, where, with_vectors), self.served).result()
 
     def search_text(
         self, queries: Sequence[str], k: int, *, where: str = "", vectors_ND: Vectors | None = None
     ) -> SearchResult:
         """Search by BM25 and wait; raises as `IndexReader.search_text` does."""
-        return PoolSearch(self, Query(tuple(queries), vectors_ND, k, where), self.served).result()
+        return PoolSearch(self, Query("texts", tuple(queries), vectors_ND, k, where), self.served).result()
 
     def swap(self, snapshot: str) -> None:
         """Search another snapshot from now on: all actors open it, then all searches switch to it; no search waits or is lost.

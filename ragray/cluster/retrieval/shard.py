@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ragray.embed.encoder import Vectors
 from ragray.index.search.reader import IndexReader
@@ -17,9 +18,10 @@ from ragray.retrieve.holder import Served, SnapshotHolder
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What to search for: texts, where there are any, by BM25, otherwise the vectors (N, D). Texts may have vectors, too."""
+    """What to search for: ``by`` the texts or the vectors (N, D). Each may come with the other, for `SearchResult.both`."""
 
-    texts: tuple[str, ...]
+    by: Literal["texts", "vectors"]
+    texts: tuple[str, ...] | None
     vectors_ND: Vectors | None
     k: int
     where: str
@@ -83,6 +85,9 @@ class ShardSearcher:
 
 
 def _search(reader: IndexReader, query: Query) -> SearchResult:
-    if query.vectors_ND is not None and not query.texts:
-        return reader.search(query.vectors_ND, query.k, where=query.where, with_vectors=query.with_vectors)
-    return reader.search_text(query.texts, query.k, where=query.where, vectors_ND=query.vectors_ND)
+    if query.by == "vectors":
+        assert query.vectors_ND is not None  # the pool sends them
+        return reader.search(
+            query.vectors_ND, query.k, where=query.where, with_vectors=query.with_vectors, texts=query.texts
+        )
+    return reader.search_text(query.texts or (), query.k, where=query.where, vectors_ND=query.vectors_ND)

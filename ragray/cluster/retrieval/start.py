@@ -78,19 +78,26 @@ class PinnedSearcher:
     served: Served[Snapshot]
 
     @property
+    def index(self) -> Path:
+        """The folder of the index."""
+        return self.pool.index
+
+    @property
     def snapshot(self) -> Snapshot:
         """The snapshot that is searched."""
         return self.served.snapshot
 
-    def search(self, vectors_ND: Vectors, k: int, /, *, where: str = "") -> SearchResult:
+    def search(
+        self, vectors_ND: Vectors, k: int, /, *, where: str = "", texts: Sequence[str] | None = None
+    ) -> SearchResult:
         """Search by vectors and wait."""
-        return self._result(Query((), vectors_ND, k, where))
+        return self._result(Query("vectors", None if texts is None else tuple(texts), vectors_ND, k, where))
 
     def search_text(
         self, queries: Sequence[str], k: int, /, *, where: str = "", vectors_ND: Vectors | None = None
     ) -> SearchResult:
         """Search by BM25 and wait."""
-        return self._result(Query(tuple(queries), vectors_ND, k, where))
+        return self._result(Query("texts", tuple(queries), vectors_ND, k, where))
 
     def _result(self, query: Query) -> SearchResult:
         search = PoolSearch(self.pool, query, self.served)

@@ -96,6 +96,23 @@ class LexicalIndex:
             rows_NK[number, : len(best)], scores_NK[number, : len(best)] = rows[best], scores[best]
         return rows_NK, scores_NK
 
+    def scores(self, queries: Sequence[str], rows_NK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the BM25 scores of global rows (N, K) float32, 0 for -1, and what no score of a query can exceed, (N,) float32.
+
+        The bound is the sum of the weights of the query's terms, because term counts saturate at 1; 0 where no row holds a term.
+        """
+        scores_NK, limit_N = np.zeros(rows_NK.shape, dtype=np.float32), np.zeros(len(rows_NK), dtype=np.float32)
+        ids, hashes = analyze(queries, self._analyzer)
+        for number, terms in enumerate(ids):
+            weights = self._weights(Counter(hashes[term] for term in terms))
+            limit_N[number] = sum(weights.values())
+            for segment, scorer in zip(self._segments, self._scorers, strict=True):
+                own_K = rows_NK[number] - segment.offset
+                inside_K = (rows_NK[number] >= 0) & (own_K >= 0) & (own_K < len(segment.postings.lengths_N))
+                if inside_K.any():
+                    scores_NK[number, inside_K] = scorer.scores(weights, own_K[inside_K])
+        return scores_NK, limit_N
+
     def known(self, query: str) -> bool:
         """Return whether any live row of the snapshot holds a term of a query."""
         _, hashes = analyze([query], self._analyzer)

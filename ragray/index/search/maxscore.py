@@ -17,9 +17,9 @@ import numpy as np
 
 from ragray.index.store.postings import Postings
 
-K1 = 1.5
-B = 0.75
-"""Saturation of the term count, and weight of the passage length: the values that `bm25s` takes too."""
+K1 = 0.9
+B = 0.6
+"""Saturation of the term count, and weight of the passage length, chosen on training questions (`docs/experiments.md`)."""
 
 FEW_POSTINGS = 20_000
 """A query whose terms have so few postings is answered faster when all are scored."""
@@ -84,6 +84,10 @@ class SegmentScorer:
             keep = scores >= np.partition(scores, -k)[-k]
             rows, scores = rows[keep], scores[keep]
         return rows, scores
+
+    def scores(self, weights: Mapping[np.uint64, float], rows_C: np.ndarray) -> np.ndarray:
+        """Return the scores of some rows, (C,) float32, as `best` returns them."""
+        return self._scores(self._lists(weights), rows_C).astype(np.float32)
 
     def parts(self, counts_L: np.ndarray, rows_L: np.ndarray) -> np.ndarray:
         """Return what a term of weight 1 adds to the scores of rows that hold it so often, (L,) float32."""

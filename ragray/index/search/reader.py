@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TypeVar
@@ -20,7 +21,7 @@ from ragray.index.search.bm25 import LexicalIndex
 from ragray.index.search.candidates import SPARE, OpenSegment, faiss_candidates
 from ragray.index.search.filter import parse_filter
 from ragray.index.search.rescore import among, best, inner_products, refined, top
-from ragray.index.search.result import SearchResult
+from ragray.index.search.result import BothScores, SearchResult
 from ragray.index.store.search_params import SearchParams
 from ragray.index.store.segment import Segment
 from ragray.index.store.snapshot import SEGMENTS, Snapshot, current_name, read_snapshot
@@ -103,18 +104,32 @@ class IndexReader:
         """Raise `EncoderMismatchError` unless this index was made with ``encoder``."""
         self.snapshot.encoder.require(encoder, here=f"index snapshot {self.snapshot.name}", there=name)
 
-    def search(self, queries_ND: Vectors, k: int, *, where: str = "", with_vectors: bool = False) -> SearchResult:
+    def search(
+        self,
+        queries_ND: Vectors,
+        k: int,
+        *,
+        where: str = "",
+        with_vectors: bool = False,
+        texts: Sequence[str] | None = None,
+    ) -> SearchResult:
         """Return the k rows with the largest inner product for every query, among those that match ``where``.
 
-        The rows' vectors are read ``with_vectors`` alone: training computes with them, all else needs but the scores.
+        The rows' vectors are read ``with_vectors`` alone: training computes with them, all else needs but the scores. ``texts``
+        are the queries' own; where they are given, the result carries BM25 scores too (`SearchResult.both`).
 
         Raises:
-            InputError: ``where`` is no filter expression (see `ragray.index.search.filter`), a query is not finite, or k is below 1 or
-                above `MAX_RESULTS`.
+            InputError: ``where`` is no filter expression (see `ragray.index.search.filter`), a query is not finite, k is below 1 or
+                above `MAX_RESULTS`, or there are texts and the snapshot has no lexical part.
             EncoderMismatchError: the queries have another dimension than the index.
         """
         rows_NK, scores_NK = self.search_rows(queries_ND, k, where=where)
-        return self.result(rows_NK, scores_NK, scores_NK, with_vectors=with_vectors)
+        found = self.result(rows_NK, scores_NK, scores_NK, with_vectors=with_vectors)
+        return (
+            found
+            if texts is None
+            else replace(found, both=BothScores(scores_NK, *self._words(texts).scores(texts, rows_NK)))
+        )
 
     def search_rows(
         self, queries_ND: Vectors, k: int, *, where: str = "", params: SearchParams | None = None
@@ -142,7 +157,8 @@ class IndexReader:
         """Return the k rows with the largest BM25 score for every query; rows that share no term with it are not found.
 
         Scores are those of one index over all live rows of the snapshot, whatever segments this reader holds. ``vectors_ND``
-        are the queries' own; where they are given, the hits carry the inner products with them (`Hit.dense`).
+        are the queries' own; where they are given, the hits carry the inner products with them (`Hit.dense`), and the result
+        `SearchResult.both`.
 
         Raises:
             InputError: the snapshot has no lexical part, ``where`` is no filter expression, a query cannot be written as UTF-8,
@@ -152,13 +168,22 @@ class IndexReader:
         _check_k(k)
         if vectors_ND is not None:
             self._check(vectors_ND, k)
+        words = self._words(queries)
+        allowed = dict(zip((opened.number for opened in self.segments), self.allowed(where), strict=True))
+        rows_NK, scores_NK = words.search(queries, k, allowed)
+        if vectors_ND is None:
+            return self.result(rows_NK, scores_NK)
+        dense_NK = self._dense(rows_NK, vectors_ND)
+        found = self.result(rows_NK, scores_NK, dense_NK)
+        return replace(found, both=BothScores(dense_NK, *words.scores(queries, rows_NK)))
+
+    def _words(self, queries: Sequence[str]) -> LexicalIndex:
+        """Return the lexical part, once the queries have been checked."""
         for number, query in enumerate(queries):
             require_utf8(query, f"query {number}")
         if self._lexical is None:
             self._lexical = LexicalIndex.open(self.index, self.snapshot)
-        allowed = dict(zip((opened.number for opened in self.segments), self.allowed(where), strict=True))
-        rows_NK, scores_NK = self._lexical.search(queries, k, allowed)
-        return self.result(rows_NK, scores_NK, None if vectors_ND is None else self._dense(rows_NK, vectors_ND))
+        return self._lexical
 
     def allowed(self, where: str = "") -> Sequence[np.ndarray]:
         """Return for each open segment which rows are live and match a filter, (rows,) bool."""

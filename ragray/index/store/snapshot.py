@@ -26,8 +26,11 @@ from ragray.index.store.search_params import KEY, SearchParams, flattened, lifte
 SNAPSHOT_FORMAT = 2
 """2 brought analyzers with a version in `Snapshot.lexical`, which a reader of format 1 would take for `plain`."""
 
-TUNED_FORMAT = 3
+TUNED_FORMAT = 4
 """A snapshot with `Snapshot.fusion`, which a reader of format 2 refuses; a snapshot without stays in format 2."""
+
+OLD_TUNED_FORMAT = 3
+"""Its weight was for scores scaled between the candidates of each query: of such a snapshot's fusion only k still holds."""
 
 SNAPSHOTS = "snapshots"
 SEGMENTS = "segments"
@@ -115,7 +118,7 @@ def read_snapshot(index: Path, name: str | None = None) -> Snapshot:
         snapshot = Snapshot.model_validate(raw)
         if found != fingerprint(raw) or snapshot.name != name:
             raise ValueError(f"it says {CHECKSUM} {found}, name {snapshot.name}; its content is {fingerprint(raw)}")
-        return snapshot
+        return _untuned(snapshot) if snapshot.format_version == OLD_TUNED_FORMAT else snapshot
     except OSError as err:
         others = ", ".join(names(index)) or "none"
         raise NotAnArtifactError(f"{index}: has no snapshot '{name}' ({err.strerror}); there are: {others}") from err
@@ -124,6 +127,12 @@ def read_snapshot(index: Path, name: str | None = None) -> Snapshot:
         raise CorruptArtifactError(
             f"{path}: cannot be read as a snapshot ({reason}); promote another snapshot, or build the index again"
         ) from err
+
+
+def _untuned(snapshot: Snapshot) -> Snapshot:
+    """Return a snapshot without a weight and candidates that were fitted to other scores."""
+    k = snapshot.fusion.k if snapshot.fusion else None
+    return snapshot.model_copy(update={"fusion": None if k is None else FusionParams(k=k)})
 
 
 def current_name(index: Path) -> str:

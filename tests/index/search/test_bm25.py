@@ -12,6 +12,7 @@ import Stemmer
 
 from ragray.errors import CorruptArtifactError, InputError
 from ragray.index.search.bm25 import LexicalIndex
+from ragray.index.search.maxscore import K1, B
 from ragray.index.store.postings import LEXICAL, LexicalWriter, Postings
 from ragray.index.store.snapshot import SEGMENTS, SegmentRef, Snapshot
 from ragray.index.store.tombstones import live_mask, with_tombstones
@@ -62,7 +63,7 @@ def reference(live: Sequence[int], query: str, analyzer: str = "english") -> dic
     """Scores of all rows that share a term with a query, by `bm25s` over the live rows alone."""
     stop_words, stemmer = ("en", Stemmer.Stemmer("english")) if analyzer.startswith("english") else (None, None)
     corpus = bm25s.tokenize([TEXTS[row] for row in live], stopwords=stop_words, stemmer=stemmer, show_progress=False)
-    index = bm25s.BM25(method="lucene")
+    index = bm25s.BM25(method="lucene", k1=K1, b=B)
     index.index(corpus, show_progress=False)
     [terms] = bm25s.tokenize([query], stopwords=stop_words, stemmer=stemmer, return_ids=False, show_progress=False)
     terms = [term for term in terms if term in corpus.vocab]
@@ -252,3 +253,19 @@ def test_a_part_that_does_not_fit_is_refused_and_named(
     damage(tmp_path / SEGMENTS / "s0" / LEXICAL / f"{name}.npy")
     with pytest.raises(CorruptArtifactError, match=rf"{message}.*build the index again"):
         LexicalIndex.open(tmp_path, snapshot)
+
+
+@pytest.mark.parametrize("segments", [1, 3])
+def test_given_rows_score_what_search_gives_them_and_never_more_than_the_limit(tmp_path: Path, segments: int) -> None:
+    snapshot = write(tmp_path, TEXTS, segments=segments, deleted=[3, 100])
+    rows_NK, scores_NK = search(tmp_path, snapshot, 30)
+    found_NK, limit_N = LexicalIndex.open(tmp_path, snapshot).scores(QUERIES, rows_NK)
+    assert np.array_equal(found_NK, np.where(rows_NK < 0, 0, scores_NK))
+    assert (found_NK <= limit_N[:, None]).all() and limit_N[:5].all()
+    assert limit_N[-2:].tolist() == [0, 0]  # words of no row, and no words
+
+
+def test_a_passage_that_repeats_nothing_but_the_query_comes_near_the_limit(tmp_path: Path) -> None:
+    snapshot = write(tmp_path, ["river " * 2000, "bank " * 2000, "paris"])
+    scores_NK, limit_N = LexicalIndex.open(tmp_path, snapshot).scores(["river"], np.array([[0, 1]]))
+    assert scores_NK[0, 0] == pytest.approx(limit_N[0], rel=0.01) and scores_NK[0, 1] == 0

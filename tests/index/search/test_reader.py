@@ -105,6 +105,9 @@ def test_what_words_find_carries_the_inner_product_with_the_questions_vector(tmp
     texts = [sentence(n) for n in range(20)]
     vectors_ND = HashEncoder(DIM).encode(texts)
     found = merge([reader.search_text(texts, 7, vectors_ND=vectors_ND) for reader in readers], 7)
+    assert found.both is not None
+    assert np.array_equal(found.both.lexical_NK, found.scores_NK)
+    assert found.both.dense_NK.tolist() == [[hit.dense for hit in hits] for hits in found.hits]
     exact = IndexReader.open(index).search(vectors_ND, ROWS)
     for number, hits in enumerate(found.hits):
         assert len(hits) == 7
