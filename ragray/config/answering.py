@@ -33,8 +33,8 @@ class RetrieveConfig(Section):
     )
     fusion: Literal["convex", "rrf"] = Field(
         "convex",
-        description="how mode=hybrid joins the two searches: a convex combination of their scores, each scaled to 0..1 per question, "
-        "or reciprocal-rank fusion",
+        description="how mode=hybrid joins the two searches: a convex combination of BM25 as a share of what it can be at most and "
+        "the inner product in units of how far apart the index's vectors lie, or reciprocal-rank fusion",
     )
     dense_weight: float = Field(
         0.45,
