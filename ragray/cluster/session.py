@@ -72,7 +72,7 @@ def session(address: str | None = None) -> Iterator[None]:
         yield
         return
     address = address or os.environ.get("RAY_ADDRESS")
-    with _default_environment({} if address else LOCAL_ENVIRONMENT):
+    with _environment({} if address else _unset(LOCAL_ENVIRONMENT)):
         _connect(address)
         for name in ("ray.data", "ray.train", "ray.serve"):
             logging.getLogger(name).setLevel(logging.ERROR)
@@ -83,15 +83,23 @@ def session(address: str | None = None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _default_environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables that the user has not set, for the length of the block."""
-    added = {name: value for name, value in values.items() if name not in os.environ}
-    os.environ.update(added)
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for the length of the block."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        for name in added:
-            os.environ.pop(name, None)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _unset(values: Mapping[str, str]) -> dict[str, str]:
+    """Return those of these environment variables that the user has not set."""
+    return {name: value for name, value in values.items() if name not in os.environ}
 
 
 def _connect(address: str | None) -> None:
@@ -180,7 +188,7 @@ def start_local(start: Callable[[], None] | None = None) -> None:
     """
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
-            with _agent_on_a_free_port(), _out_of_our_group():
+            with _small_node(), _out_of_our_group(), _environment({"PYTHONPATH": _python_path(), **_worker_environment()}):
                 (start or _init_local)()
             return
         except Exception as err:
@@ -205,24 +213,28 @@ def _init_local() -> None:
         include_dashboard=False,
         log_to_driver=False,
         logging_level="ERROR",
-        runtime_env={"env_vars": {"PYTHONPATH": _python_path(), **_worker_environment()}},
     )
 
 
 @contextlib.contextmanager
-def _agent_on_a_free_port() -> Iterator[None]:
-    """Let the node's agent listen anywhere: two clusters on one machine want the same port, and `ray.init` offers no choice.
+def _small_node() -> Iterator[None]:
+    """Start Ray without the processes that only an autoscaling cluster, a dashboard or logs in the terminal need.
 
-    The second one tries again for 3 s, which on a busy machine is enough for Ray to give it up.
+    `ray.init` offers no choice; each costs more than a second of CPU time, and it waits for the dashboard's server even where
+    that is to serve nothing. The node's agent listens anywhere: two clusters on one machine want the same port, and the second
+    one tries again for 3 s, which on a busy machine is enough for Ray to give it up.
     """
-    from ray._private import parameter
+    from ray._private import parameter, services
 
-    params = parameter.RayParams
-    parameter.RayParams = functools.partial(params, dashboard_agent_listen_port=0)
+    params, start_api_server = parameter.RayParams, services.start_api_server
+    parameter.RayParams = functools.partial(
+        params, dashboard_agent_listen_port=0, no_monitor=True, include_log_monitor=False
+    )
+    services.start_api_server = lambda *_, **__: ("", None)
     try:
         yield
     finally:
-        parameter.RayParams = params
+        parameter.RayParams, services.start_api_server = params, start_api_server
 
 
 @contextlib.contextmanager
