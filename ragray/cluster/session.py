@@ -40,9 +40,10 @@ ENVIRONMENT = {
 """Set before Ray is imported, unless the user has set them: no telemetry, prompt reports, and SIGTERM is left to Python, where
 Ray's C++ core would print its stack and abort."""
 
-LOCAL_ENVIRONMENT = {"RAY_AUTH_MODE": "disabled"}
-"""Set while a cluster of our own runs on this machine, unless the user has set it: where it is unset, Ray 2.60 protects a cluster that
-`ray.init` starts, and writes the token to ~/.ray. A cluster that is joined has a mode of its own, which the user's environment follows."""
+LOCAL_ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+"""Set while a cluster of our own runs on this machine, unless the user has set it. Where the mode is unset, Ray 2.60 protects a cluster
+that `ray.init` starts, and writes the token to ~/.ray; a cluster that is joined has a mode of its own, which the user's environment
+follows. Nobody takes this machine away with a notice, which every start of workers would start an actor to wait for."""
 
 HIDE_GPUS = "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"
 """Variable of a worker process: with 1, Ray shows no GPU to an actor or task that reserves none. Without it, since Ray 2.60, each of
