@@ -8,10 +8,12 @@ import logging
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ragray.errors import ClusterError, first_line
 
@@ -188,19 +190,28 @@ def start_local(start: Callable[[], None] | None = None) -> None:
         ClusterError: Ray gave up `START_ATTEMPTS` times.
     """
     for attempt in range(1, START_ATTEMPTS + 1):
-        try:
-            with _small_node(), _out_of_our_group(), _environment({"PYTHONPATH": _python_path(), **_worker_environment()}):
+        environment = {"PYTHONPATH": _python_path(), **_worker_environment()}
+        with _small_node(), _out_of_our_group() as started, _environment(environment):
+            try:
                 (start or _init_local)()
-            return
-        except Exception as err:
-            if type(err) is not Exception:  # what Ray raises where a process of its own did not come up in time
-                raise
-            if attempt == START_ATTEMPTS:
-                raise ClusterError(
-                    f"Ray did not start on this machine in {attempt} attempts ({first_line(err)}); "
-                    "try again when it is less busy, or join a cluster with --address; "
-                    "Ray's own logs are in /tmp/ray/session_latest/logs"
-                ) from err
+                return
+            except Exception as err:
+                _kill(started)
+                if type(err) is not Exception:  # what Ray raises where a process of its own did not come up in time
+                    raise
+                if attempt == START_ATTEMPTS:
+                    raise ClusterError(
+                        f"Ray did not start on this machine in {attempt} attempts ({first_line(err)}); "
+                        "try again when it is less busy, or join a cluster with --address; "
+                        "Ray's own logs are in /tmp/ray/session_latest/logs"
+                    ) from err
+
+
+def _kill(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Kill what an attempt to start Ray left running, which would take CPU time from the next."""
+    for process in processes:
+        process.kill()
+        process.wait()
 
 
 def _init_local() -> None:
@@ -239,20 +250,26 @@ def _small_node() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _out_of_our_group() -> Iterator[None]:
+def _out_of_our_group() -> Iterator[list[subprocess.Popen[bytes]]]:
     """Start Ray's processes in a session of their own: a signal to our process group, as a terminal sends it, is for us alone.
 
-    They end with this process all the same where the kernel kills them once it is gone, which Linux does.
+    They end with this process all the same where the kernel kills them once it is gone, which Linux does. Yields them.
     """
     from ray._private import services, utils
 
+    started: list[subprocess.Popen[bytes]] = []
     if not utils.detect_fate_sharing_support():
-        yield
+        yield started
         return
     popen = services.ConsolePopen
-    services.ConsolePopen = functools.partial(popen, start_new_session=True)
+
+    def start(*args: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(popen(*args, start_new_session=True, **options))
+        return started[-1]
+
+    services.ConsolePopen = start
     try:
-        yield
+        yield started
     finally:
         services.ConsolePopen = popen
 

@@ -1,6 +1,7 @@
 """Connecting to Ray."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -96,6 +97,23 @@ def test_a_cluster_that_came_up_too_late_is_started_again() -> None:
     start = Start(failures=2)
     start_local(start)
     assert start.tried == 3
+
+
+def test_what_an_attempt_left_running_is_ended_before_the_next() -> None:
+    from ray._private import services
+
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start() -> None:
+        assert [process.poll() for process in started] == [-signal.SIGKILL] * len(started)
+        started.append(services.ConsolePopen(["sleep", "600"]))
+        if len(started) == 1:
+            raise Exception("The current node timed out during startup.")
+
+    start_local(start)
+    with started[1] as last:
+        assert last.poll() is None
+        last.kill()
 
 
 def test_a_cluster_that_never_comes_up_is_an_error_of_one_line() -> None:
