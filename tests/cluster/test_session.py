@@ -11,6 +11,7 @@ import pytest
 
 from ragray.cluster.session import session, start_local, unusable
 from ragray.errors import ClusterError, RagrayError
+from tests.processes import descendants
 
 
 @pytest.mark.parametrize(
@@ -79,6 +80,12 @@ def test_a_second_cluster_on_the_machine_does_not_want_the_port_of_the_first(ray
     from ray._private.ray_constants import DEFAULT_DASHBOARD_AGENT_LISTEN_PORT
 
     assert worker._global_node.dashboard_agent_listen_port not in (0, DEFAULT_DASHBOARD_AGENT_LISTEN_PORT)
+
+
+@pytest.mark.parametrize("program", ["autoscaler/_private/monitor.py", "log_monitor.py", "dashboard/dashboard.py"])
+def test_a_cluster_of_our_own_has_no_process_for_what_nobody_sees(ray_session: None, program: str) -> None:
+    assert descendants(os.getpid(), b"raylet")
+    assert not descendants(os.getpid(), program.encode())
 
 
 class Start:
@@ -167,10 +174,12 @@ def test_who_joins_a_cluster_keeps_the_users_mode_of_authentication_and_hides_gp
 
 def test_a_cluster_of_our_own_writes_no_token_file_and_leaves_the_environment_as_it_was(tmp_path: Path) -> None:
     code = (
-        "from ragray.cluster.session import session\n"
+        "from ragray.cluster.session import HIDE_GPUS, LOCAL_ENVIRONMENT, session\n"
+        "names = [*LOCAL_ENVIRONMENT, HIDE_GPUS, 'PYTHONPATH']\n"
+        "before = [os.environ.get(name) for name in names]\n"
         "with session():\n"
         "    print(os.environ['RAY_AUTH_MODE'])\n"
-        "print(os.environ.get('RAY_AUTH_MODE'))\n"
+        "print([os.environ.get(name) for name in names] == before)\n"
     )
-    assert run(code, {"HOME": str(tmp_path)}) == ["disabled", "None"]
+    assert run(code, {"HOME": str(tmp_path)}) == ["disabled", "True"]
     assert not (tmp_path / ".ray").exists()
