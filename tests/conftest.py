@@ -1,4 +1,7 @@
-"""Fixtures that several test modules share."""
+"""Fixtures that several test modules share.
+
+The process that hands out tests imports this module too, and waits for it: `tests.tiny` takes seconds to import torch.
+"""
 
 import os
 
@@ -8,6 +11,7 @@ os.environ.setdefault(
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before huggingface_hub: no test asks the hub, nor waits for it
 
+import functools
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -19,7 +23,7 @@ import pytest
 from ragray.cli.commands import run
 from ragray.cluster.session import session
 from ragray.config import EncoderConfig
-from tests import helpers, tiny
+from tests import helpers
 from tests.helpers import Command, Ended
 
 OWN_CLUSTERS = ("tests/cluster/test_jobs_on_ray.py", "tests/pipeline/test_readme_and_sample.py", "tests/test_cli.py")
@@ -29,6 +33,23 @@ LAST_WORDS = pytest.StashKey[list[str]]()
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that start clusters in processes of their own come first, before test processes hold clusters too."""
     items.sort(key=lambda item: not item.nodeid.startswith(OWN_CLUSTERS))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give the tests of a file to one test process, and the files that use `ray_session` to the same one, so that it starts once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    @functools.cache
+    def uses_ray_session(file: str) -> bool:
+        return "ray_session" in (config.rootpath / file).read_text(encoding="utf-8")
+
+    class OneRaySession(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "ray_session" if uses_ray_session(file) else file
+
+    return OneRaySession(config, log)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -79,18 +100,24 @@ def run_command(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixt
 @pytest.fixture(scope="session")
 def tiny_decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A decoder-only generator of random weights."""
+    from tests import tiny
+
     return tiny.save_decoder(tmp_path_factory.mktemp("decoder"))
 
 
 @pytest.fixture(scope="session")
 def tiny_encoder_decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An encoder-decoder generator of random weights."""
+    from tests import tiny
+
     return tiny.save_encoder_decoder(tmp_path_factory.mktemp("encoder-decoder"))
 
 
 @pytest.fixture(scope="session")
 def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A text encoder of random weights."""
+    from tests import tiny
+
     return tiny.save_encoder(tmp_path_factory.mktemp("encoder"))
 
 

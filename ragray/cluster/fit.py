@@ -80,18 +80,21 @@ def _run(worker: Callable[[dict[str, Any]], Any], setup: object, out: Path, conf
 
 
 def _trainer_class() -> type[TorchTrainer]:
-    """Return Ray's trainer without its cleaner of placement groups.
+    """Return Ray's trainer without its cleaner of placement groups and its manager of datasets.
 
-    That one asks the dashboard whether the controller lives. Where there is no dashboard, as in a local cluster, the end of
+    The cleaner asks the dashboard whether the controller lives. Where there is no dashboard, as in a local cluster, the end of
     every training waits 12 s for its answer. `_nothing_left_reserved` does its work here, and the end of the driver elsewhere.
+    The manager is an actor that takes seconds to import Ray Data; our workers read no dataset of Ray's.
     """
     from ray.train.torch import TorchTrainer
     from ray.train.v2._internal.callbacks import placement_group_callback
+    from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+
+    unneeded = (placement_group_callback.PlacementGroupCleanerCallback, DatasetsCallback)
 
     class Trainer(TorchTrainer):  # type: ignore[misc] # Ray exports it untyped
         def _create_default_callbacks(self) -> list[Any]:
-            cleaner = placement_group_callback.PlacementGroupCleanerCallback
-            return [made for made in super()._create_default_callbacks() if not isinstance(made, cleaner)]
+            return [made for made in super()._create_default_callbacks() if not isinstance(made, unneeded)]
 
     return Trainer
 

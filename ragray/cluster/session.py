@@ -8,10 +8,12 @@ import logging
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ragray.errors import ClusterError, first_line
 
@@ -40,9 +42,10 @@ ENVIRONMENT = {
 """Set before Ray is imported, unless the user has set them: no telemetry, prompt reports, and SIGTERM is left to Python, where
 Ray's C++ core would print its stack and abort."""
 
-LOCAL_ENVIRONMENT = {"RAY_AUTH_MODE": "disabled"}
-"""Set while a cluster of our own runs on this machine, unless the user has set it: where it is unset, Ray 2.60 protects a cluster that
-`ray.init` starts, and writes the token to ~/.ray. A cluster that is joined has a mode of its own, which the user's environment follows."""
+LOCAL_ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+"""Set while a cluster of our own runs on this machine, unless the user has set it. Where the mode is unset, Ray 2.60 protects a cluster
+that `ray.init` starts, and writes the token to ~/.ray; a cluster that is joined has a mode of its own, which the user's environment
+follows. Nobody takes this machine away with a notice, which every start of workers would start an actor to wait for."""
 
 HIDE_GPUS = "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"
 """Variable of a worker process: with 1, Ray shows no GPU to an actor or task that reserves none. Without it, since Ray 2.60, each of
@@ -72,7 +75,7 @@ def session(address: str | None = None) -> Iterator[None]:
         yield
         return
     address = address or os.environ.get("RAY_ADDRESS")
-    with _default_environment({} if address else LOCAL_ENVIRONMENT):
+    with _environment({} if address else _unset(LOCAL_ENVIRONMENT)):
         _connect(address)
         for name in ("ray.data", "ray.train", "ray.serve"):
             logging.getLogger(name).setLevel(logging.ERROR)
@@ -83,15 +86,23 @@ def session(address: str | None = None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _default_environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables that the user has not set, for the length of the block."""
-    added = {name: value for name, value in values.items() if name not in os.environ}
-    os.environ.update(added)
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for the length of the block."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        for name in added:
-            os.environ.pop(name, None)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _unset(values: Mapping[str, str]) -> dict[str, str]:
+    """Return those of these environment variables that the user has not set."""
+    return {name: value for name, value in values.items() if name not in os.environ}
 
 
 def _connect(address: str | None) -> None:
@@ -179,19 +190,28 @@ def start_local(start: Callable[[], None] | None = None) -> None:
         ClusterError: Ray gave up `START_ATTEMPTS` times.
     """
     for attempt in range(1, START_ATTEMPTS + 1):
-        try:
-            with _agent_on_a_free_port(), _out_of_our_group():
+        environment = {"PYTHONPATH": _python_path(), **_worker_environment()}
+        with _small_node(), _out_of_our_group() as started, _environment(environment):
+            try:
                 (start or _init_local)()
-            return
-        except Exception as err:
-            if type(err) is not Exception:  # what Ray raises where a process of its own did not come up in time
-                raise
-            if attempt == START_ATTEMPTS:
-                raise ClusterError(
-                    f"Ray did not start on this machine in {attempt} attempts ({first_line(err)}); "
-                    "try again when it is less busy, or join a cluster with --address; "
-                    "Ray's own logs are in /tmp/ray/session_latest/logs"
-                ) from err
+                return
+            except Exception as err:
+                _kill(started)
+                if type(err) is not Exception:  # what Ray raises where a process of its own did not come up in time
+                    raise
+                if attempt == START_ATTEMPTS:
+                    raise ClusterError(
+                        f"Ray did not start on this machine in {attempt} attempts ({first_line(err)}); "
+                        "try again when it is less busy, or join a cluster with --address; "
+                        "Ray's own logs are in /tmp/ray/session_latest/logs"
+                    ) from err
+
+
+def _kill(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Kill what an attempt to start Ray left running, which would take CPU time from the next."""
+    for process in processes:
+        process.kill()
+        process.wait()
 
 
 def _init_local() -> None:
@@ -205,41 +225,51 @@ def _init_local() -> None:
         include_dashboard=False,
         log_to_driver=False,
         logging_level="ERROR",
-        runtime_env={"env_vars": {"PYTHONPATH": _python_path(), **_worker_environment()}},
     )
 
 
 @contextlib.contextmanager
-def _agent_on_a_free_port() -> Iterator[None]:
-    """Let the node's agent listen anywhere: two clusters on one machine want the same port, and `ray.init` offers no choice.
+def _small_node() -> Iterator[None]:
+    """Start Ray without the processes that only an autoscaling cluster, a dashboard or logs in the terminal need.
 
-    The second one tries again for 3 s, which on a busy machine is enough for Ray to give it up.
+    `ray.init` offers no choice; each costs more than a second of CPU time, and it waits for the dashboard's server even where
+    that is to serve nothing. The node's agent listens anywhere: two clusters on one machine want the same port, and the second
+    one tries again for 3 s, which on a busy machine is enough for Ray to give it up.
     """
-    from ray._private import parameter
+    from ray._private import parameter, services
 
-    params = parameter.RayParams
-    parameter.RayParams = functools.partial(params, dashboard_agent_listen_port=0)
+    params, start_api_server = parameter.RayParams, services.start_api_server
+    parameter.RayParams = functools.partial(
+        params, dashboard_agent_listen_port=0, no_monitor=True, include_log_monitor=False
+    )
+    services.start_api_server = lambda *_, **__: ("", None)
     try:
         yield
     finally:
-        parameter.RayParams = params
+        parameter.RayParams, services.start_api_server = params, start_api_server
 
 
 @contextlib.contextmanager
-def _out_of_our_group() -> Iterator[None]:
+def _out_of_our_group() -> Iterator[list[subprocess.Popen[bytes]]]:
     """Start Ray's processes in a session of their own: a signal to our process group, as a terminal sends it, is for us alone.
 
-    They end with this process all the same where the kernel kills them once it is gone, which Linux does.
+    They end with this process all the same where the kernel kills them once it is gone, which Linux does. Yields them.
     """
     from ray._private import services, utils
 
+    started: list[subprocess.Popen[bytes]] = []
     if not utils.detect_fate_sharing_support():
-        yield
+        yield started
         return
     popen = services.ConsolePopen
-    services.ConsolePopen = functools.partial(popen, start_new_session=True)
+
+    def start(*args: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(popen(*args, start_new_session=True, **options))
+        return started[-1]
+
+    services.ConsolePopen = start
     try:
-        yield
+        yield started
     finally:
         services.ConsolePopen = popen
 

@@ -65,6 +65,7 @@ def start_head(port: int, log: Path) -> subprocess.Popen[bytes]:
         str(BIN / "ray"), "start", "--head", "--block", "--port=0", "--dashboard-host=127.0.0.1",
         f"--dashboard-port={port}", "--num-cpus=8", "--object-store-memory=150000000",
         f"--ray-client-server-port={free_port()}", "--disable-usage-stats", "--min-worker-port=0", "--max-worker-port=0",
+        "--include-log-monitor=false",  # nobody is shown the logs that it follows
         "--dashboard-agent-listen-port=0",  # it takes jobs, and would want the port of any other cluster on this machine
     ]  # fmt: skip
     for _ in range(START_ATTEMPTS):

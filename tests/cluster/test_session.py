@@ -1,6 +1,7 @@
 """Connecting to Ray."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 from ragray.cluster.session import session, start_local, unusable
 from ragray.errors import ClusterError, RagrayError
+from tests.processes import descendants
 
 
 @pytest.mark.parametrize(
@@ -80,6 +82,12 @@ def test_a_second_cluster_on_the_machine_does_not_want_the_port_of_the_first(ray
     assert worker._global_node.dashboard_agent_listen_port not in (0, DEFAULT_DASHBOARD_AGENT_LISTEN_PORT)
 
 
+@pytest.mark.parametrize("program", ["autoscaler/_private/monitor.py", "log_monitor.py", "dashboard/dashboard.py"])
+def test_a_cluster_of_our_own_has_no_process_for_what_nobody_sees(ray_session: None, program: str) -> None:
+    assert descendants(os.getpid(), b"raylet")
+    assert not descendants(os.getpid(), program.encode())
+
+
 class Start:
     """Fails as often as it is told to, as Ray does where its own processes come up too late."""
 
@@ -96,6 +104,23 @@ def test_a_cluster_that_came_up_too_late_is_started_again() -> None:
     start = Start(failures=2)
     start_local(start)
     assert start.tried == 3
+
+
+def test_what_an_attempt_left_running_is_ended_before_the_next() -> None:
+    from ray._private import services
+
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start() -> None:
+        assert [process.poll() for process in started] == [-signal.SIGKILL] * len(started)
+        started.append(services.ConsolePopen(["sleep", "600"]))
+        if len(started) == 1:
+            raise Exception("The current node timed out during startup.")
+
+    start_local(start)
+    with started[1] as last:
+        assert last.poll() is None
+        last.kill()
 
 
 def test_a_cluster_that_never_comes_up_is_an_error_of_one_line() -> None:
@@ -149,10 +174,12 @@ def test_who_joins_a_cluster_keeps_the_users_mode_of_authentication_and_hides_gp
 
 def test_a_cluster_of_our_own_writes_no_token_file_and_leaves_the_environment_as_it_was(tmp_path: Path) -> None:
     code = (
-        "from ragray.cluster.session import session\n"
+        "from ragray.cluster.session import HIDE_GPUS, LOCAL_ENVIRONMENT, session\n"
+        "names = [*LOCAL_ENVIRONMENT, HIDE_GPUS, 'PYTHONPATH']\n"
+        "before = [os.environ.get(name) for name in names]\n"
         "with session():\n"
         "    print(os.environ['RAY_AUTH_MODE'])\n"
-        "print(os.environ.get('RAY_AUTH_MODE'))\n"
+        "print([os.environ.get(name) for name in names] == before)\n"
     )
-    assert run(code, {"HOME": str(tmp_path)}) == ["disabled", "None"]
+    assert run(code, {"HOME": str(tmp_path)}) == ["disabled", "True"]
     assert not (tmp_path / ".ray").exists()

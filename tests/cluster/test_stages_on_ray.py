@@ -256,7 +256,9 @@ def test_poisonous_passages_go_to_quarantine_even_if_they_kill_the_actor(tmp_pat
 def test_an_encoder_that_is_at_fault_is_an_error_without_rays_trace(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "corpus", [Passage(f"p{n}", RAISES) for n in range(10)])
     with pytest.raises(ConfigError, match=r"^block-\S+: 10 of its 10 passages cannot be embedded, the first is 'p0'"):
-        embed_corpus(corpus, tmp_path / "embeddings", config(), Interfering(RAY, task=PoisonousEmbedBlocks))
+        embed_corpus(
+            corpus, tmp_path / "embeddings", config("embed.num_workers=1"), Interfering(RAY, task=PoisonousEmbedBlocks)
+        )
     assert not (tmp_path / "embeddings" / "manifest.json").exists()
 
 
@@ -285,7 +287,11 @@ def test_what_goes_wrong_as_a_worker_is_set_up_arrives_in_one_line(hash_index: P
     examples = str(write_examples(tmp_path / "examples.jsonl"))
     with pytest.raises(ModelNotFoundError, match=r"^no model 'x'$"):
         evaluate_rag(
-            examples, tmp_path / "report", config(), index=hash_index, executor=Interfering(RAY, task=Refusing)
+            examples,
+            tmp_path / "report",
+            config("evaluate.num_workers=1"),
+            index=hash_index,
+            executor=Interfering(RAY, task=Refusing),
         )
     assert not (tmp_path / "report" / "manifest.json").exists()
 

@@ -71,20 +71,26 @@ class Killer(threading.Thread):
         self._out = out
         self._step = step
         self._killed: int | None = None
+        self._others = actors_of_this_process("RayTrainWorker")
         self.start()
 
     def run(self) -> None:
         deadline = time.monotonic() + 240
-        workers: list[int] = []
+        worker = self._find(deadline)  # before the first step: looking for it takes longer than a step
         while time.monotonic() < deadline:
-            steps = [line["step"] for line in read_metrics(self._out)]
-            if steps and not workers:  # found before they are needed: looking for them takes longer than a step
-                workers = actors_of_this_process("RayTrainWorker")
-            if workers and steps[-1] >= self._step:
-                os.kill(workers[-1], signal.SIGKILL)
-                self._killed = workers[-1]
+            if any(line["step"] >= self._step for line in read_metrics(self._out)):
+                os.kill(worker, signal.SIGKILL)
+                self._killed = worker
                 return
             time.sleep(0.01)
+
+    def _find(self, deadline: float) -> int:
+        """Wait for a worker that was not there before."""
+        while time.monotonic() < deadline:
+            if workers := set(actors_of_this_process("RayTrainWorker")) - set(self._others):
+                return max(workers)
+            time.sleep(0.1)
+        raise TimeoutError("no training worker was started")
 
     def done(self) -> bool:
         """Return whether a worker was killed."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from ragray.embed.encoder import Vectors
 from ragray.index.search.reader import IndexReader
 from ragray.index.search.result import SearchResult
 from ragray.types import Example
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 B = TypeVar("B")
 
