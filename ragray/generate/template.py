@@ -266,3 +266,11 @@ def left_pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[list[list[int]
     ids = [[pad_id] * (longest - len(row)) + list(row) for row in rows]
     mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
     return ids, mask
+
+
+def right_pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[list[list[int]], list[list[int]]]:
+    """Pad token rows on the right to one length; return ids and mask, both (R, T)."""
+    longest = max(len(row) for row in rows)
+    ids = [list(row) + [pad_id] * (longest - len(row)) for row in rows]
+    mask = [[1] * len(row) + [0] * (longest - len(row)) for row in rows]
+    return ids, mask

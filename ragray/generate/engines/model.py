@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ragray.config import GenerateConfig
 from ragray.device import pick_device
 from ragray.errors import ModelError
-from ragray.generate.template import PromptTemplate, left_pad, make_template
+from ragray.generate.template import PromptTemplate, left_pad, make_template, right_pad
 from ragray.models import load_model_config, load_tokenizer, load_weights
 
 IGNORE = -100
@@ -105,13 +105,21 @@ class GeneratorModel(nn.Module):
         """
         if self.is_encoder_decoder:
             return self._seq2seq_batch(prompts, answers)
-        ids, mask = left_pad([[*p, *a] for p, a in zip(prompts, answers, strict=True)], self.pad_id)
+        ids, mask = self.pad_prompts([[*p, *a] for p, a in zip(prompts, answers, strict=True)])
         length = max(len(answer) for answer in answers)
         labels = [[IGNORE] * (length - len(answer)) + list(answer) for answer in answers]
         return self._tensors(input_ids=ids, attention_mask=mask, labels=labels)
 
+    def pad_prompts(self, prompts: Sequence[Sequence[int]]) -> tuple[list[list[int]], list[list[int]]]:
+        """Pad prompts to one length; return ids and mask, both (R, T).
+
+        An encoder may count positions from the row's first place whatever the mask says (BART does), so its rows begin there. A
+        decoder's rows end together, so that answers can follow.
+        """
+        return (right_pad if self.is_encoder_decoder else left_pad)(prompts, self.pad_id)
+
     def _seq2seq_batch(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-        ids, mask = left_pad(prompts, self.pad_id)
+        ids, mask = self.pad_prompts(prompts)
         length = max(len(answer) for answer in answers)
         start = int(self.model.config.decoder_start_token_id)
         decoder = [[start, *answer[:-1], *[self.pad_id] * (length - len(answer))] for answer in answers]

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ragray.generate.engines.model import GeneratorModel, positions
-from ragray.generate.template import left_pad
 
 
 class Rows:
@@ -31,7 +30,7 @@ class Rows:
     @classmethod
     def read(cls, model: GeneratorModel, prompts: Sequence[Sequence[int]]) -> Rows:
         """Let the model read prompts, one row per prompt."""
-        ids, mask = (torch.tensor(part, device=model.device) for part in left_pad(prompts, model.pad_id))
+        ids, mask = (torch.tensor(part, device=model.device) for part in model.pad_prompts(prompts))
         if not model.is_encoder_decoder:
             rows = cls(model, mask, None)
             rows._forward(ids, position_ids=positions(mask))

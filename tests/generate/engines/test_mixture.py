@@ -18,10 +18,9 @@ PASSAGES = ["rome is the capital of italy.", "the nile is a river.", "paris"]
 QUESTIONS = ["what is the capital?", "who?"]
 
 
-@pytest.fixture(scope="module", params=["decoder", "encoder_decoder"])
-def model(request: pytest.FixtureRequest, tiny_decoder: Path, tiny_encoder_decoder: Path) -> GeneratorModel:
-    folder = tiny_decoder if request.param == "decoder" else tiny_encoder_decoder
-    return GeneratorModel.load(folder, device="cpu")
+@pytest.fixture(scope="module", params=["decoder", "encoder_decoder", "bart"])
+def model(request: pytest.FixtureRequest) -> GeneratorModel:
+    return GeneratorModel.load(request.getfixturevalue(f"tiny_{request.param}"), device="cpu")
 
 
 def rows(model: GeneratorModel, question: str) -> list[list[int]]:
