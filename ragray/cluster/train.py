@@ -24,10 +24,10 @@ from ragray.config import Config, RetrieveConfig, TrainConfig
 from ragray.errors import TrainingError
 from ragray.examples import ExampleSource, read_examples
 from ragray.generate.check import check_questions, warn_of_cut_answers
-from ragray.generate.load import load_template
+from ragray.generate.load import load_template, of_model
 from ragray.index.search.reader import IndexReader
 from ragray.index.store.snapshot import Snapshot
-from ragray.models import resolve_model, weights_fingerprint
+from ragray.models import resolve_part, weights_fingerprint
 from ragray.progress import Progress
 from ragray.run import MODEL_FOLDER, RunFacts
 from ragray.train.metrics import METRICS_FILE, MetricsTail
@@ -76,7 +76,8 @@ def train_rag(
     if unused:
         names = ", ".join(f"retrieve.{name}" for name in unused)
         logger.warning("train: %s without effect: training searches all passages, by vectors", names)
-    generator = resolve_model(config.generate.model)
+    config = config.model_copy(update={"generate": of_model(config.generate)})
+    generator = resolve_part(config.generate.model, "generator")
     if prompts := load_template(config.generate):
         check_questions(questions, prompts)
         warn_of_cut_answers(questions, prompts, config.generate.max_new_tokens)
@@ -130,7 +131,7 @@ def _decisive(config: Config) -> list[dict[str, Any]]:
     }
     return [
         config.train.model_dump(mode="json", exclude=may_change),
-        config.generate.model_dump(mode="json", exclude={"batch_size", "strategy", "engine"}),
+        config.generate.model_dump(mode="json", exclude={"batch_size", "engine", "num_beams", "decoding"}),
         config.retrieve.model_dump(mode="json", include={"k"}),
     ]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ragray.config import EncoderConfig
-from ragray.embed.pooling import model_pooling, require_known_modules, require_prompt_pooled
+from ragray.embed.pooling import pooling_and_size, require_known_modules, require_prompt_pooled
 from ragray.embed.prompts import PREFIXES, model_prefixes
 from ragray.errors import ConfigError, EncoderMismatchError
 from ragray.models import resolve_model, weights_fingerprint
@@ -126,11 +125,12 @@ def encoder_fingerprint(config: EncoderConfig, folder: Path | None = None) -> En
     config = with_prefixes(config)
     if config.passage_prefix or config.question_prefix:
         require_prompt_pooled(folder)
+    pooling, dim = pooling_and_size(folder, config.pooling)
     return EncoderFingerprint(
         model=config.model,
         weights=weights_fingerprint(folder),
-        dim=int(json.loads((folder / "config.json").read_text(encoding="utf-8"))["hidden_size"]),
-        pooling=model_pooling(folder) if config.pooling == "auto" else config.pooling,
+        dim=dim,
+        pooling=pooling,
         normalize=config.normalize,
         max_length=config.max_length,
         passage_prefix=config.passage_prefix,

@@ -17,7 +17,8 @@ from ragray.config import EncoderConfig
 from ragray.device import pick_device, pick_dtype
 from ragray.embed.batching import BatchedEncoder, Tokens, default_batch_tokens, load_text_tokenizer
 from ragray.embed.encoder import EncoderFingerprint, Vectors, encoder_fingerprint, with_prefixes
-from ragray.models import load_weights, resolve_model
+from ragray.embed.pooling import OWN
+from ragray.models import load_model_config, load_weights, resolve_model
 
 
 class PooledEncoder(nn.Module):
@@ -30,11 +31,10 @@ class PooledEncoder(nn.Module):
         self.normalize = normalize
 
     def forward(self, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
-        """Return vectors (B, D): the mean over the tokens, the first token's state, or the last one's."""
-        states_BTD: Tensor = self.model(
-            input_ids=input_ids_BT, attention_mask=attention_mask_BT
-        ).last_hidden_state.float()
-        if self.pooling == "cls":
+        """Return vectors (B, D): the mean over the tokens, the first token's state, the last one's, or what the model makes itself."""
+        output = self.model(input_ids=input_ids_BT, attention_mask=attention_mask_BT)
+        states_BTD: Tensor = (output.pooler_output[:, None] if self.pooling == OWN else output.last_hidden_state).float()
+        if self.pooling in ("cls", OWN):
             vectors_BD = states_BTD[:, 0]
         elif self.pooling == "lasttoken":
             vectors_BD = last_token(states_BTD, attention_mask_BT)
@@ -136,8 +136,10 @@ class TransformerEncoder(BatchedEncoder):
 
 def load_module(folder: Path, fingerprint: EncoderFingerprint) -> PooledEncoder:
     """Load weights in float32, with the pooling that the fingerprint names; raises `ModelError` as `load_weights` does."""
-    from transformers import AutoModel
+    from transformers import AutoModel, DPRContextEncoder
 
-    model = load_weights(AutoModel, folder, unused="pooler.", dtype=torch.float32)
+    # AutoModel takes every model of DPR for a question encoder, and would find none of a passage encoder's weights.
+    of_passages = (load_model_config(folder).architectures or [""])[0] == "DPRContextEncoder"
+    model = load_weights(DPRContextEncoder if of_passages else AutoModel, folder, unused="pooler.", dtype=torch.float32)
     model.config.use_cache = False  # a decoder would keep keys and values that no further token reads
     return PooledEncoder(model, pooling=fingerprint.pooling, normalize=fingerprint.normalize).eval()

@@ -17,7 +17,7 @@ from ragray.embed.encoder import Encoder
 from ragray.errors import TrainingError
 from ragray.index.search.result import SearchResult
 from ragray.train.components import Components
-from ragray.train.objectives.losses import doc_log_probs, rag_sequence_loss, rag_token_loss
+from ragray.train.objectives.losses import AnswerLoss, doc_log_probs
 from ragray.train.objectives.objective import Loss, Searcher, SearchFuture
 from ragray.types import Example, Passage
 
@@ -47,6 +47,7 @@ class RagObjective:
         *,
         k: int,
         generate: GenerateConfig,
+        label_smoothing: float = 0.0,
     ) -> None:
         """Take ``k`` passages per example.
 
@@ -63,7 +64,7 @@ class RagObjective:
         self._encoder = encoder
         self._searcher = searcher
         self._k, self._temperature, self._max_new_tokens = k, generate.passage_temperature, generate.max_new_tokens
-        self._loss = rag_sequence_loss if generate.marginalize == "sequence" else rag_token_loss
+        self._loss = AnswerLoss(generate.marginalize, label_smoothing)
         self._prompts = self._generator.prompt_template(generate)
 
     def retrieve(self, examples: Sequence[Example]) -> SearchFuture:
@@ -92,8 +93,10 @@ class RagObjective:
         else:
             question_BD = question_encoder(batch.question_ids, batch.question_mask)
             doc_logp_BK = doc_log_probs(question_BD.float(), passages_BKD, self._temperature)
-        token_logp_RL: Tensor = self._generator(batch.rows)
-        return Loss(self._loss(doc_logp_BK, token_logp_RL.view(*doc_logp_BK.shape, -1)))
+        logp_RLV = self._generator.log_probs(batch.rows)
+        shape = (*doc_logp_BK.shape, -1)
+        logp_BKLV = logp_RLV.view(*shape, logp_RLV.shape[-1])
+        return Loss(self._loss(doc_logp_BK, logp_BKLV, batch.rows["labels"].view(shape)))
 
     def not_finite(self, batch: RagBatch) -> str:
         """Return which component's output for a micro-batch is not finite, or ""."""
