@@ -4,8 +4,18 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import BartConfig, BartForConditionalGeneration, BertConfig, BertModel, DPRConfig, DPRQuestionEncoder
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, T5Config
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    BertConfig,
+    BertModel,
+    DPRConfig,
+    DPRQuestionEncoder,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    T5Config,
+)
 from transformers import T5ForConditionalGeneration as T5Model
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789?.,:'-()"

@@ -92,7 +92,7 @@ def train_rag(
     with stage_output(out, kind="run", work=STATE_FOLDER) as output:
         if finished := output.finished(key):
             facts = RunFacts.model_validate(finished.facts)
-            return TrainReport(out, facts.num_steps, facts.final_loss, monotonic() - started, True)
+            return TrainReport(out, facts.num_steps, facts.final_loss or 0.0, monotonic() - started, True)
         _claim(output, key, restart)
         with session(address):
             require(

@@ -14,7 +14,7 @@ from ragray.artifact.files import atomic_path
 from ragray.cluster.failures import PeerLostError, cause, is_death, is_peer_loss
 from ragray.cluster.fit import temporary_checkpoint
 from ragray.config import Config, EncoderConfig
-from ragray.embed.load import load_encoder
+from ragray.embed.load import load_question_encoder
 from ragray.errors import RagrayError, TrainingError, first_line
 from ragray.failures import storage_errno, told
 from ragray.run import MODEL_FOLDER
@@ -148,7 +148,7 @@ def make_objective(setup: WorkerSetup) -> tuple[Components, Objective[Any]]:
     from ragray.train.objectives.rag import RagObjective
 
     config = setup.config
-    encoder = load_encoder(setup.encoder)
+    encoder = load_question_encoder(setup.encoder)
     generator = GeneratorModel.load(Path(setup.generator), dtype=torch.float32)
     kind = FidObjective if config.generate.strategy == "fid" else RagObjective
     trained = encoder if isinstance(encoder, TransformerEncoder) and kind is RagObjective else None

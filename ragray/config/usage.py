@@ -26,7 +26,13 @@ SEARCH = (
     *("retrieve.threads", *ENCODER),
 )
 GENERATE = (
-    *("generate.model", "generate.instruction", "generate.prompt", "generate.marginalize", "generate.max_prompt_tokens"),
+    *(
+        "generate.model",
+        "generate.instruction",
+        "generate.prompt",
+        "generate.marginalize",
+        "generate.max_prompt_tokens",
+    ),
     *("generate.max_new_tokens", "generate.passage_temperature", "generate.strategy"),
 )
 
@@ -42,6 +48,7 @@ USED: Mapping[str, tuple[str, ...]] = {
     "evaluate retrieval": tuple(key for key in SEARCH if key != "retrieve.k"),
     "ask": (*SEARCH, *GENERATE, "generate.engine", "generate.num_beams", "generate.decoding"),
     "train": ("retrieve.k", *POOL, *GENERATE, "train.*", "examples.*", "cluster.*"),
+    "run import": ("generate.*", "retrieve.k"),
     "evaluate": (*SEARCH, "generate.*", "evaluate.*", "examples.*", "cluster.*"),
     "score": ("examples.*", "evaluate.metric"),
     "serve": (*SEARCH, "retrieve.num_replicas", "generate.*", "serve.*", "cluster.*"),
@@ -53,7 +60,7 @@ USED: Mapping[str, tuple[str, ...]] = {
 
 WITHOUT_SETTINGS = (
     *("index plan", "index delete", "index snapshots", "index promote", "index rollback", "index gc"),
-    *("index verify", "index inspect", "index export", "config schema"),
+    *("index verify", "index inspect", "index export", "run export", "config schema"),
 )
 """Commands that take options alone."""
 
@@ -61,7 +68,13 @@ WARNED_BY_STAGE = {"train": ("retrieve.mode", "retrieve.where", "retrieve.rerank
 """Keys without effect of which the stage itself warns, also where a file sets them."""
 
 FIXED_BY_RUN = (
-    *("generate.model", "generate.instruction", "generate.prompt", "generate.marginalize", "generate.max_prompt_tokens"),
+    *(
+        "generate.model",
+        "generate.instruction",
+        "generate.prompt",
+        "generate.marginalize",
+        "generate.max_prompt_tokens",
+    ),
 )
 """Keys that are those of the run wherever one answers, whatever is given: its weights were trained with them."""
 

@@ -22,6 +22,7 @@ Part = Literal["question_encoder", "generator"]
 PARTS: tuple[Part, ...] = ("question_encoder", "generator")
 CLASSES = {"sequence": "RagSequenceForGeneration", "token": "RagTokenForGeneration"}
 WEIGHTS = "model.safetensors"
+PROJECTION = "question_encoder.encode_proj"
 
 
 def rag_config(folder: Path) -> dict[str, Any] | None:
@@ -58,7 +59,9 @@ def split_rag(folder: Path, target: Path) -> None:
         _save(weights[part], target / part)
 
 
-def join_rag(question_encoder: Path, generator: Path, target: Path, settings: Mapping[str, Any], marginalize: str) -> None:
+def join_rag(
+    question_encoder: Path, generator: Path, target: Path, settings: Mapping[str, Any], marginalize: str
+) -> None:
     """Write a RAG model of the class that ``marginalize`` names; ``settings`` are further entries of its configuration."""
     folders = {"question_encoder": question_encoder, "generator": generator}
     weights: dict[str, Tensor] = {}
@@ -71,14 +74,32 @@ def join_rag(question_encoder: Path, generator: Path, target: Path, settings: Ma
     _save(weights, target)
 
 
-def as_dpr(folder: Path, target: Path) -> None:
-    """Write a BERT encoder as a question encoder of DPR, which takes the first token's state as the vector."""
+def as_dpr(folder: Path, target: Path, *, scale: float) -> None:
+    """Write an encoder of BERT or DPR as a question encoder of DPR whose vectors are ``scale`` times as long.
+
+    DPR takes the first token's state, and projects it where it has a projection.
+    """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     shutil.copytree(folder, target, ignore=_all_but_tokenizer)
-    kind = {"model_type": "dpr", "architectures": ["DPRQuestionEncoder"], "projection_dim": 0}
+    tensors = _tensors(folder)
+    if config.get("model_type") != "dpr":
+        named = {name: tensor for name, tensor in tensors.items() if not name.startswith("pooler.")}
+        tensors = {f"question_encoder.bert_model.{name}": tensor for name, tensor in named.items()}
+    if scale != 1:
+        tensors |= _projection(tensors, int(config["hidden_size"]), scale)
+    size = tensors[f"{PROJECTION}.bias"].shape[0] if f"{PROJECTION}.bias" in tensors else 0
+    kind = {"model_type": "dpr", "architectures": ["DPRQuestionEncoder"], "projection_dim": size}
     write_json(target / "config.json", {**config, **kind})
-    tensors = {name: tensor for name, tensor in _tensors(folder).items() if not name.startswith("pooler.")}
-    _save({f"question_encoder.bert_model.{name}": tensor for name, tensor in tensors.items()}, target)
+    _save(tensors, target)
+
+
+def _projection(tensors: dict[str, Tensor], size: int, scale: float) -> dict[str, Tensor]:
+    """Return the projection of DPR times ``scale``; where there is none it is that of the identity."""
+    import torch
+
+    weight = tensors.get(f"{PROJECTION}.weight", torch.eye(size))
+    bias = tensors.get(f"{PROJECTION}.bias", torch.zeros(size))
+    return {f"{PROJECTION}.weight": weight * scale, f"{PROJECTION}.bias": bias * scale}
 
 
 def _config_of_part(config: dict[str, Any]) -> dict[str, Any]:
@@ -112,5 +133,14 @@ def _save(weights: dict[str, Tensor], folder: Path) -> None:
 
 def _all_but_tokenizer(folder: str, names: list[str]) -> list[str]:
     """Return the files and folders of a model folder that are no part of its tokenizer."""
-    wanted = ("tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "spiece", "sentencepiece", "chat_template")
+    wanted = (
+        "tokenizer",
+        "vocab",
+        "merges",
+        "special_tokens",
+        "added_tokens",
+        "spiece",
+        "sentencepiece",
+        "chat_template",
+    )
     return [name for name in names if not name.startswith(wanted) or (Path(folder) / name).is_dir()]

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ragray.config import EncoderConfig
-from ragray.embed.pooling import pooling_and_size, require_known_modules, require_prompt_pooled
+from ragray.embed.pooling import OWN, pooling_and_size, require_known_modules, require_prompt_pooled
 from ragray.embed.prompts import PREFIXES, model_prefixes
 from ragray.errors import ConfigError, EncoderMismatchError
 from ragray.models import resolve_model, weights_fingerprint
@@ -137,6 +137,17 @@ def encoder_fingerprint(config: EncoderConfig, folder: Path | None = None) -> En
     )
 
 
+def require_comparable(questions: Path, passages: EncoderFingerprint, what: str) -> None:
+    """Raise `EncoderMismatchError` where the vectors of a question encoder, a model folder, cannot be compared with those of passages."""
+    pooling, dim = pooling_and_size(questions, "auto")
+    fits = passages.pooling in (OWN, "cls") if pooling == OWN else passages.pooling != OWN
+    if dim != passages.dim or not fits:
+        raise EncoderMismatchError(
+            f"{what} makes vectors of {dim} dimensions (pooling {pooling}), the passages were made with encoder '{passages.model}' "
+            f"({passages.dim} dimensions, pooling {passages.pooling}); name the question encoder that belongs to it"
+        )
+
+
 C = TypeVar("C", bound=EncoderConfig)
 
 
@@ -158,5 +169,7 @@ def with_prefixes(config: C) -> C:
 
 def absolute_model(config: C) -> C:
     """Replace the path of a model's local folder by its absolute path, because workers and later readers run in other folders."""
-    folder = Path(config.model).expanduser()
-    return config.model_copy(update={"model": str(folder.resolve())}) if folder.is_dir() else config
+    folders = {
+        key: Path(getattr(config, key)).expanduser() for key in ("model", "question_model") if getattr(config, key)
+    }
+    return config.model_copy(update={key: str(path.resolve()) for key, path in folders.items() if path.is_dir()})

@@ -40,7 +40,9 @@ def pooling_and_size(folder: Path, pooling: str) -> tuple[str, int]:
     if kind != "dpr":
         return (model_pooling(folder) if pooling == "auto" else pooling), size
     if pooling != "auto":
-        raise ConfigError(f"embed.pooling={pooling}: {folder} is a model of DPR, which has a pooling of its own; set auto")
+        raise ConfigError(
+            f"embed.pooling={pooling}: {folder} is a model of DPR, which has a pooling of its own; set auto"
+        )
     return OWN, int(str(config.get("projection_dim") or size))
 
 

@@ -17,7 +17,6 @@ from ragray.config import EncoderConfig
 from ragray.device import pick_device, pick_dtype
 from ragray.embed.batching import BatchedEncoder, Tokens, default_batch_tokens, load_text_tokenizer
 from ragray.embed.encoder import EncoderFingerprint, Vectors, encoder_fingerprint, with_prefixes
-from ragray.embed.pooling import OWN
 from ragray.models import load_model_config, load_weights, resolve_model
 
 
@@ -31,17 +30,21 @@ class PooledEncoder(nn.Module):
         self.normalize = normalize
 
     def forward(self, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
-        """Return vectors (B, D): the mean over the tokens, the first token's state, the last one's, or what the model makes itself."""
+        """Return vectors (B, D): the mean over the tokens, the first token's state, the last one's; those of DPR are its own."""
         output = self.model(input_ids=input_ids_BT, attention_mask=attention_mask_BT)
-        states_BTD: Tensor = (output.pooler_output[:, None] if self.pooling == OWN else output.last_hidden_state).float()
-        if self.pooling in ("cls", OWN):
-            vectors_BD = states_BTD[:, 0]
-        elif self.pooling == "lasttoken":
-            vectors_BD = last_token(states_BTD, attention_mask_BT)
+        if "last_hidden_state" in output:
+            vectors_BD = self._pooled(output.last_hidden_state.float(), attention_mask_BT)
         else:
-            mask_BT1 = attention_mask_BT[:, :, None].to(states_BTD.dtype)
-            vectors_BD = (states_BTD * mask_BT1).sum(1) / mask_BT1.sum(1).clamp(min=1)
+            vectors_BD = output.pooler_output.float()  # of DPR: the first token's state, projected
         return F.normalize(vectors_BD, dim=-1) if self.normalize else vectors_BD
+
+    def _pooled(self, states_BTD: Tensor, attention_mask_BT: Tensor) -> Tensor:
+        if self.pooling == "cls":
+            return states_BTD[:, 0]
+        if self.pooling == "lasttoken":
+            return last_token(states_BTD, attention_mask_BT)
+        mask_BT1 = attention_mask_BT[:, :, None].to(states_BTD.dtype)
+        return (states_BTD * mask_BT1).sum(1) / mask_BT1.sum(1).clamp(min=1)
 
 
 def last_token(states_BTD: Tensor, attention_mask_BT: Tensor) -> Tensor:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ragray.config import GenerateConfig
+from ragray.convert.rag import marginalize_of, rag_config
 from ragray.convert.to_gguf import why_not_gguf
 from ragray.errors import ConfigError
 from ragray.generate.engines.fake import FirstSentenceGenerator
 from ragray.generate.generator import Generator
 from ragray.generate.template import PromptTemplate, make_template
-from ragray.convert.rag import marginalize_of, rag_config
 from ragray.models import load_model_config, load_tokenizer, resolve_model, resolve_part
 from ragray.run import Run
 
@@ -138,4 +138,6 @@ def engine_of(config: GenerateConfig, weights: Path | None, device: str) -> str:
 
     if pick_device(device).type != "cpu":
         return "torch"
-    return "torch" if why_not_gguf(load_model_config(weights or resolve_part(config.model, "generator"))) else "openvino"
+    return (
+        "torch" if why_not_gguf(load_model_config(weights or resolve_part(config.model, "generator"))) else "openvino"
+    )

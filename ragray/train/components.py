@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from ragray.config import TrainConfig
+from ragray.embed.saving import save_encoder
 from ragray.embed.transformer import TransformerEncoder
 from ragray.errors import TrainingError
 from ragray.generate.engines.model import GeneratorModel
@@ -110,9 +111,7 @@ class Components(nn.Module):
             model.save_pretrained(folder / GENERATOR_FOLDER)
             self.generator.tokenizer.save_pretrained(folder / GENERATOR_FOLDER)
         for name, encoder in self.encoders.items():
-            model = encoder.module.model
-            model.save_pretrained(folder / FOLDERS[name])
-            encoder.tokenizer.save_pretrained(folder / FOLDERS[name])
+            save_encoder(encoder, folder / FOLDERS[name])
 
     def _freeze_encoders(self) -> None:
         for encoder in self.encoders.values():

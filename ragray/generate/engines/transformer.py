@@ -117,6 +117,4 @@ def _open_batch(model: GeneratorModel, config: GenerateConfig, *, searches: bool
     update_posterior = config.marginalize == "sequence"
     if not searches:
         return MixtureBatch(model, update_posterior=update_posterior)
-    return SearchBatch(
-        model, num_beams=config.num_beams, decoding=config.decoding, update_posterior=update_posterior
-    )
+    return SearchBatch(model, num_beams=config.num_beams, decoding=config.decoding, update_posterior=update_posterior)

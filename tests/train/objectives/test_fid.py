@@ -21,7 +21,11 @@ from ragray.types import Example, Hit, Passage
 
 EXAMPLES = [Example("a", "what is green?", ("grass",)), Example("b", "and what is never still?", ("the open sea",))]
 FID = GenerateConfig(strategy="fid", max_new_tokens=8)
-PASSAGES = (Passage("1", "grass is green, mostly in spring.", "grass"), Passage("2", "the sea moves."), Passage("3", "x"))
+PASSAGES = (
+    Passage("1", "grass is green, mostly in spring.", "grass"),
+    Passage("2", "the sea moves."),
+    Passage("3", "x"),
+)
 
 
 def next_logits(model: GeneratorModel, prompts: list[list[int]], before: list[int]) -> torch.Tensor:
@@ -76,13 +80,19 @@ def test_answers_equal_a_plain_reference_alone_and_side_by_side(kind: str, reque
     model = GeneratorModel.load(request.getfixturevalue(f"tiny_{kind}"), device="cpu")
     generator = TransformerGenerator(model, FID)
     hits = tuple(Hit(passage, 1.0, dense=0.01 * n) for n, passage in enumerate(PASSAGES))
-    requests = [GenerationRequest("what is green?", hits), GenerationRequest("who?"), GenerationRequest("why?", hits[:1])]
+    requests = [
+        GenerationRequest("what is green?", hits),
+        GenerationRequest("who?"),
+        GenerationRequest("why?", hits[:1]),
+    ]
     for request_, answer in zip(requests, generator.generate(requests), strict=True):
         passages = [hit.passage for hit in request_.hits] or [None]
         prompts = [generator.template.ids(request_.question, passage) for passage in passages]
         tokens: list[int] = []
         with torch.no_grad():
-            while len(tokens) < 8 and (token := int(next_logits(model, prompts, tokens).argmax())) not in model.stop_ids():
+            while (
+                len(tokens) < 8 and (token := int(next_logits(model, prompts, tokens).argmax())) not in model.stop_ids()
+            ):
                 tokens.append(token)
         assert answer.text == generator.template.codec.decode(tokens).strip()
         assert len(answer.weights) == len(request_.hits)
