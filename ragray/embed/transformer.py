@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ragray.config import EncoderConfig
-from ragray.device import pick_device, pick_dtype
+from ragray.device import at_least_float32, pick_device, pick_dtype
 from ragray.embed.batching import BatchedEncoder, Tokens, default_batch_tokens, load_text_tokenizer
 from ragray.embed.encoder import EncoderFingerprint, Vectors, encoder_fingerprint, with_prefixes
 from ragray.models import load_model_config, load_weights, resolve_model
@@ -33,9 +33,9 @@ class PooledEncoder(nn.Module):
         """Return vectors (B, D): the mean over the tokens, the first token's state, the last one's; those of DPR are its own."""
         output = self.model(input_ids=input_ids_BT, attention_mask=attention_mask_BT)
         if "last_hidden_state" in output:
-            vectors_BD = self._pooled(output.last_hidden_state.float(), attention_mask_BT)
+            vectors_BD = self._pooled(at_least_float32(output.last_hidden_state), attention_mask_BT)
         else:
-            vectors_BD = output.pooler_output.float()  # of DPR: the first token's state, projected
+            vectors_BD = at_least_float32(output.pooler_output)  # of DPR: the first token's state, projected
         return F.normalize(vectors_BD, dim=-1) if self.normalize else vectors_BD
 
     def _pooled(self, states_BTD: Tensor, attention_mask_BT: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from ragray.convert.to_gguf import why_not_gguf
 from ragray.errors import ConfigError
 from ragray.generate.engines.fake import FirstSentenceGenerator
 from ragray.generate.generator import Generator
-from ragray.generate.template import PromptTemplate, make_template
+from ragray.generate.template import RAG_DOC_SEP, RAG_TITLE_SEP, PromptTemplate, make_template
 from ragray.models import load_model_config, load_tokenizer, resolve_model, resolve_part
 from ragray.run import Run
 
@@ -60,7 +60,8 @@ def load_template(config: GenerateConfig, run: Path | None = None) -> PromptTemp
 def effective(config: GenerateConfig, run: Path | None) -> tuple[GenerateConfig, Path | None]:
     """Return the settings that are in force, and the weights of the run, if there is one.
 
-    A run brings its own settings, as `Run.generate_settings` says, and so does a RAG model, as `of_model` says. Raises `ConfigError` where settings do not fit each other.
+    A run brings its own settings, as `Run.generate_settings` says, and so does a RAG model, as `of_model` says. Raises `ConfigError`
+    where settings do not fit each other.
     """
     opened = Run.open(run) if run else None
     settings = opened.generate_settings(config) if opened else of_model(config)
@@ -77,12 +78,17 @@ def of_model(config: GenerateConfig) -> GenerateConfig:
     """Return the settings that hold where ``generate.model`` is a RAG model of `transformers`: those it was trained with, unless given.
 
     Raises:
-        ConfigError: RAG-Sequence is asked of a model of RAG-Token, or the other way round.
+        ConfigError: RAG-Sequence is asked of a model of RAG-Token, or the other way round; its prompts are joined in another way.
     """
     rag = None if config.model == FAKE else rag_config(resolve_model(config.model))
     if rag is None:
         return config
     trained = rag_settings(rag)
+    for name, sign in (("title_sep", RAG_TITLE_SEP), ("doc_sep", RAG_DOC_SEP)):
+        if rag.get(name, sign) != sign:
+            raise ConfigError(
+                f"{config.model}: {name} is {rag[name]!r} in config.json, and ragray joins prompts by {sign!r}; choose another"
+            )
     kind = trained.get("marginalize", config.marginalize)
     if "marginalize" in config.model_fields_set and config.marginalize != kind:
         raise ConfigError(

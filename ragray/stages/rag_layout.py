@@ -124,7 +124,8 @@ def _exported_encoder(run: Run, target: Path) -> Path:
         as_dpr(run.question_encoder, target, scale=1 / run.facts.generate.passage_temperature)
         return target
     logger.warning(
-        "%s: its question encoder (%s, pooling %s%s) is none that transformers' RAG classes compute: give the model doc_scores of your own, "
+        "%s: its question encoder (%s, pooling %s%s) is none that transformers' RAG classes compute: give the model doc_scores of your "
+        "own, 
         "inner products divided by %g",
         run.folder, kind, passages.pooling, ", scaled to length 1" * passages.normalize, run.facts.generate.passage_temperature,
     )  # fmt: skip
@@ -132,7 +133,7 @@ def _exported_encoder(run: Run, target: Path) -> Path:
 
 
 def _write_once(output: StageOutput, key: str, write: Callable[[Path, Path], None], facts: dict[str, Any]) -> bool:
-    """Let ``write`` fill a folder, with another for what it needs meanwhile, and publish it; return True where this very one is there."""
+    """Let ``write`` fill a folder, with another one as scratch, and publish it; return True where this very one is there."""
     if output.finished(key):
         return True
     output.withdraw()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from ragray.config import GenerateConfig
-from ragray.device import pick_device
+from ragray.device import at_least_float32, pick_device
 from ragray.errors import ModelError
 from ragray.generate.template import PromptTemplate, left_pad, make_template, right_pad
 from ragray.models import load_model_config, load_tokenizer, load_weights
@@ -81,7 +81,7 @@ class GeneratorModel(nn.Module):
         return chosen(self.log_probs(batch), batch["labels"])
 
     def log_probs(self, batch: dict[str, Tensor], *, fused: Sequence[int] = ()) -> Tensor:
-        """Return log p(v | prompt, y_<l) of every token v of the vocabulary, (R, L, V) float32.
+        """Return log p(v | prompt, y_<l) of every token v of the vocabulary, (R, L, V), in float32 or the model's larger type.
 
         With ``fused`` an answer is written from so many prompts of the batch (see `fuse`), and R counts the answers.
         """
@@ -101,7 +101,7 @@ class GeneratorModel(nn.Module):
                 use_cache=False,
                 logits_to_keep=batch["labels"].shape[1] + 1,
             ).logits[:, :-1]
-        logp_RLV: Tensor = logits.float().log_softmax(-1)
+        logp_RLV: Tensor = at_least_float32(logits).log_softmax(-1)
         return logp_RLV
 
     def encode(self, ids_RT: Tensor, mask_RT: Tensor, *, fused: Sequence[int] = ()) -> tuple[Any, Tensor]:
@@ -156,8 +156,8 @@ def fuse(states_RTD: Tensor, mask_RT: Tensor, sizes: Sequence[int]) -> tuple[Ten
     Returns states (B, S, D) and mask (B, S), S = T times the largest size (Fusion-in-Decoder: Izacard and Grave 2021,
     arXiv:2007.01282, section 3).
     """
-    states = [rows_KTD.flatten(0, 1) for rows_KTD in states_RTD.split(list(sizes))]
-    masks = [rows_KT.flatten() for rows_KT in mask_RT.split(list(sizes))]
+    states = [rows_KTD.flatten(0, 1) for rows_KTD in torch.split(states_RTD, list(sizes))]
+    masks = [rows_KT.flatten() for rows_KT in torch.split(mask_RT, list(sizes))]
     return pad_sequence(states, batch_first=True), pad_sequence(masks, batch_first=True)
 
 

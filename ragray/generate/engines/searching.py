@@ -98,7 +98,11 @@ class SearchBatch:
 
     def _begin(self, request: MixtureRequest) -> list[_Search]:
         prior_1K = torch.tensor([request.weighted.log_prior_K], device=self._model.device)
-        parts = [prior_1K] if self._decoding == "joint" else [torch.zeros_like(each) for each in prior_1K.split(1, 1)]
+        parts = (
+            [prior_1K]
+            if self._decoding == "joint"
+            else [torch.zeros_like(each) for each in torch.split(prior_1K, 1, dim=1)]
+        )
         return [
             _Search(BeamSearch(self._num_beams, request.max_new_tokens, self._stop), prior, prior) for prior in parts
         ]
@@ -175,7 +179,7 @@ class SearchBatch:
     def _joint_logp(self, request: MixtureRequest, answer: Tokens) -> Tensor:
         """Return log p(z | x) p(y | x, z), (K,)."""
         prompts = request.weighted.prompts
-        logp_KL = self._model(self._model.answer_batch(prompts, [answer] * len(prompts)))
+        logp_KL: Tensor = self._model(self._model.answer_batch(prompts, [answer] * len(prompts)))
         return torch.tensor(request.weighted.log_prior_K, device=logp_KL.device) + logp_KL.sum(-1)
 
     def _state(self, tokens: Tokens, log_prob: float, weights: list[float]) -> SequenceState:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ragray.config import GenerateConfig
+from ragray.device import at_least_float32
 from ragray.embed.encoder import Encoder
 from ragray.errors import TrainingError
 from ragray.index.search.result import SearchResult
@@ -86,13 +87,13 @@ class RagObjective:
 
     def loss(self, batch: RagBatch) -> Loss:
         """Return the loss of a micro-batch, a mean over its questions."""
-        passages_BKD = batch.passages_BKD.float()
+        passages_BKD = at_least_float32(batch.passages_BKD)
         question_encoder = self._components.question_encoder
         if question_encoder is None:
             doc_logp_BK = torch.zeros(passages_BKD.shape[:2], device=passages_BKD.device).log_softmax(-1)
         else:
             question_BD = question_encoder(batch.question_ids, batch.question_mask)
-            doc_logp_BK = doc_log_probs(question_BD.float(), passages_BKD, self._temperature)
+            doc_logp_BK = doc_log_probs(at_least_float32(question_BD), passages_BKD, self._temperature)
         logp_RLV = self._generator.log_probs(batch.rows)
         shape = (*doc_logp_BK.shape, -1)
         logp_BKLV = logp_RLV.view(*shape, logp_RLV.shape[-1])

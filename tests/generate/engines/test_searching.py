@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import RagSequenceForGeneration, RagTokenForGeneration
+from transformers import BertConfig, BertModel, RagSequenceForGeneration, RagTokenForGeneration
 
 from ragray.config import GenerateConfig
 from ragray.errors import InputError
@@ -21,16 +21,21 @@ from tests.generate.engines.test_mixture import QUESTIONS, next_log_probs, rows
 
 PRIORS = torch.log_softmax(torch.tensor([[0.3, 0.9, 0.1], [1.5, 0.2, 0.4]]), -1)
 LENGTH = 7
+SAME_LENGTH = ("rome is the capital.", "the nile is a river.", "paris is in the west")
+
+
+def never_pads(model: Any) -> None:
+    """Let a model write no padding: `transformers` takes it for the end of an answer when it scores it."""
+    model.lm_head.register_forward_hook(lambda _, __, logits: logits.index_fill(-1, torch.tensor([0]), -1e4))
 
 
 def load(folder: Path) -> GeneratorModel:
     """Load a generator, with a second end token, so that answers end early."""
     model = GeneratorModel.load(folder, device="cpu")
+    never_pads(model.model)
     with torch.no_grad():
-        model.model.generation_config.eos_token_id = [
-            2,
-            int(next_log_probs(model, rows(model, QUESTIONS[0])[0], [])[3:].topk(4).indices[3]) + 3,
-        ]
+        likely = next_log_probs(model, rows(model, QUESTIONS[0])[0], []).topk(5).indices
+    model.model.generation_config.eos_token_id = [2, int(likely[3])]
     return model
 
 
@@ -46,7 +51,9 @@ def search(model: GeneratorModel, num_beams: int, decoding: str, *, sequence: bo
 
 
 def run(batch: SearchBatch | MixtureBatch, model: GeneratorModel) -> list[SequenceState]:
-    weighted = [WeightedPrompts(rows(model, q), prior) for q, prior in zip(QUESTIONS, PRIORS.tolist(), strict=True)]
+    weighted = [
+        WeightedPrompts(rows(model, q, SAME_LENGTH), prior) for q, prior in zip(QUESTIONS, PRIORS.tolist(), strict=True)
+    ]
     batch.add({number: MixtureRequest(each, LENGTH) for number, each in enumerate(weighted)})
     done: dict[int, SequenceState] = {}
     while len(batch):
@@ -55,28 +62,27 @@ def run(batch: SearchBatch | MixtureBatch, model: GeneratorModel) -> list[Sequen
 
 
 def of_transformers(model: GeneratorModel, kind: type, num_beams: int) -> list[list[int]]:
-    """Return the tokens that a RAG class of `transformers` answers with, without start, end and padding."""
+    """Return the tokens that a RAG class of `transformers` answers with, without start, end and padding.
+
+    It is asked one question at a time, about passages of one length: where RAG-Sequence is decoded, transformers 5.23 lets the
+    generator read padding.
+    """
     copy = type(model.model)(model.model.config)
     copy.load_state_dict(model.model.state_dict())
-    from transformers import BertConfig, BertModel
-
+    never_pads(copy)
     encoder = BertModel(BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8))
     rag: Any = kind(question_encoder=encoder, generator=copy, n_docs=len(PRIORS[0])).eval()
     if not hasattr(rag.config.generator, "bos_token_id"):
         rag.config.generator.bos_token_id = None  # transformers 5.23 asks T5 for it, which has none
-    ids, mask = model.pad_prompts([row for question in QUESTIONS for row in rows(model, question)])
-    stop = sorted(model.stop_ids())
-    found = rag.generate(
-        context_input_ids=torch.tensor(ids),
-        context_attention_mask=torch.tensor(mask),
-        doc_scores=PRIORS,
-        num_beams=num_beams,
-        max_length=LENGTH + 1,
-        eos_token_id=stop,
-        pad_token_id=0,
-        decoder_start_token_id=copy.config.decoder_start_token_id,
-    ).tolist()
-    return [written(row[1:], stop) for row in found]
+    stop, found = sorted(model.stop_ids()), list[list[int]]()
+    for question, scores in zip(QUESTIONS, PRIORS, strict=True):
+        ids = torch.tensor(rows(model, question, SAME_LENGTH))
+        answer = rag.generate(
+            context_input_ids=ids, context_attention_mask=torch.ones_like(ids), doc_scores=scores[None], num_beams=num_beams,
+            max_length=LENGTH + 1, eos_token_id=stop, pad_token_id=0, decoder_start_token_id=copy.config.decoder_start_token_id,
+        )  # fmt: skip
+        found.append(written(answer[0].tolist()[1:], stop))
+    return found
 
 
 def written(tokens: list[int], stop: list[int]) -> list[int]:
@@ -108,7 +114,7 @@ def test_fast_decoding_leaves_out_passages_that_did_not_find_the_answer(model: G
     stop = sorted(model.stop_ids())
     for number, state in enumerate(search(model, 3, "fast")):
         scores: dict[tuple[int, ...], list[float]] = {}
-        for prompt, prior in zip(rows(model, QUESTIONS[number]), PRIORS[number].tolist(), strict=True):
+        for prompt, prior in zip(rows(model, QUESTIONS[number], SAME_LENGTH), PRIORS[number].tolist(), strict=True):
             beams = model.model.generate(
                 torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.long), num_beams=3, num_return_sequences=3,
                 max_length=LENGTH + 1, eos_token_id=stop, pad_token_id=0,
@@ -129,7 +135,12 @@ def slow_search(
 
     def grown(tokens: list[int]) -> Tensor:
         """Return log p(tokens, v | question) for every token v, (V,)."""
-        before = [torch.stack([next_log_probs(model, prompt, tokens[:n])[token] for n, token in enumerate(tokens)]) if tokens else torch.zeros(1) for prompt in prompts]  # fmt: skip
+        before = [
+            torch.stack([next_log_probs(model, prompt, tokens[:n])[token] for n, token in enumerate(tokens)])
+            if tokens
+            else torch.zeros(1)
+            for prompt in prompts
+        ]
         each_KV = torch.stack([next_log_probs(model, prompt, tokens) for prompt in prompts])
         if sequence:
             said_K = torch.stack([logp.sum() for logp in before])
@@ -155,7 +166,9 @@ def slow_search(
 def test_a_decoder_only_model_is_searched_as_slowly_from_the_formula(tiny_decoder: Path, sequence: bool) -> None:
     model = load(tiny_decoder)
     for number, state in enumerate(search(model, 2, "joint", sequence=sequence)):
-        assert state.token_ids == slow_search(model, rows(model, QUESTIONS[number]), PRIORS[number], 2, sequence)
+        assert state.token_ids == slow_search(
+            model, rows(model, QUESTIONS[number], SAME_LENGTH), PRIORS[number], 2, sequence
+        )
 
 
 def test_one_beam_is_the_greedy_answer_with_its_probability_and_posterior(model: GeneratorModel) -> None:
