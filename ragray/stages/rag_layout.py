@@ -124,9 +124,8 @@ def _exported_encoder(run: Run, target: Path) -> Path:
         as_dpr(run.question_encoder, target, scale=1 / run.facts.generate.passage_temperature)
         return target
     logger.warning(
-        "%s: its question encoder (%s, pooling %s%s) is none that transformers' RAG classes compute: give the model doc_scores of your "
-        "own, 
-        "inner products divided by %g",
+        "%s: its question encoder (%s, pooling %s%s) is none that transformers' RAG classes compute: give the model doc_scores of "
+        "your own, inner products divided by %g",
         run.folder, kind, passages.pooling, ", scaled to length 1" * passages.normalize, run.facts.generate.passage_temperature,
     )  # fmt: skip
     return run.question_encoder

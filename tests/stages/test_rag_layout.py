@@ -243,7 +243,7 @@ def test_an_encoder_that_transformers_does_not_compute_is_written_with_a_warning
     run = run_of(tmp_path / "run", tiny_encoder, tiny_encoder_decoder, normalize=True)
     with caplog.at_level(logging.WARNING, logger="ragray"):
         export_rag(run, tmp_path / "rag")
-    assert "doc_scores of your own, inner products divided by 0.25" in caplog.records[-1].getMessage()
+    assert "of your own, inner products divided by 0.25" in caplog.records[-1].getMessage()
     RagSequenceForGeneration.from_pretrained(tmp_path / "rag")
 
 

@@ -67,7 +67,7 @@ class FidObjective:
         questions = [example.question for example in examples]
         return self._searcher.submit(self._encoder.encode_questions(questions), self._k)
 
-    def collate(self, examples: Sequence[Example], found: SearchResult) -> FidBatch:
+    def collate(self, examples: Sequence[Example], found: SearchResult, *, epoch: int = 0) -> FidBatch:
         """Make a micro-batch; the first accepted answer is the target. Passages that were not found are left out."""
         prompts = [
             [self._prompts.ids(example.question, passage) for passage in _passages(found, number)]
