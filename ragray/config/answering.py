@@ -119,7 +119,14 @@ class TrainConfig(Section):
         0.1,
         ge=0,
         le=1,
-        description="share of the steps over which the learning rate rises linearly to its peak; after them it falls linearly to 0",
+        description="share of the steps over which the learning rate rises linearly to its peak",
+    )
+    warmup_steps: int = Field(
+        0, ge=0, description="steps over which the learning rate rises linearly to its peak; 0: warmup_ratio decides"
+    )
+    lr_schedule: Literal["linear", "cosine", "constant"] = Field(
+        "linear",
+        description="how the learning rate goes on from its peak: in a line or half a cosine wave to 0, or not at all",
     )
     label_smoothing: float = Field(
         0.0,
@@ -133,7 +140,19 @@ class TrainConfig(Section):
         "full", description="trained weights of the generator: all, its last layers, or low-rank adapters"
     )
     last_layers: int = Field(6, ge=1, description="layers that tune=last trains")
-    lora_rank: int = Field(8, ge=1, description="rank of the adapters that tune=lora trains")
+    encoder_tune: Literal["full", "last", "lora"] = Field(
+        "full", description="trained weights of the question encoder: all, its last layers, or low-rank adapters"
+    )
+    encoder_last_layers: int = Field(2, ge=1, description="layers that encoder_tune=last trains")
+    lora_rank: int = Field(8, ge=1, description="rank of the adapters that tune=lora and encoder_tune=lora train")
+    gradient_checkpointing: bool = Field(
+        False,
+        description="keep less of the forward pass and compute it again in the backward pass: less memory, more time",
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="type that the forward pass computes in (autocast; weights stay float32); auto: bfloat16 on a GPU, else float32",
+    )
     seed: int = Field(
         0,
         ge=0,

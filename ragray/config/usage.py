@@ -108,7 +108,18 @@ class Condition:
 
 CONDITIONS = (
     Condition(("train.last_layers",), lambda c: c.train.tune == "last", "with train.tune=last"),
-    Condition(("train.lora_rank",), lambda c: c.train.tune == "lora", "with train.tune=lora"),
+    Condition(("train.encoder_last_layers",), lambda c: c.train.encoder_tune == "last", "with train.encoder_tune=last"),
+    Condition(
+        ("train.lora_rank",),
+        lambda c: "lora" in (c.train.tune, c.train.encoder_tune),
+        "with train.tune=lora or train.encoder_tune=lora",
+    ),
+    Condition(("train.warmup_ratio",), lambda c: not c.train.warmup_steps, "with train.warmup_steps=0"),
+    Condition(
+        ("train.encoder_lr", "train.encoder_tune"),
+        lambda c: c.generate.strategy != "fid",
+        "unless generate.strategy=fid",
+    ),
     Condition(
         ("generate.decoding",),
         lambda c: c.generate.strategy == "marginal" and c.generate.marginalize == "sequence",
