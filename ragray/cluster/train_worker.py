@@ -19,7 +19,7 @@ from ragray.errors import RagrayError, TrainingError, first_line
 from ragray.failures import storage_errno, told
 from ragray.run import MODEL_FOLDER
 from ragray.train.metrics import MetricsLog, read_metrics
-from ragray.train.objectives.objective import Searcher
+from ragray.train.objectives.objective import TOKENS, Searcher
 from ragray.train.schedule import Rank
 from ragray.types import Example
 
@@ -192,6 +192,9 @@ class _StepReport:
         world_size = self.loop.rank.world_size
         means = {name: _mean_over_ranks(value, world_size) for name, value in sorted(metrics.metrics.items())}
         self.reached.loss = _mean_over_ranks(metrics.loss, world_size)
+        if (tokens := means.pop(TOKENS, None)) is not None:
+            micro_batches = self.setup.config.train.gradient_accumulation * world_size
+            means["tokens_per_second"] = tokens * micro_batches / metrics.seconds
         if self.log:
             self.log.write(
                 metrics.step,

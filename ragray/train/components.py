@@ -156,7 +156,13 @@ def _merged(model: Any) -> Any:
 def _with_adapters(model: Any, config: TrainConfig) -> Any:
     from peft import LoraConfig, get_peft_model
 
-    settings = LoraConfig(r=config.lora_rank, lora_alpha=2 * config.lora_rank, target_modules="all-linear")
+    has_pooler = any(".pooler." in f".{name}" for name, _ in model.named_modules())
+    settings = LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=2 * config.lora_rank,
+        target_modules="all-linear",
+        exclude_modules=r".*\bpooler\..*" if has_pooler else None,  # it would never get a gradient
+    )
     return get_peft_model(model, settings)
 
 

@@ -34,6 +34,7 @@ from ragray.run import MODEL_FOLDER, Run, RunFacts
 from ragray.stages.rag_layout import export_rag, import_rag
 from ragray.train.components import Components
 from tests import helpers
+from tests.helpers import Command
 
 QUESTIONS = ["which river flows through the town?", "who was it?"]
 CLASSES = {"sequence": RagSequenceForGeneration, "token": RagTokenForGeneration}
@@ -254,3 +255,29 @@ def test_a_run_that_the_layout_cannot_hold_is_refused(
     run = run_of(tmp_path / "run", tiny_encoder, request.getfixturevalue(f"tiny_{kind}"), **settings)
     with pytest.raises(ConfigError, match=r"an encoder-decoder that were trained with generate\.strategy=marginal"):
         export_rag(run, tmp_path / "rag")
+
+
+def test_the_command_line_imports_and_exports(
+    tiny_dpr: Path, tiny_bart: Path, dpr_index: Path, tmp_path: Path, run_command: Command
+) -> None:
+    encoder, generator = (
+        DPRQuestionEncoder.from_pretrained(tiny_dpr),
+        BartForConditionalGeneration.from_pretrained(tiny_bart),
+    )
+    RagSequenceForGeneration(question_encoder=encoder, generator=generator).save_pretrained(tmp_path / "rag")
+    RagTokenizer(*(AutoTokenizer.from_pretrained(f) for f in (tiny_dpr, tiny_bart))).save_pretrained(tmp_path / "rag")
+    made = run_command("run", "import", tmp_path / "rag", "--index", dpr_index, "--out", tmp_path / "run")
+    assert (made.code, made.output.strip()) == (0, f"{tmp_path}/run: RAG-Sequence, 5 passages per question")
+    written = run_command("run", "export", tmp_path / "run", "--out", tmp_path / "back")
+    assert (written.code, written.output.strip()) == (0, f"{tmp_path}/back: RAG-Sequence, 5 passages per question")
+    refused = run_command(
+        "run",
+        "import",
+        tmp_path / "rag",
+        "--index",
+        dpr_index,
+        "--out",
+        tmp_path / "other",
+        "generate.marginalize=token",
+    )
+    assert refused.code == 2 and "is a model of RAG-Sequence" in refused.errors[-1]

@@ -140,6 +140,11 @@ class GeneratorModel(nn.Module):
         labels = [[*answer, *[IGNORE] * (length - len(answer))] for answer in answers]
         return self._tensors(input_ids=ids, attention_mask=mask, decoder_input_ids=decoder, labels=labels)
 
+    def num_tokens(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return how many tokens of a batch are no padding, those of the answers included."""
+        num_prompt, num_answer = batch["attention_mask"].sum(), (batch["labels"] != IGNORE).sum()
+        return (num_prompt + num_answer if self.is_encoder_decoder else num_prompt).float()
+
     def _tensors(self, **columns: list[list[int]]) -> dict[str, Tensor]:
         return {name: torch.tensor(rows, device=self.device) for name, rows in columns.items()}
 

@@ -17,7 +17,7 @@ from ragray.generate.load import require_encoder_decoder
 from ragray.index.search.result import SearchResult
 from ragray.train.components import Components
 from ragray.train.objectives.losses import AnswerLoss
-from ragray.train.objectives.objective import Loss, Searcher, SearchFuture
+from ragray.train.objectives.objective import TOKENS, Loss, Searcher, SearchFuture
 from ragray.types import Example, Passage
 
 
@@ -81,7 +81,8 @@ class FidObjective:
         """Return the loss of a micro-batch, a mean over its questions."""
         logp_BLV = self._generator.log_probs(batch.rows, fused=batch.sizes)
         certain_B1 = logp_BLV.new_zeros(len(batch.sizes), 1)
-        return Loss(self._loss(certain_B1, logp_BLV[:, None], batch.rows["labels"][:, None]))
+        loss = self._loss(certain_B1, logp_BLV[:, None], batch.rows["labels"][:, None])
+        return Loss(loss, {TOKENS: self._generator.num_tokens(batch.rows)})
 
     def not_finite(self, batch: FidBatch) -> str:
         """Return which component's output for a micro-batch is not finite, or ""."""

@@ -5,6 +5,7 @@ Lewis et al. 2020, arXiv:2005.11401, section 2.1. B questions, K passages, L ans
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -73,10 +74,21 @@ class AnswerLoss:
         return smoothed(loss, smooth, self.smoothing, logp_BKLV.shape[-1])
 
 
-def doc_log_probs(question_BD: Tensor, passages_BKD: Tensor, temperature: float) -> Tensor:
+def doc_log_probs(
+    question_BD: Tensor, passages_BKD: Tensor, temperature: float, absent_BK: Tensor | None = None
+) -> Tensor:
     """Return log p(z | x), (B, K): softmax over the retrieved passages of their inner products, divided by ``temperature``.
 
-    Differentiable through the question vectors (the paper's eta, with the passage encoder fixed).
+    Differentiable through the question vectors (the paper's eta, with the passage encoder fixed). Passages that are
+    ``absent`` have no probability, as in `normalised`.
     """
     scores_BK = (passages_BKD @ question_BD[:, :, None]).squeeze(-1)
-    return (scores_BK / temperature).log_softmax(-1)
+    return normalised(scores_BK / temperature, absent_BK)
+
+
+def normalised(scores_BK: Tensor, absent_BK: Tensor | None) -> Tensor:
+    """Return the logarithm of the softmax over the passages that are there; over all where a question has none."""
+    if absent_BK is not None:
+        left_out_BK = absent_BK & ~absent_BK.all(-1, keepdim=True)
+        scores_BK = scores_BK.masked_fill(left_out_BK, -math.inf)
+    return scores_BK.log_softmax(-1)

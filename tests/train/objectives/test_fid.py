@@ -50,15 +50,18 @@ def test_the_loss_equals_a_plain_reference(
     fid = objective(request.getfixturevalue(f"tiny_{kind}"), tiny_encoder, tiny_encoder_index, TrainConfig())
     found = fid.retrieve(EXAMPLES).result()
     model = fid._generator
-    template, total = model.prompt_template(FID), 0.0
+    template, total, num_tokens = model.prompt_template(FID), 0.0, 0
     with torch.no_grad():
         for number, example in enumerate(EXAMPLES):
             prompts = [template.ids(example.question, hit.passage) for hit in found.hits[number]]
             answer = template.answer_ids(example.answers[0], 8)
             assert len(prompts) == 3
+            num_tokens += sum(map(len, prompts)) + len(answer)
             for place, token in enumerate(answer):
                 total -= float(next_logits(model, prompts, answer[:place]).log_softmax(-1)[token])
-    assert fid.loss(fid.collate(EXAMPLES, found)).value.item() == pytest.approx(total / len(EXAMPLES), rel=1e-5)
+    loss = fid.loss(fid.collate(EXAMPLES, found))
+    assert loss.metrics["tokens"] == num_tokens
+    assert loss.value.item() == pytest.approx(total / len(EXAMPLES), rel=1e-5)
 
 
 def test_label_smoothing_spreads_a_share_of_the_loss_over_the_vocabulary(
