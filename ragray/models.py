@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ragray.artifact.digest import file_checksum
+from ragray.artifact.digest import file_checksum, fingerprint
 from ragray.artifact.files import atomic_path
 from ragray.artifact.lock import exclusive
 from ragray.convert.gguf import convert_gguf
@@ -114,7 +114,9 @@ def resolve_part(name: str, part: Part) -> Path:
     folder = resolve_model(name)
     if rag_config(folder) is None:
         return folder
-    target = cache_dir() / "models" / f"rag-{weights_fingerprint(folder)}"
+    others = [folder / "config.json", *sorted(folder.glob("*_tokenizer/*"))]
+    key = fingerprint([weights_fingerprint(folder), *(file_checksum(path) for path in others)])
+    target = cache_dir() / "models" / f"rag-{key}"
     if not target.is_dir():
         with exclusive(target.parent, wait=True):
             if not target.is_dir():

@@ -139,7 +139,9 @@ class Components(nn.Module):
 def _tuned(model: Any, tune: str, num_layers: int, config: TrainConfig, setting: str) -> Any:
     """Return a model of which only the wanted weights train: all, the last layers, or adapters that are added to it."""
     if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        # transformers 5.23 has renamed it
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     if tune == "lora":
         return _with_adapters(model, config)
     if tune == "last":

@@ -126,13 +126,14 @@ def stored_vector(index: Path, identity: str) -> np.ndarray:
 
 
 def prompts_of_transformers(config: Any, tokenizer: Any, request: GenerationRequest) -> Any:
-    """Return the prompts that `RagRetriever` makes of a question and its passages."""
+    """Return the prompts that `RagRetriever` makes of a question and its passages, without the padding that all of them have."""
     retriever = SimpleNamespace(config=config, generator_tokenizer=tokenizer)
     docs = [{"title": [h.passage.title for h in request.hits], "text": [h.passage.text for h in request.hits]}]
     ids, mask = RagRetriever.postprocess_docs(
         retriever, docs, [request.question], "", len(request.hits), return_tensors="pt"
     )
-    return {"input_ids": ids, "attention_mask": mask}
+    longest = int(mask.sum(1).max())
+    return {"input_ids": ids[:, :longest], "attention_mask": mask[:, :longest]}
 
 
 def test_a_run_written_back_is_the_model_it_was_made_of(rag: Path, dpr_index: Path, tmp_path: Path) -> None:
