@@ -26,13 +26,8 @@ SEARCH = (
     *("retrieve.threads", *ENCODER),
 )
 GENERATE = (
-    *(
-        "generate.model",
-        "generate.instruction",
-        "generate.prompt",
-        "generate.marginalize",
-        "generate.max_prompt_tokens",
-    ),
+    *("generate.model", "generate.instruction", "generate.prompt", "generate.marginalize"),
+    "generate.max_prompt_tokens",
     *("generate.max_new_tokens", "generate.passage_temperature", "generate.strategy"),
 )
 
@@ -68,13 +63,11 @@ WARNED_BY_STAGE = {"train": ("retrieve.mode", "retrieve.where", "retrieve.rerank
 """Keys without effect of which the stage itself warns, also where a file sets them."""
 
 FIXED_BY_RUN = (
-    *(
-        "generate.model",
-        "generate.instruction",
-        "generate.prompt",
-        "generate.marginalize",
-        "generate.max_prompt_tokens",
-    ),
+    "generate.model",
+    "generate.instruction",
+    "generate.prompt",
+    "generate.marginalize",
+    "generate.max_prompt_tokens",
 )
 """Keys that are those of the run wherever one answers, whatever is given: its weights were trained with them."""
 
