@@ -43,7 +43,10 @@ USED: Mapping[str, tuple[str, ...]] = {
     "evaluate retrieval": tuple(key for key in SEARCH if key != "retrieve.k"),
     "ask": (*SEARCH, *GENERATE, "generate.engine", "generate.num_beams", "generate.decoding"),
     "train": ("retrieve.k", *POOL, *GENERATE, "train.*", "examples.*", "cluster.*"),
-    "run import": ("generate.*", "retrieve.k"),
+    "run import": (
+        *("generate.instruction", "generate.prompt", "generate.marginalize", "generate.max_prompt_tokens"),
+        *("generate.passage_temperature", "retrieve.k"),
+    ),
     "evaluate": (*SEARCH, "generate.*", "evaluate.*", "examples.*", "cluster.*"),
     "score": ("examples.*", "evaluate.metric"),
     "serve": (*SEARCH, "retrieve.num_replicas", "generate.*", "serve.*", "cluster.*"),

@@ -1,5 +1,6 @@
 """Fusion-in-Decoder against a plain reference: each passage encoded alone without padding, the states laid end to end."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,11 @@ from ragray.generate.engines.transformer import TransformerGenerator
 from ragray.index.search.reader import IndexReader
 from ragray.train.components import Components
 from ragray.train.loop import StepMetrics, TrainLoop
-from ragray.train.objectives.fid import FidObjective
+from ragray.train.objectives.fid import FidBatch, FidObjective
 from ragray.train.objectives.objective import LocalSearcher
+from ragray.train.schedule import Rank
 from ragray.types import Example, Hit, Passage
+from tests.train.rig import Averaged, Meeting, Ranks
 
 EXAMPLES = [Example("a", "what is green?", ("grass",)), Example("b", "and what is never still?", ("the open sea",))]
 FID = GenerateConfig(strategy="fid", max_new_tokens=8)
@@ -102,15 +105,62 @@ def test_answers_equal_a_plain_reference_alone_and_side_by_side(kind: str, reque
         assert not answer.weights or sum(answer.weights) == pytest.approx(1)
 
 
-def test_training_lowers_the_loss_and_leaves_the_retriever_alone(
-    tiny_encoder_decoder: Path, tiny_encoder: Path, tiny_encoder_index: Path
-) -> None:
-    train = TrainConfig(batch_size=2, epochs=4, generator_lr=1e-2)
-    fid = objective(tiny_encoder_decoder, tiny_encoder, tiny_encoder_index, train)
-    components = Components(train, generator=fid._generator)
-    steps: list[StepMetrics] = []
-    TrainLoop(components, fid, EXAMPLES, train=train).run(steps.append)
-    assert steps[-1].loss < steps[0].loss
+SETTINGS = {"batch_size": 2, "max_steps": 5, "epochs": 9, "generator_lr": 1e-2}
+SEVEN = [Example(str(n), f"what is the colour of number {n}?", ("red" if n % 2 else "deep blue",)) for n in range(7)]
+
+
+@dataclass(frozen=True)
+class Loops:
+    """Makes loops that begin with the same weights."""
+
+    generator: Path
+    encoder: Path
+    index: Path
+
+    def loop(self, *, rank: Rank | None = None, meeting: Meeting | None = None, **changes: int) -> TrainLoop[FidBatch]:
+        train = TrainConfig.model_validate({**SETTINGS, **changes})
+        fid = objective(self.generator, self.encoder, self.index, train)
+        components = Components(train, generator=fid._generator)
+        parallel = Averaged(components, meeting, rank.rank) if meeting and rank else None
+        return TrainLoop(components, fid, SEVEN, train=train, rank=rank, parallel=parallel)
+
+
+@pytest.fixture
+def loops(tiny_encoder_decoder: Path, tiny_encoder: Path, tiny_encoder_index: Path) -> Loops:
+    return Loops(tiny_encoder_decoder, tiny_encoder, tiny_encoder_index)
+
+
+def run(loop: TrainLoop[FidBatch], folder: Path | None = None) -> list[float]:
+    """Return the losses of the steps; with a folder the second step leaves a checkpoint there."""
+    losses: list[float] = []
+
+    def on_step(step: StepMetrics) -> None:
+        losses.append(step.loss)
+        if folder and step.step == 2:
+            loop.save(folder)
+
+    loop.run(on_step)
+    return losses
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one_and_learns(loops: Loops, tmp_path: Path) -> None:
+    whole = run(loops.loop(), tmp_path)
+    assert len(whole) == 5 and whole[-1] < whole[0]
+    resumed = loops.loop()
+    resumed.restore(tmp_path)
+    assert run(resumed) == whole[2:]
+
+
+def test_two_ranks_equal_one_with_the_doubled_batch_also_where_the_last_is_filled_up(loops: Loops) -> None:
+    meeting = Meeting(2)
+    ranks = [loops.loop(rank=Rank(number, 2), meeting=meeting) for number in range(2)]
+    steps = Ranks(ranks).run()
+    one = loops.loop(batch_size=4)
+    alone = run(one)
+    both = [(left.loss + right.loss) / 2 for left, right in zip(*steps, strict=True)]
+    assert both == pytest.approx(alone, rel=1e-4)
+    for (name, mine), (_, theirs) in zip(ranks[0].components.trainable(), one.components.trainable(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-5, msg=name)
 
 
 def test_a_decoder_only_model_is_refused(tiny_decoder: Path, tiny_encoder: Path, tiny_encoder_index: Path) -> None:
