@@ -105,7 +105,7 @@ def test_answers_equal_a_plain_reference_alone_and_side_by_side(kind: str, reque
         assert not answer.weights or sum(answer.weights) == pytest.approx(1)
 
 
-SETTINGS = {"batch_size": 2, "max_steps": 5, "epochs": 9, "generator_lr": 1e-2}
+SETTINGS = {"batch_size": 2, "max_steps": 3, "epochs": 9, "generator_lr": 1e-2}
 SEVEN = [Example(str(n), f"what is the colour of number {n}?", ("red" if n % 2 else "deep blue",)) for n in range(7)]
 
 
@@ -131,12 +131,12 @@ def loops(tiny_encoder_decoder: Path, tiny_encoder: Path, tiny_encoder_index: Pa
 
 
 def run(loop: TrainLoop[FidBatch], folder: Path | None = None) -> list[float]:
-    """Return the losses of the steps; with a folder the second step leaves a checkpoint there."""
+    """Return the losses of the steps; with a folder the first step leaves a checkpoint there."""
     losses: list[float] = []
 
     def on_step(step: StepMetrics) -> None:
         losses.append(step.loss)
-        if folder and step.step == 2:
+        if folder and step.step == 1:
             loop.save(folder)
 
     loop.run(on_step)
@@ -145,10 +145,10 @@ def run(loop: TrainLoop[FidBatch], folder: Path | None = None) -> list[float]:
 
 def test_a_resumed_run_equals_an_uninterrupted_one_and_learns(loops: Loops, tmp_path: Path) -> None:
     whole = run(loops.loop(), tmp_path)
-    assert len(whole) == 5 and whole[-1] < whole[0]
+    assert len(whole) == 3 and whole[-1] < whole[0]
     resumed = loops.loop()
     resumed.restore(tmp_path)
-    assert run(resumed) == whole[2:]
+    assert run(resumed) == whole[1:]
 
 
 def test_two_ranks_equal_one_with_the_doubled_batch_also_where_the_last_is_filled_up(loops: Loops) -> None:
