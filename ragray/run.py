@@ -43,7 +43,8 @@ class RunFacts(BaseModel):
     snapshot: str
     num_steps: int
     num_examples: int
-    final_loss: FiniteFloat
+    final_loss: FiniteFloat | None = None
+    """None for a run that was not trained here."""
 
     @field_validator("generate", mode="before")
     @classmethod

@@ -76,6 +76,8 @@ TEACHES: dict[str, str] = {
     "index export": "live rows | datasets | transformers | embedding-reader | --out",
     "index tune": "Fit hybrid search | 95% interval | rollback | retrieve.dense_weight | --qrels | --examples | --k",
     "index import": "made elsewhere | npy | same order | ragray index build | embed.model",
+    "run import": "RAG model | transformers | hub id | ragray index build | --out",
+    "run export": "RAG model | transformers | ragray train | --format | --out",
     "search": "passages nearest to a text | ragray index build | --mode | hybrid | --where | --json",
     "ask": "answer | sources | ragray index build | ragray train | --mode | --where | --json",
     "train": 'question encoder and generator | {"id", "question", "answers", "gold_ids"} | CSV | --out | --restart | crash',

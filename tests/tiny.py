@@ -4,7 +4,18 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, T5Config
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    BertConfig,
+    BertModel,
+    DPRConfig,
+    DPRQuestionEncoder,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    T5Config,
+)
 from transformers import T5ForConditionalGeneration as T5Model
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789?.,:'-()"
@@ -75,5 +86,33 @@ def save_encoder(folder: Path) -> Path:
         initializer_range=0.3,
     )  # fmt: skip
     BertModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_bart(folder: Path) -> Path:
+    """Save an encoder-decoder generator with learned positions, of one layer in each half, without dropout."""
+    torch.manual_seed(4)
+    tokenizer = _tokenizer(ends=True)
+    config = BartConfig(
+        vocab_size=len(tokenizer), d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=64, decoder_ffn_dim=64, max_position_embeddings=512, dropout=0.0,
+        pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=2, forced_eos_token_id=None, init_std=0.3,
+    )  # fmt: skip
+    BartForConditionalGeneration(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_dpr(folder: Path) -> Path:
+    """Save a question encoder of DPR with a projection to 12 dimensions, without dropout."""
+    torch.manual_seed(5)
+    tokenizer = _tokenizer(ends=True)
+    config = DPRConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=512, pad_token_id=0, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+        initializer_range=0.3, projection_dim=12,
+    )  # fmt: skip
+    DPRQuestionEncoder(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from ragray import interrupts
 from ragray.cli.index import index_app
+from ragray.cli.index_exchange import run_app
 from ragray.cli.keys import keys_app
 from ragray.cli.lookup import ask, search
 from ragray.cli.measure import evaluate, evaluate_retrieval, score
@@ -79,6 +80,7 @@ config_app = typer.Typer(help="Show what can be configured, and what is.", no_ar
 app.add_typer(config_app, name="config")
 app.add_typer(index_app, name="index")
 app.add_typer(keys_app, name="keys")
+app.add_typer(run_app, name="run")
 
 
 @app.command()

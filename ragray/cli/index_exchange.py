@@ -1,4 +1,4 @@
-"""The commands that exchange indexes and vectors with other programs."""
+"""The commands that exchange indexes, vectors and runs with other programs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ragray.cli.options import ConfigFile, IndexArgument, Overrides, SnapshotOption, say
+from ragray.cli.options import ConfigFile, IndexArgument, IndexOption, Out, Overrides, SnapshotOption, say
 from ragray.config import load_config
 
 
@@ -64,3 +64,38 @@ def index_import(
     done = " (nothing to do)" if report.reused else ""
     say(f"{out}: {report.num_rows} vectors of {report.dim} dimensions{done}")
     say(f"next: ragray index build {report.embeddings} --corpus {report.corpus} --out INDEX")
+
+
+run_app = typer.Typer(help="Exchange runs with `transformers`.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@run_app.command("import")
+def run_import(
+    model: Annotated[str, typer.Argument(help="RAG model: local folder or hub id.", show_default=False)],
+    index: IndexOption,
+    out: Out,
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+) -> None:
+    """Make a run of a RAG model of `transformers`, such as facebook/rag-sequence-nq, for an index of its passage encoder's vectors."""
+    from ragray.stages.rag_layout import import_rag
+
+    report = import_rag(model, index, out, load_config(config, overrides or [], command="run import"))
+    say(_told(report.folder, report.marginalize, report.k, report.reused))
+
+
+@run_app.command("export")
+def run_export(
+    run: Annotated[Path, typer.Argument(help="Folder that `ragray train` wrote.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder to write.", show_default=False)],
+    format: Annotated[Literal["rag"], typer.Option(help="rag: as the RAG classes of `transformers` load it.")] = "rag",
+) -> None:
+    """Write question encoder and generator of a run as one RAG model that `transformers` loads."""
+    from ragray.stages.rag_layout import export_rag
+
+    report = export_rag(run, out)
+    say(_told(report.folder, report.marginalize, report.k, report.reused))
+
+
+def _told(folder: Path, marginalize: str, k: int, reused: bool) -> str:
+    return f"{folder}: RAG-{marginalize.capitalize()}, {k} passages per question{' (nothing to do)' if reused else ''}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +20,14 @@ from ragray.cluster.resources import Want, require
 from ragray.cluster.retrieval.start import pool_want, retriever_pool
 from ragray.cluster.session import session
 from ragray.cluster.train_worker import Outcome, WorkerSetup, train_worker
-from ragray.config import Config, RetrieveConfig, TrainConfig
+from ragray.config import Config, GenerateConfig, RetrieveConfig, TrainConfig
 from ragray.errors import TrainingError
 from ragray.examples import ExampleSource, read_examples
 from ragray.generate.check import check_questions, warn_of_cut_answers
-from ragray.generate.load import load_template
+from ragray.generate.load import load_template, of_model
 from ragray.index.search.reader import IndexReader
 from ragray.index.store.snapshot import Snapshot
-from ragray.models import resolve_model, weights_fingerprint
+from ragray.models import resolve_part, weights_fingerprint
 from ragray.progress import Progress
 from ragray.run import MODEL_FOLDER, RunFacts
 from ragray.train.metrics import METRICS_FILE, MetricsTail
@@ -36,6 +36,13 @@ from ragray.train.schedule import Schedule
 KEY_FILE = "run.key"
 UNUSED = ("mode", "where", "rerank_model")
 """Keys of `RetrieveConfig` that training does not look at."""
+
+LATER_TRAIN = (
+    *("warmup_steps", "lr_schedule", "label_smoothing", "encoder_tune", "encoder_last_layers"),
+    *("gradient_checkpointing", "precision"),
+)
+LATER_GENERATE = ("strategy", "prompt")
+"""Keys that decide how a run is trained and that earlier versions lacked: at their defaults they leave its key as it was."""
 
 logger = logging.getLogger("ragray")
 
@@ -76,7 +83,10 @@ def train_rag(
     if unused:
         names = ", ".join(f"retrieve.{name}" for name in unused)
         logger.warning("train: %s without effect: training searches all passages, by vectors", names)
-    generator = resolve_model(config.generate.model)
+    config = config.model_copy(update={"generate": of_model(config.generate)})
+    generator = resolve_part(config.generate.model, "generator")
+    if config.generate.strategy == "fid":
+        logger.info("train: generate.strategy=fid trains the generator; the question encoder stays as it is")
     if prompts := load_template(config.generate):
         check_questions(questions, prompts)
         warn_of_cut_answers(questions, prompts, config.generate.max_new_tokens)
@@ -91,7 +101,7 @@ def train_rag(
     with stage_output(out, kind="run", work=STATE_FOLDER) as output:
         if finished := output.finished(key):
             facts = RunFacts.model_validate(finished.facts)
-            return TrainReport(out, facts.num_steps, facts.final_loss, monotonic() - started, True)
+            return TrainReport(out, facts.num_steps, facts.final_loss or 0.0, monotonic() - started, True)
         _claim(output, key, restart)
         with session(address):
             require(
@@ -129,10 +139,18 @@ def _decisive(config: Config) -> list[dict[str, Any]]:
         "threads_per_worker",
     }
     return [
-        config.train.model_dump(mode="json", exclude=may_change),
-        config.generate.model_dump(mode="json", exclude={"batch_size", "strategy", "engine"}),
+        config.train.model_dump(mode="json", exclude=may_change | _at_default(config.train, LATER_TRAIN)),
+        config.generate.model_dump(
+            mode="json",
+            exclude={"batch_size", "engine", "num_beams", "decoding"} | _at_default(config.generate, LATER_GENERATE),
+        ),
         config.retrieve.model_dump(mode="json", include={"k"}),
     ]
+
+
+def _at_default(section: TrainConfig | GenerateConfig, keys: Sequence[str]) -> set[str]:
+    """Return the keys that have their default value."""
+    return {key for key in keys if getattr(section, key) == type(section).model_fields[key].default}
 
 
 def _claim(output: StageOutput, key: str, restart: bool) -> None:

@@ -8,25 +8,25 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ragray.artifact.files import atomic_path
 from ragray.cluster.failures import PeerLostError, cause, is_death, is_peer_loss
 from ragray.cluster.fit import temporary_checkpoint
 from ragray.config import Config, EncoderConfig
-from ragray.embed.load import load_encoder
+from ragray.embed.load import load_question_encoder
 from ragray.errors import RagrayError, TrainingError, first_line
 from ragray.failures import storage_errno, told
 from ragray.run import MODEL_FOLDER
 from ragray.train.metrics import MetricsLog, read_metrics
-from ragray.train.objectives.objective import Searcher
+from ragray.train.objectives.objective import TOKENS, Searcher
 from ragray.train.schedule import Rank
 from ragray.types import Example
 
 if TYPE_CHECKING:
     from ragray.train.components import Components
     from ragray.train.loop import StepMetrics, TrainLoop
-    from ragray.train.objectives.rag import RagBatch, RagObjective
+    from ragray.train.objectives.objective import Objective
 
 logger = logging.getLogger("ragray")
 
@@ -121,7 +121,7 @@ def _train(setup: WorkerSetup, reached: Reached) -> Outcome:
     return Outcome(loop.progress.step, float("nan") if reached.loss is None else reached.loss)
 
 
-def _loop(setup: WorkerSetup, context: TrainContext, rank: Rank) -> TrainLoop[RagBatch]:
+def _loop(setup: WorkerSetup, context: TrainContext, rank: Rank) -> TrainLoop[Any]:
     import ray.train.torch
     import torch
 
@@ -137,24 +137,29 @@ def _loop(setup: WorkerSetup, context: TrainContext, rank: Rank) -> TrainLoop[Ra
     return TrainLoop(components, objective, setup.examples, train=train, rank=rank, parallel=parallel)
 
 
-def make_objective(setup: WorkerSetup) -> tuple[Components, RagObjective]:
+def make_objective(setup: WorkerSetup) -> tuple[Components, Objective[Any]]:
     """Load the models of a run, and make the objective that trains them."""
     import torch
 
     from ragray.embed.transformer import TransformerEncoder
     from ragray.generate.engines.model import GeneratorModel
     from ragray.train.components import Components
+    from ragray.train.objectives.fid import FidObjective
     from ragray.train.objectives.rag import RagObjective
 
     config = setup.config
-    encoder = load_encoder(setup.encoder)
+    encoder = load_question_encoder(setup.encoder)
     generator = GeneratorModel.load(Path(setup.generator), dtype=torch.float32)
-    trained = encoder if isinstance(encoder, TransformerEncoder) else None
+    kind = FidObjective if config.generate.strategy == "fid" else RagObjective
+    trained = encoder if isinstance(encoder, TransformerEncoder) and kind is RagObjective else None
     components = Components(config.train, question_encoder=trained, generator=generator)
-    return components, RagObjective(components, encoder, setup.searcher, k=config.retrieve.k, generate=config.generate)
+    smoothing = config.train.label_smoothing
+    return components, kind(
+        components, encoder, setup.searcher, k=config.retrieve.k, generate=config.generate, label_smoothing=smoothing
+    )
 
 
-def _restore(loop: TrainLoop[RagBatch], checkpoint: str) -> None:
+def _restore(loop: TrainLoop[Any], checkpoint: str) -> None:
     import ray.train
 
     if found := ray.train.get_checkpoint():
@@ -169,7 +174,7 @@ class _StepReport:
     """Called after each step: writes metrics and checkpoints as often as the settings say, and after the last step."""
 
     setup: WorkerSetup
-    loop: TrainLoop[RagBatch]
+    loop: TrainLoop[Any]
     reached: Reached
     log: MetricsLog | None
 
@@ -187,6 +192,9 @@ class _StepReport:
         world_size = self.loop.rank.world_size
         means = {name: _mean_over_ranks(value, world_size) for name, value in sorted(metrics.metrics.items())}
         self.reached.loss = _mean_over_ranks(metrics.loss, world_size)
+        if (tokens := means.pop(TOKENS, None)) is not None:
+            micro_batches = self.setup.config.train.gradient_accumulation * world_size
+            means["tokens_per_second"] = tokens * micro_batches / metrics.seconds
         if self.log:
             self.log.write(
                 metrics.step,

@@ -60,10 +60,16 @@ class GenerateConfig(Section):
 
     model: str = Field("smollm2-135m-instruct", description="generator: local folder, packaged name or hub id")
     instruction: str = Field("Answer with a few words.", description="system message of the prompt")
-    strategy: Literal["marginal", "together"] = Field(
+    prompt: Literal["instruct", "rag"] = Field(
+        "instruct",
+        description="instruct: instruction, passage, question, in the model's chat template where it has one; rag: as the RAG classes "
+        "of transformers: title / text // question, behind the instruction; a RAG model in generate.model brings rag with it",
+    )
+    strategy: Literal["marginal", "together", "fid"] = Field(
         "marginal",
-        description="one prompt per passage, decoded jointly, or all passages numbered in one prompt, cited as [n] in the answer; "
-        "there max_prompt_tokens bounds what is read of all of them",
+        description="marginal: one prompt per passage, decoded jointly; together: all passages numbered in one prompt, cited as [n] in "
+        "the answer, where max_prompt_tokens bounds what is read of all of them; fid: Fusion-in-Decoder, one prompt per passage, "
+        "all read by the decoder at once (an encoder-decoder model)",
     )
     engine: Literal["auto", "torch", "openvino"] = Field(
         "torch",
@@ -73,6 +79,18 @@ class GenerateConfig(Section):
     marginalize: Literal["sequence", "token"] = Field(
         "sequence",
         description="how the predictions of several passages become one answer: RAG-Sequence or RAG-Token (Lewis et al. 2020)",
+    )
+    num_beams: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="answers that are searched side by side (beam search, scores per token); 1: the most probable token each time",
+    )
+    decoding: Literal["joint", "thorough", "fast"] = Field(
+        "joint",
+        description="how RAG-Sequence finds its answer: joint: all passages write one answer together, token by token; thorough: each "
+        "passage writes its own by beam search, every one is scored with all passages; fast: scored only with the passages that "
+        "wrote it (Lewis et al. 2020, section 2.5). thorough and fast write nothing before the answer is complete",
     )
     max_prompt_tokens: int = Field(
         512, ge=32, description="tokens per prompt at most; a passage that does not fit loses its end, a question never"
@@ -101,7 +119,20 @@ class TrainConfig(Section):
         0.1,
         ge=0,
         le=1,
-        description="share of the steps over which the learning rate rises linearly to its peak; after them it falls linearly to 0",
+        description="share of the steps over which the learning rate rises linearly to its peak",
+    )
+    warmup_steps: int = Field(
+        0, ge=0, description="steps over which the learning rate rises linearly to its peak; 0: warmup_ratio decides"
+    )
+    lr_schedule: Literal["linear", "cosine", "constant"] = Field(
+        "linear",
+        description="how the learning rate goes on from its peak: in a line or half a cosine wave to 0, or not at all",
+    )
+    label_smoothing: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the loss that is spread evenly over the vocabulary, as transformers' RAG classes do",
     )
     weight_decay: float = Field(0.01, ge=0, description="weight decay of AdamW; biases and norms have none")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients with a larger L2 norm are scaled down to it")
@@ -109,7 +140,19 @@ class TrainConfig(Section):
         "full", description="trained weights of the generator: all, its last layers, or low-rank adapters"
     )
     last_layers: int = Field(6, ge=1, description="layers that tune=last trains")
-    lora_rank: int = Field(8, ge=1, description="rank of the adapters that tune=lora trains")
+    encoder_tune: Literal["full", "last", "lora"] = Field(
+        "full", description="trained weights of the question encoder: all, its last layers, or low-rank adapters"
+    )
+    encoder_last_layers: int = Field(2, ge=1, description="layers that encoder_tune=last trains")
+    lora_rank: int = Field(8, ge=1, description="rank of the adapters that tune=lora and encoder_tune=lora train")
+    gradient_checkpointing: bool = Field(
+        False,
+        description="keep less of the forward pass and compute it again in the backward pass: less memory, more time",
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="type that the forward pass computes in (autocast; weights stay float32); auto: bfloat16 on a GPU, else float32",
+    )
     seed: int = Field(
         0,
         ge=0,

@@ -91,11 +91,18 @@ class EncoderConfig(Section):
         "all-minilm-l6-v2",
         description="encoder: local folder, packaged name or hub id; `hash:64` is a fake without weights, of 64 dimensions",
     )
+    question_model: str = Field(
+        "",
+        description="encoder of the questions where it is not that of the passages, as with DPR: a model whose vectors are compared with "
+        "those of embed.model, or a RAG model of transformers; empty: the same",
+    )
     pooling: Literal["auto", "mean", "cls", "lasttoken"] = Field(
-        "auto", description="how token vectors become one vector; auto: as the model's own pooling file says, else mean"
+        "auto",
+        description="how token vectors become one vector; auto: as the model's own pooling file says, else mean; DPR has its own",
     )
     normalize: bool = Field(
-        True, description="scale every vector to length 1, so that the inner product is the cosine similarity"
+        True,
+        description="scale every vector to length 1, so that the inner product is the cosine similarity; DPR was trained without",
     )
     max_length: int = Field(256, ge=8, description="tokens per text that the encoder reads; a longer text is cut")
     passage_prefix: str = Field(

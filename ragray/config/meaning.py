@@ -44,8 +44,12 @@ IN_COMMAND: Mapping[tuple[str, str], str] = {
     ("train", "retrieve.threads"): "search threads per actor of the retriever pool",
     ("train", "generate.model"): "generator that is fine-tuned; recorded in the run",
     ("train", "generate.instruction"): "system message of the prompt; recorded in the run",
-    ("train", "generate.strategy"): "recorded in the run for its answers; the loss is that of one prompt per passage",
-    ("train", "generate.marginalize"): "recorded in the run for its answers; the loss is that of RAG-Sequence",
+    (
+        "train",
+        "generate.strategy",
+    ): "what is trained, and how the run answers; fid: Fusion-in-Decoder, which trains the generator "
+    "alone; otherwise the loss is that of one prompt per passage",
+    ("train", "generate.marginalize"): "the loss, RAG-Sequence's or RAG-Token's; recorded in the run for its answers",
     (
         "train",
         "generate.max_prompt_tokens",

@@ -26,7 +26,8 @@ SEARCH = (
     *("retrieve.threads", *ENCODER),
 )
 GENERATE = (
-    *("generate.model", "generate.instruction", "generate.marginalize", "generate.max_prompt_tokens"),
+    *("generate.model", "generate.instruction", "generate.prompt", "generate.marginalize"),
+    "generate.max_prompt_tokens",
     *("generate.max_new_tokens", "generate.passage_temperature", "generate.strategy"),
 )
 
@@ -40,8 +41,12 @@ USED: Mapping[str, tuple[str, ...]] = {
     "index tune": ("retrieve.where", "retrieve.pair_weight", "retrieve.threads", *ENCODER, "examples.*"),
     "search": SEARCH,
     "evaluate retrieval": tuple(key for key in SEARCH if key != "retrieve.k"),
-    "ask": (*SEARCH, *GENERATE, "generate.engine"),
+    "ask": (*SEARCH, *GENERATE, "generate.engine", "generate.num_beams", "generate.decoding"),
     "train": ("retrieve.k", *POOL, *GENERATE, "train.*", "examples.*", "cluster.*"),
+    "run import": (
+        *("generate.instruction", "generate.prompt", "generate.marginalize", "generate.max_prompt_tokens"),
+        *("generate.passage_temperature", "retrieve.k"),
+    ),
     "evaluate": (*SEARCH, "generate.*", "evaluate.*", "examples.*", "cluster.*"),
     "score": ("examples.*", "evaluate.metric"),
     "serve": (*SEARCH, "retrieve.num_replicas", "generate.*", "serve.*", "cluster.*"),
@@ -53,14 +58,20 @@ USED: Mapping[str, tuple[str, ...]] = {
 
 WITHOUT_SETTINGS = (
     *("index plan", "index delete", "index snapshots", "index promote", "index rollback", "index gc"),
-    *("index verify", "index inspect", "index export", "config schema"),
+    *("index verify", "index inspect", "index export", "run export", "config schema"),
 )
 """Commands that take options alone."""
 
 WARNED_BY_STAGE = {"train": ("retrieve.mode", "retrieve.where", "retrieve.rerank_model")}
 """Keys without effect of which the stage itself warns, also where a file sets them."""
 
-FIXED_BY_RUN = ("generate.model", "generate.instruction", "generate.marginalize", "generate.max_prompt_tokens")
+FIXED_BY_RUN = (
+    "generate.model",
+    "generate.instruction",
+    "generate.prompt",
+    "generate.marginalize",
+    "generate.max_prompt_tokens",
+)
 """Keys that are those of the run wherever one answers, whatever is given: its weights were trained with them."""
 
 FROM_RUN = (
@@ -93,7 +104,23 @@ class Condition:
 
 CONDITIONS = (
     Condition(("train.last_layers",), lambda c: c.train.tune == "last", "with train.tune=last"),
-    Condition(("train.lora_rank",), lambda c: c.train.tune == "lora", "with train.tune=lora"),
+    Condition(("train.encoder_last_layers",), lambda c: c.train.encoder_tune == "last", "with train.encoder_tune=last"),
+    Condition(
+        ("train.lora_rank",),
+        lambda c: "lora" in (c.train.tune, c.train.encoder_tune),
+        "with train.tune=lora or train.encoder_tune=lora",
+    ),
+    Condition(("train.warmup_ratio",), lambda c: not c.train.warmup_steps, "with train.warmup_steps=0"),
+    Condition(
+        ("train.encoder_lr", "train.encoder_tune"),
+        lambda c: c.generate.strategy != "fid",
+        "unless generate.strategy=fid",
+    ),
+    Condition(
+        ("generate.decoding",),
+        lambda c: c.generate.strategy == "marginal" and c.generate.marginalize == "sequence",
+        "with generate.strategy=marginal and generate.marginalize=sequence",
+    ),
     Condition(("retrieve.fusion",), lambda c: c.retrieve.mode == "hybrid", "with retrieve.mode=hybrid"),
     Condition(
         ("retrieve.dense_weight", "retrieve.pair_weight"),

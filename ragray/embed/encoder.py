@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ragray.config import EncoderConfig
-from ragray.embed.pooling import model_pooling, require_known_modules, require_prompt_pooled
+from ragray.embed.pooling import OWN, pooling_and_size, require_known_modules, require_prompt_pooled
 from ragray.embed.prompts import PREFIXES, model_prefixes
 from ragray.errors import ConfigError, EncoderMismatchError
 from ragray.models import resolve_model, weights_fingerprint
@@ -126,15 +125,27 @@ def encoder_fingerprint(config: EncoderConfig, folder: Path | None = None) -> En
     config = with_prefixes(config)
     if config.passage_prefix or config.question_prefix:
         require_prompt_pooled(folder)
+    pooling, dim = pooling_and_size(folder, config.pooling)
     return EncoderFingerprint(
         model=config.model,
         weights=weights_fingerprint(folder),
-        dim=int(json.loads((folder / "config.json").read_text(encoding="utf-8"))["hidden_size"]),
-        pooling=model_pooling(folder) if config.pooling == "auto" else config.pooling,
+        dim=dim,
+        pooling=pooling,
         normalize=config.normalize,
         max_length=config.max_length,
         passage_prefix=config.passage_prefix,
     )
+
+
+def require_comparable(questions: Path, passages: EncoderFingerprint, what: str) -> None:
+    """Raise `EncoderMismatchError` where the vectors of a question encoder, a model folder, cannot be compared with those of passages."""
+    pooling, dim = pooling_and_size(questions, "auto")
+    fits = passages.pooling in (OWN, "cls") if pooling == OWN else passages.pooling != OWN
+    if dim != passages.dim or not fits:
+        raise EncoderMismatchError(
+            f"{what} makes vectors of {dim} dimensions (pooling {pooling}), the passages were made with encoder '{passages.model}' "
+            f"({passages.dim} dimensions, pooling {passages.pooling}); name the question encoder that belongs to it"
+        )
 
 
 C = TypeVar("C", bound=EncoderConfig)
@@ -158,5 +169,7 @@ def with_prefixes(config: C) -> C:
 
 def absolute_model(config: C) -> C:
     """Replace the path of a model's local folder by its absolute path, because workers and later readers run in other folders."""
-    folder = Path(config.model).expanduser()
-    return config.model_copy(update={"model": str(folder.resolve())}) if folder.is_dir() else config
+    folders = {
+        key: Path(getattr(config, key)).expanduser() for key in ("model", "question_model") if getattr(config, key)
+    }
+    return config.model_copy(update={key: str(path.resolve()) for key, path in folders.items() if path.is_dir()})

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ragray.config import EmbedConfig, EncoderConfig
-from ragray.embed.encoder import Encoder, hash_encoder, is_hash
+from ragray.embed.encoder import Encoder, encoder_fingerprint, hash_encoder, is_hash, require_comparable
+from ragray.models import resolve_part
 
 
 def load_encoder(config: EncoderConfig, *, device: str = "auto", threads: int = 0) -> Encoder:
@@ -18,6 +19,20 @@ def load_encoder(config: EncoderConfig, *, device: str = "auto", threads: int = 
     from ragray.embed.transformer import TransformerEncoder
 
     return TransformerEncoder.load(config, device=device, threads=threads)
+
+
+def load_question_encoder(config: EncoderConfig, *, device: str = "auto") -> Encoder:
+    """Load the encoder of the questions: ``question_model`` where there is one, with the fingerprint of the passages' encoder.
+
+    Raises as `load_encoder` does, and `EncoderMismatchError` where its vectors cannot be compared with those of the passages.
+    """
+    if not config.question_model:
+        return load_encoder(config, device=device)
+    from ragray.embed.transformer import TransformerEncoder
+
+    weights, passages = resolve_part(config.question_model, "question_encoder"), encoder_fingerprint(config)
+    require_comparable(weights, passages, f"embed.question_model={config.question_model}")
+    return TransformerEncoder.load(config, device=device, weights=weights, fingerprint=passages)
 
 
 def load_passage_encoder(config: EmbedConfig, *, device: str = "auto", threads: int = 0) -> Encoder:

@@ -1,4 +1,4 @@
-"""A model's pooling. In: a model folder. Out: `mean`, `cls` or `lasttoken`, or an error where it has another."""
+"""A model's pooling. In: a model folder. Out: `mean`, `cls`, `lasttoken` or `pooler`, or an error where it has another."""
 
 from __future__ import annotations
 
@@ -19,6 +19,31 @@ KNOWN_POOLINGS = {
 }
 MODE = "pooling_mode"
 POOLING_FILE = "1_Pooling/config.json"
+OWN = "pooler"
+"""The pooling of DPR: the model's class itself makes the vector of a text."""
+
+
+def pooling_and_size(folder: Path, pooling: str) -> tuple[str, int]:
+    """Return the pooling of a model, where ``pooling`` is `auto`, and the dimensions of its vectors.
+
+    Raises:
+        ConfigError: the pooling is one that ragray does not compute, or another than a model of DPR has; the folder holds a whole
+            RAG model.
+    """
+    config = _settings(folder / "config.json")
+    kind, size = config.get("model_type"), int(str(config.get("hidden_size", 0)))
+    if kind == "rag":
+        raise ConfigError(
+            f"{folder}: is a RAG model, which holds no passage encoder; name the encoder of its passages in embed.model and this "
+            "folder in embed.question_model"
+        )
+    if kind != "dpr":
+        return (model_pooling(folder) if pooling == "auto" else pooling), size
+    if pooling != "auto":
+        raise ConfigError(
+            f"embed.pooling={pooling}: {folder} is a model of DPR, which has a pooling of its own; set auto"
+        )
+    return OWN, int(str(config.get("projection_dim") or size))
 
 
 def model_pooling(folder: Path) -> str:

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ragray.config import EncoderConfig
-from ragray.device import pick_device, pick_dtype
+from ragray.device import at_least_float32, pick_device, pick_dtype
 from ragray.embed.batching import BatchedEncoder, Tokens, default_batch_tokens, load_text_tokenizer
 from ragray.embed.encoder import EncoderFingerprint, Vectors, encoder_fingerprint, with_prefixes
-from ragray.models import load_weights, resolve_model
+from ragray.models import load_model_config, load_weights, resolve_model
 
 
 class PooledEncoder(nn.Module):
@@ -30,18 +30,21 @@ class PooledEncoder(nn.Module):
         self.normalize = normalize
 
     def forward(self, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
-        """Return vectors (B, D): the mean over the tokens, the first token's state, or the last one's."""
-        states_BTD: Tensor = self.model(
-            input_ids=input_ids_BT, attention_mask=attention_mask_BT
-        ).last_hidden_state.float()
-        if self.pooling == "cls":
-            vectors_BD = states_BTD[:, 0]
-        elif self.pooling == "lasttoken":
-            vectors_BD = last_token(states_BTD, attention_mask_BT)
+        """Return vectors (B, D): the mean over the tokens, the first token's state, the last one's; those of DPR are its own."""
+        output = self.model(input_ids=input_ids_BT, attention_mask=attention_mask_BT)
+        if "last_hidden_state" in output:
+            vectors_BD = self._pooled(at_least_float32(output.last_hidden_state), attention_mask_BT)
         else:
-            mask_BT1 = attention_mask_BT[:, :, None].to(states_BTD.dtype)
-            vectors_BD = (states_BTD * mask_BT1).sum(1) / mask_BT1.sum(1).clamp(min=1)
+            vectors_BD = at_least_float32(output.pooler_output)  # of DPR: the first token's state, projected
         return F.normalize(vectors_BD, dim=-1) if self.normalize else vectors_BD
+
+    def _pooled(self, states_BTD: Tensor, attention_mask_BT: Tensor) -> Tensor:
+        if self.pooling == "cls":
+            return states_BTD[:, 0]
+        if self.pooling == "lasttoken":
+            return last_token(states_BTD, attention_mask_BT)
+        mask_BT1 = attention_mask_BT[:, :, None].to(states_BTD.dtype)
+        return (states_BTD * mask_BT1).sum(1) / mask_BT1.sum(1).clamp(min=1)
 
 
 def last_token(states_BTD: Tensor, attention_mask_BT: Tensor) -> Tensor:
@@ -136,8 +139,10 @@ class TransformerEncoder(BatchedEncoder):
 
 def load_module(folder: Path, fingerprint: EncoderFingerprint) -> PooledEncoder:
     """Load weights in float32, with the pooling that the fingerprint names; raises `ModelError` as `load_weights` does."""
-    from transformers import AutoModel
+    from transformers import AutoModel, DPRContextEncoder
 
-    model = load_weights(AutoModel, folder, unused="pooler.", dtype=torch.float32)
+    # AutoModel takes every model of DPR for a question encoder, and would find none of a passage encoder's weights.
+    of_passages = (load_model_config(folder).architectures or [""])[0] == "DPRContextEncoder"
+    model = load_weights(DPRContextEncoder if of_passages else AutoModel, folder, unused="pooler.", dtype=torch.float32)
     model.config.use_cache = False  # a decoder would keep keys and values that no further token reads
     return PooledEncoder(model, pooling=fingerprint.pooling, normalize=fingerprint.normalize).eval()

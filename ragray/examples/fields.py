@@ -12,6 +12,8 @@ from ragray.errors import InputError
 
 MAX_NAMES = 20
 """Names that a message lists."""
+CONTEXTS = ("positive_ctxs", "ctxs")
+"""Passages that stand in the record itself, as in DPR's and Fusion-in-Decoder's files; their ids are gold where it names no others."""
 OF_KILT = frozenset(("input", "output"))
 """Count where the output is a list of objects with answers, as in KILT: elsewhere these names mean other things."""
 
@@ -73,7 +75,7 @@ class Roles:
 
     def names(self) -> set[str]:
         """Return every name that may matter."""
-        return {name for role in self.all() for name in ((role.mapped,) if role.mapped else role.known)}
+        return {name for role in self.all() for name in ((role.mapped,) if role.mapped else role.known)} | {*CONTEXTS}
 
 
 def _holds_answers(output: object) -> bool:

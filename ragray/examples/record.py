@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from ragray.errors import InputError
 from ragray.examples.fields import Role, Roles, missing
-from ragray.examples.shapes import answers_of, gold_ids_of, id_of, question_of, unfold
+from ragray.examples.shapes import answers_of, gold_ids_of, gold_of_contexts, id_of, question_of, unfold
 from ragray.examples.sources import RawExample
 from ragray.text.checks import is_blank
 from ragray.types import Example
@@ -45,7 +45,9 @@ def to_example(raw: RawExample, roles: Roles, *, scoring: bool) -> Placed:
             _identity(raw, roles.id),
             question,
             answers,
-            _value(raw, roles, roles.gold, lambda value, where: _gold_ids(value, where, raw.in_cells)) if gold else (),
+            _value(raw, roles, roles.gold, lambda value, where: _gold_ids(value, where, raw.in_cells))
+            if gold
+            else gold_of_contexts(raw.fields, raw.place),
             raw.place,
         ),
         tuple(raw.fields),

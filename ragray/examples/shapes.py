@@ -19,6 +19,8 @@ from ragray.text.checks import is_blank, require_utf8
 
 ANSWER_KEYS: tuple[tuple[str, ...], ...] = (("text",), ("value", "aliases"), ("answer",))
 """Where an object holds answers: of SQuAD, of TriviaQA, of KILT."""
+CONTEXT_IDS = ("passage_id", "psg_id", "id")
+"""Where a passage of DPR (in its two versions) and of Fusion-in-Decoder holds its id."""
 _LISTED_TEXT = re.compile(r"[\[{]\s*['\"]|\[\s*\]")
 """How a list of texts, or an object, begins."""
 
@@ -75,6 +77,28 @@ def gold_ids_of(value: object, where: str) -> tuple[str, ...]:
     if not isinstance(value, list | tuple):
         return (id_of(value, where),)
     return tuple(id_of(item, f"{where}, item {number}") for number, item in enumerate(value))
+
+
+def gold_of_contexts(fields: Mapping[str, object], place: str) -> tuple[str, ...]:
+    """Return the ids of the passages with the answer that a record of DPR or Fusion-in-Decoder holds; those without ids count not.
+
+    They are all of DPR's ``positive_ctxs``; of Fusion-in-Decoder's ``ctxs``, which a retriever found, those marked ``hasanswer``.
+    """
+    positive, found = fields.get("positive_ctxs"), fields.get("ctxs")
+    passages = (
+        positive if isinstance(positive, list) else [one for one in _objects(found) if one.get("hasanswer") is True]
+    )
+    ids = [
+        id_of(one[key], f"{place}: field '{key}' of a passage")
+        for one in _objects(passages)
+        for key in CONTEXT_IDS
+        if one.get(key) not in (None, "")
+    ]
+    return tuple(dict.fromkeys(ids))
+
+
+def _objects(value: object) -> list[Mapping[str, object]]:
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
 
 
 def question_of(value: object, where: str) -> str:

@@ -22,6 +22,7 @@ from ragray.corpus.read.record import Refusal, Row, line_limit
 from ragray.corpus.read.source import STREAMED_FORMATS, Source, is_uri, local_path
 from ragray.errors import InputError
 from ragray.examples.fields import Roles, require_columns
+from ragray.examples.parallel import is_parallel, parallel_rows
 from ragray.types import Example
 
 ExampleSource = str | os.PathLike[str] | Iterable[object]
@@ -113,6 +114,9 @@ def _plain(value: object) -> object:
 def _of_files(given: str, roles: Roles) -> Iterator[RawExample]:
     if not given:
         raise InputError("examples: the path is empty; give a file, a folder, a glob or a URI")
+    if is_parallel(given):
+        yield from (RawExample(place, fields) for place, fields in parallel_rows(given))
+        return
     found = find_sources([given])
     _require_one_split(given)
     sources = [source for source in found if source.format in FORMATS]

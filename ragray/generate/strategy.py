@@ -1,7 +1,8 @@
 """Answer strategies. In: a question with its passages. Out: the prompts that an engine reads for it, and the passages' shares. Pure.
 
 `Marginal` gives each passage a prompt of its own, and the engine mixes their next-token probabilities. `Together` numbers all
-passages in one prompt of weight 1, which an engine without logits can answer too.
+passages in one prompt of weight 1, which an engine without logits can answer too. `Fused` lets the decoder of an encoder-decoder
+read all prompts at once.
 
 K prompts, N passages.
 """
@@ -9,8 +10,8 @@ K prompts, N passages.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ragray.config import GenerateConfig
@@ -26,11 +27,13 @@ class WeightedPrompts:
     """The token ids of the K prompts of one question, and log p(prompt | question), (K,).
 
     ``log_prior_N``: log p(passage | question) of the passages that stand in the prompts, the first N of the request.
+    ``fused``: the decoder reads all prompts at once; ``log_prior_K`` is then that of a single prompt.
     """
 
     prompts: Sequence[Sequence[int]]
     log_prior_K: Sequence[float]
     log_prior_N: Sequence[float] = ()
+    fused: bool = False
 
 
 class AnswerStrategy(Protocol):
@@ -76,6 +79,18 @@ class Marginal:
         return tuple(posterior_K) if weighted.log_prior_N else ()
 
 
+class Fused(Marginal):
+    """One prompt per passage, each encoded alone; the decoder reads all of them (Fusion-in-Decoder, arXiv:2007.01282)."""
+
+    def prompts(self, request: GenerationRequest) -> WeightedPrompts:
+        """Make the prompts of a request; raises as `PromptTemplate.ids` does."""
+        return replace(super().prompts(request), log_prior_K=[0.0], fused=True)
+
+    def shares(self, weighted: WeightedPrompts, text: str, posterior_K: Sequence[float]) -> tuple[float, ...]:
+        """Return each passage's prior, (N,): the decoder gives no probability to a passage."""
+        return tuple(math.exp(logp) for logp in weighted.log_prior_N)
+
+
 class Together:
     """All passages in one prompt, numbered from 1, best first; the answer cites them by ``[n]``."""
 
@@ -107,5 +122,5 @@ class Together:
 
 def make_strategy(template: PromptTemplate, config: GenerateConfig) -> AnswerStrategy:
     """Return the strategy that ``generate.strategy`` names."""
-    kind = Together if config.strategy == "together" else Marginal
-    return kind(template, temperature=config.passage_temperature)
+    kinds: dict[str, Callable[..., AnswerStrategy]] = {"marginal": Marginal, "together": Together, "fid": Fused}
+    return kinds[config.strategy](template, temperature=config.passage_temperature)

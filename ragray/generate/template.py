@@ -70,9 +70,13 @@ def make_template(tokenizer: Any, model: Any, config: GenerateConfig) -> PromptT
     """Make the prompt template for a tokenizer and a model's configuration; chat templates are for decoder-only models.
 
     Raises:
-        ConfigError: as `prompt_limit` does.
+        ConfigError: as `prompt_limit` does, or the form of the prompt does not fit the strategy.
         ModelError: as `PromptTemplate` does.
     """
+    if config.prompt == "rag" and config.strategy == "together":
+        raise ConfigError(
+            "generate.prompt=rag has a prompt for each passage; set generate.prompt=instruct, or generate.strategy=marginal"
+        )
     limit = prompt_limit(model, config)
     return PromptTemplate(
         tokenizer,
@@ -80,22 +84,28 @@ def make_template(tokenizer: Any, model: Any, config: GenerateConfig) -> PromptT
         limit=limit,
         chat=not model.is_encoder_decoder,
         cite=CITE if config.strategy == "together" else "",
+        rag=config.prompt == "rag",
     )
 
 
 class PromptTemplate:
     """Renders prompts with the tokenizer's chat template where it has one, else as plain text."""
 
-    def __init__(self, tokenizer: Any, *, instruction: str, limit: PromptLimit, chat: bool, cite: str = "") -> None:
+    def __init__(
+        self, tokenizer: Any, *, instruction: str, limit: PromptLimit, chat: bool, cite: str = "", rag: bool = False
+    ) -> None:
         """Read the chat template; ``cite`` is added to the instruction where passages are numbered.
+
+        With ``rag`` prompts are those of the RAG classes of `transformers`.
 
         Raises:
             ModelError: the template cannot be rendered, or leaves the question out; the tokenizer has no end token.
         """
         self.tokenizer = tokenizer
         self.limit = limit
-        self._chat = chat and bool(getattr(tokenizer, "chat_template", None))
-        self._layout = _chat_layout(tokenizer) if self._chat else PLAIN_LAYOUT
+        self._chat = chat and not rag and bool(getattr(tokenizer, "chat_template", None))
+        self._rag = rag
+        self._layout = _chat_layout(tokenizer) if self._chat else RAG_LAYOUT if rag else PLAIN_LAYOUT
         self._instruction = instruction
         self._cite = cite
         trusted = "".join(part for part in self._layout if part not in (INSTRUCTION, ASKED))
@@ -107,7 +117,7 @@ class PromptTemplate:
 
     def check(self, question: str, instruction: str = "") -> None:
         """Raise `InputError` where a question is too long to be asked with a passage; ``instruction`` "" is the template's."""
-        self._require_room(len(self._encode(f"Question: {question}", "", self.citing(instruction))))
+        self._require_room(len(self._encode(self._asked(question), "", self.citing(instruction))))
 
     def ids(self, question: str, passage: Passage | None, *, history: str = "", instruction: str = "") -> list[int]:
         """Return the prompt's ids; a passage that does not fit loses its end, the question never does.
@@ -117,7 +127,7 @@ class PromptTemplate:
         Raises:
             InputError: the question is too long, as `check` says.
         """
-        return self._fitted(f"{history}Question: {question}", _context(passage), instruction)
+        return self._fitted(f"{history}{self._asked(question)}", self._context(passage), instruction)
 
     def numbered_ids(
         self, question: str, passages: Sequence[Passage], *, history: str = "", instruction: str = ""
@@ -176,7 +186,7 @@ class PromptTemplate:
         kept = ""
         if not history:
             return kept
-        left = self.limit.num_tokens - PASSAGE_ROOM - len(self._encode(f"Question: {question}", "", instruction))
+        left = self.limit.num_tokens - PASSAGE_ROOM - len(self._encode(self._asked(question), "", instruction))
         budget = int(left * HISTORY_SHARE)
         for turn in reversed(history):
             longer = f"{turn.role.capitalize()}: {turn.text}\n{kept}"
@@ -197,6 +207,17 @@ class PromptTemplate:
         """Return the number of tokens of an answer, its end token included."""
         return len(self.codec.encode(answer if self._chat else f" {answer}")) + 1
 
+    def _asked(self, question: str) -> str:
+        return question if self._rag else f"Question: {question}"
+
+    def _context(self, passage: Passage | None) -> str:
+        if passage is None:
+            return ""
+        if self._rag:
+            title = passage.title.removeprefix('"').removesuffix('"')
+            return f"{title}{RAG_TITLE_SEP}{passage.text}".replace("  ", " ")
+        return f"{passage.title}: {passage.text}" if passage.title else passage.text
+
     def _require_room(self, num_tokens: int) -> None:
         if num_tokens + PASSAGE_ROOM > self.limit.num_tokens:
             raise InputError(
@@ -206,13 +227,17 @@ class PromptTemplate:
 
     def _encode(self, asked: str, context: str, instruction: str) -> list[int]:
         """Encode a prompt; a chat template already wrote the tokens that stand around it."""
-        user = f"{context}\n\n{asked}" if context else asked
+        user = f"{context}{RAG_DOC_SEP if self._rag else PARAGRAPH}{asked}" if context else asked
         filled = {INSTRUCTION: instruction or self._instruction, ASKED: user}
         pieces = [Piece(filled.get(part, part), trusted=part not in filled) for part in self._layout]
         return self.codec.encode_pieces(pieces, frame=not self._chat)
 
 
-PLAIN_LAYOUT = (INSTRUCTION, "\n\n", ASKED, "\nAnswer:")
+PARAGRAPH = "\n\n"
+PLAIN_LAYOUT = (INSTRUCTION, PARAGRAPH, ASKED, "\nAnswer:")
+RAG_LAYOUT = (INSTRUCTION, ASKED)
+RAG_TITLE_SEP, RAG_DOC_SEP = " / ", " // "
+"""Of `RagConfig`; every published RAG model has them."""
 
 
 def _chat_layout(tokenizer: Any) -> tuple[str, ...]:
@@ -246,12 +271,6 @@ def _rendered(tokenizer: Any, messages: list[dict[str, str]]) -> str:
     return text
 
 
-def _context(passage: Passage | None) -> str:
-    if passage is None:
-        return ""
-    return f"{passage.title}: {passage.text}" if passage.title else passage.text
-
-
 def _numbered(number: int, passage: Passage) -> str:
     return f"[{number}] {MARKER.sub('', passage.title)}: {MARKER.sub('', passage.text)}"
 
@@ -265,4 +284,12 @@ def left_pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[list[list[int]
     longest = max(len(row) for row in rows)
     ids = [[pad_id] * (longest - len(row)) + list(row) for row in rows]
     mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
+    return ids, mask
+
+
+def right_pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[list[list[int]], list[list[int]]]:
+    """Pad token rows on the right to one length; return ids and mask, both (R, T)."""
+    longest = max(len(row) for row in rows)
+    ids = [list(row) + [pad_id] * (longest - len(row)) for row in rows]
+    mask = [[1] * len(row) + [0] * (longest - len(row)) for row in rows]
     return ids, mask

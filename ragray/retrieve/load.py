@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ragray.config import Config, EncoderConfig
 from ragray.embed.encoder import Encoder
-from ragray.embed.load import load_encoder
+from ragray.embed.load import load_question_encoder
 from ragray.embed.prompts import PREFIXES
 from ragray.index.search.reader import IndexReader
 from ragray.retrieve.rerank import CrossEncoder
@@ -46,11 +46,11 @@ def question_encoder(reader: IndexReader, run: Path | None, config: Config, *, d
         given = {key: getattr(config.embed, key) for key in EncoderConfig.model_fields}
         settings = EncoderConfig.model_validate(given | recorded)
     if run is None:
-        return load_encoder(settings, device=device)
+        return load_question_encoder(settings, device=device)
     opened = Run.open(run)
     reader.require_encoder(opened.facts.encoder, f"run {run}")
     if settings.model.startswith("hash:") or not opened.question_encoder.is_dir():
-        return load_encoder(settings, device=device)
+        return load_question_encoder(settings, device=device)
     from ragray.embed.transformer import TransformerEncoder
 
     return TransformerEncoder.load(

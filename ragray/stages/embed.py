@@ -108,7 +108,8 @@ def embed_corpus(corpus: Path, out: Path, config: Config, executor: Executor) ->
         logger.info("embed: %r stands before every passage, %r before every question", *prefixes)
     encoder = encoder_fingerprint(settings)
     plan = _plan_key(source, encoder, settings)
-    key = fingerprint([plan, encoder.model, settings.question_prefix])
+    of_questions = [settings.question_model] if settings.question_model else []
+    key = fingerprint([plan, encoder.model, settings.question_prefix, *of_questions])
     with stage_output(out, kind="embeddings", work=ATTEMPT_FOLDER) as output:
         if manifest := output.finished(key):
             refused = fact(out, manifest, "num_quarantined", int)

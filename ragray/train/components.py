@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from ragray.config import TrainConfig
+from ragray.embed.saving import save_encoder
 from ragray.embed.transformer import TransformerEncoder
 from ragray.errors import TrainingError
 from ragray.generate.engines.model import GeneratorModel
@@ -27,7 +29,7 @@ T = TypeVar("T")
 class Components(nn.Module):
     """The models of a run; any may be absent. Owns which weights train, at what learning rate, and how they are saved.
 
-    ``train.generator_lr`` and ``train.tune`` are for the generator, ``train.encoder_lr`` is for both encoders.
+    ``train.generator_lr`` and ``train.tune`` are for the generator, ``train.encoder_lr`` and ``train.encoder_tune`` for both encoders.
     """
 
     def __init__(
@@ -41,7 +43,7 @@ class Components(nn.Module):
         """Freeze what the settings freeze, and add adapters where they want them.
 
         Raises:
-            TrainingError: no weight is left to train, or ``train.tune=last`` finds no layers in the generator.
+            TrainingError: no weight is left to train, or ``train.tune=last`` or ``train.encoder_tune=last`` finds no layers.
         """
         super().__init__()
         given = {"question_encoder": question_encoder, "passage_encoder": passage_encoder}
@@ -63,10 +65,11 @@ class Components(nn.Module):
         """
         return loss(batch)
 
-    @property
-    def on_gpu(self) -> bool:
-        """Whether the weights are on a GPU."""
-        return next(self.parameters()).device.type == "cuda"
+    def autocast(self) -> torch.autocast:
+        """Return the context in which a loss is computed in the type that ``train.precision`` names."""
+        device, wanted = next(self.parameters()).device.type, self._config.precision
+        in_bfloat16 = device == "cuda" if wanted == "auto" else wanted == "bfloat16"
+        return torch.autocast(device, torch.bfloat16, enabled=in_bfloat16)
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield the parameters that training changes."""
@@ -104,51 +107,79 @@ class Components(nn.Module):
     def save(self, folder: Path) -> None:
         """Write every component as a `transformers` folder below ``folder``; adapters are merged into the weights."""
         if self.generator is not None:
-            model: Any = self.generator.model
-            if hasattr(model, "merge_and_unload"):
-                model = model.merge_and_unload()
+            model = _merged(self.generator.model)
             model.save_pretrained(folder / GENERATOR_FOLDER)
             self.generator.tokenizer.save_pretrained(folder / GENERATOR_FOLDER)
         for name, encoder in self.encoders.items():
-            model = encoder.module.model
-            model.save_pretrained(folder / FOLDERS[name])
-            encoder.tokenizer.save_pretrained(folder / FOLDERS[name])
+            encoder.module.model = _merged(encoder.module.model)
+            save_encoder(encoder, folder / FOLDERS[name])
 
     def _freeze_encoders(self) -> None:
+        config = self._config
         for encoder in self.encoders.values():
-            for name, parameter in encoder.module.named_parameters():
+            module = encoder.module
+            for name, parameter in module.named_parameters():
                 # A pooler takes no part in mean or first-token pooling: it would never get a gradient.
-                parameter.requires_grad_(self._config.encoder_lr > 0 and ".pooler." not in name)
+                parameter.requires_grad_(config.encoder_lr > 0 and ".pooler." not in name)
+            if config.encoder_lr > 0:
+                module.model = _tuned(
+                    module.model, config.encoder_tune, config.encoder_last_layers, config, "encoder_tune"
+                )
 
     def _freeze_generator(self) -> None:
         if self.generator is None:
             return
         if self._config.generator_lr == 0:
             self.generator.model.requires_grad_(False)
-        elif self._config.tune == "lora":
-            self.generator.model = _with_adapters(self.generator.model, self._config)
-        elif self._config.tune == "last":
-            self.generator.model.requires_grad_(False)
-            _unfreeze_last(self.generator.model, self._config.last_layers)
+        else:
+            config = self._config
+            self.generator.model = _tuned(self.generator.model, config.tune, config.last_layers, config, "tune")
+
+
+def _tuned(model: Any, tune: str, num_layers: int, config: TrainConfig, setting: str) -> Any:
+    """Return a model of which only the wanted weights train: all, the last layers, or adapters that are added to it."""
+    if config.gradient_checkpointing:
+        # transformers 5.23 has renamed it
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+    if tune == "lora":
+        return _with_adapters(model, config)
+    if tune == "last":
+        model.requires_grad_(False)
+        _unfreeze_last(model, num_layers, setting)
+    return model
+
+
+def _merged(model: Any) -> Any:
+    """Return a model with its adapters merged into its weights, if it has any."""
+    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
 
 
 def _with_adapters(model: Any, config: TrainConfig) -> Any:
     from peft import LoraConfig, get_peft_model
 
-    settings = LoraConfig(r=config.lora_rank, lora_alpha=2 * config.lora_rank, target_modules="all-linear")
+    has_pooler = any(".pooler." in f".{name}" for name, _ in model.named_modules())
+    settings = LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=2 * config.lora_rank,
+        target_modules="all-linear",
+        exclude_modules=r".*\bpooler\..*" if has_pooler else None,  # it would never get a gradient
+    )
     return get_peft_model(model, settings)
 
 
-def _unfreeze_last(model: Any, num_layers: int) -> None:
+def _unfreeze_last(model: Any, num_layers: int, setting: str) -> None:
     """Let the last layers of the longest stack of layers learn (the decoder's, for an encoder-decoder), and the final norm."""
     stacks = [
         module
         for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) > 1 and "encoder." not in name
+        if isinstance(module, nn.ModuleList)
+        and len(module) > 1
+        and not (model.config.is_encoder_decoder and "encoder." in name)
     ]
     if not stacks:
         raise TrainingError(
-            "train.tune=last: this generator has no stack of layers to choose from; use train.tune=full"
+            f"train.{setting}=last: this model has no stack of layers to choose from; use train.{setting}=full"
         )
     for layer in max(stacks, key=len)[-num_layers:]:
         layer.requires_grad_(True)

@@ -182,7 +182,7 @@ class TrainLoop(Generic[B]):
         quiet = getattr(self._parallel, "no_sync", contextlib.nullcontext)
         for number, batch in enumerate(batches, 1):
             with contextlib.nullcontext() if number == len(batches) else quiet():
-                with torch.autocast("cuda", torch.bfloat16, enabled=self.components.on_gpu):
+                with self.components.autocast():
                     loss = self._parallel(self._objective.loss, batch)
                     means = {**loss.metrics, "loss": loss.value}
                     shares = {name: mean / len(batches) for name, mean in means.items()}

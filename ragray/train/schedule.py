@@ -90,12 +90,13 @@ class Schedule:
         return self._steps_of_this_size(progress) / self.steps_per_epoch
 
     def rate(self, progress: Progress) -> float:
-        """Return the factor of the peak learning rate in the next step: linear warm-up, then linear decay to zero."""
+        """Return the factor of the peak learning rate in the next step: linear warm-up, then as ``train.lr_schedule`` says."""
         done, total = self._done_of_total(progress)
-        warmup = max(1, round(total * self.config.warmup_ratio))
+        warmup = max(1, self.config.warmup_steps or round(total * self.config.warmup_ratio))
         if done < warmup:
             return min(1.0, (done + 1) / warmup)
-        return max(0.0, (total - done) / max(1, total - warmup))
+        left = max(0.0, (total - done) / max(1, total - warmup))
+        return {"linear": left, "cosine": (1 - math.cos(math.pi * left)) / 2, "constant": 1.0}[self.config.lr_schedule]
 
     @property
     def _steps_by_epochs(self) -> int:

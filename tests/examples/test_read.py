@@ -587,3 +587,11 @@ def test_an_empty_reference_is_written_as_a_list_in_a_cell(tmp_path: Path) -> No
     path = tmp_path / "a.csv"
     path.write_text('id,answers\n1,"[""""]"\n')
     assert read_references(path) == [Example("1", "", ("",))]
+
+
+def test_a_record_without_a_field_is_named_by_its_line_however_far_down(tmp_path: Path) -> None:
+    records: list[dict[str, object]] = [{"question": f"what is {n}?", "answers": [str(n)]} for n in range(900)]
+    del records[811]["answers"]
+    (tmp_path / "train.jsonl").write_text(lines(records))
+    with pytest.raises(InputError, match=r"train\.jsonl:812: no field 'answers'; the fields are: question;"):
+        read_examples(tmp_path / "train.jsonl")

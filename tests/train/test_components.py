@@ -86,3 +86,65 @@ def test_what_is_there_is_saved_and_nothing_else(components: Components, tmp_pat
     for name, value in components.encoders["passage_encoder"].module.state_dict().items():
         assert torch.equal(value, loaded[name])
     assert {group["peak_lr"] for group in components.parameter_groups()} == {TRAIN.encoder_lr}
+
+
+# What trains.
+
+
+def encoders(folder: Path, **settings: object) -> Components:
+    config = EncoderConfig(model=str(folder), max_length=64)
+    train = TrainConfig.model_validate(settings)
+    return Components(train, question_encoder=TransformerEncoder.load(config, device="cpu"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "trained", "frozen"),
+    [
+        ({}, ("embeddings", "layer.0.", "layer.1."), ("pooler",)),
+        ({"encoder_tune": "last", "encoder_last_layers": 1}, ("layer.1.",), ("embeddings", "layer.0.", "pooler")),
+        ({"encoder_tune": "lora", "lora_rank": 2}, ("lora_A", "lora_B"), ("base_layer", "embeddings", "pooler")),
+    ],
+)
+def test_the_question_encoder_trains_whole_in_its_last_layers_or_by_adapters(
+    settings: dict[str, object], trained: tuple[str, ...], frozen: tuple[str, ...], tiny_encoder: Path
+) -> None:
+    names = [name for name, _ in encoders(tiny_encoder, **settings).trainable()]
+    assert all(any(part in name for name in names) for part in trained)
+    assert not [name for name in names if any(part in name for part in frozen)]
+
+
+def test_adapters_of_the_question_encoder_are_merged_where_it_is_saved(tiny_encoder: Path, tmp_path: Path) -> None:
+    components = encoders(tiny_encoder, encoder_tune="lora")
+    for name, parameter in components.trainable():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    encoder = components.encoders["question_encoder"]
+    before, changed = TransformerEncoder.load(encoder.config, device="cpu").encode(["a cat"]), encoder.encode(["a cat"])
+    components.save(tmp_path)
+    loaded = TransformerEncoder.load(
+        EncoderConfig(model=str(tmp_path / "question_encoder"), max_length=64), device="cpu"
+    )
+    assert loaded.encode(["a cat"]) == pytest.approx(changed, abs=1e-5)
+    assert loaded.encode(["a cat"]) != pytest.approx(before, abs=1e-2)
+
+
+@pytest.mark.parametrize("tune", ["full", "lora"])
+def test_checkpointed_gradients_are_those_of_a_plain_backward_pass(tune: str, tiny_encoder: Path) -> None:
+    found = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        components = encoders(tiny_encoder, gradient_checkpointing=checkpointing, encoder_tune=tune).train()
+        batch = components.encoders["question_encoder"].question_tensors(["one", "two?"])
+        assert components.question_encoder is not None
+        components.question_encoder(*batch)[:, 0].sum().backward()
+        found.append([p.grad for _, p in components.trainable()])
+    assert len(found[0]) > 3
+    for plain, again in zip(*found, strict=True):
+        torch.testing.assert_close(plain, again)
+
+
+def test_the_forward_pass_computes_in_the_type_that_is_set(tiny_encoder: Path) -> None:
+    for precision, expected in (("auto", torch.float32), ("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        components = encoders(tiny_encoder, precision=precision)
+        with components.autocast():
+            assert torch.mm(torch.eye(2), torch.eye(2)).dtype == expected

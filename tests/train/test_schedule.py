@@ -1,9 +1,16 @@
 """The plan of a run."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
+import torch
+from torch.optim.lr_scheduler import LRScheduler
+from transformers import (
+    get_constant_schedule_with_warmup,
+    get_cosine_schedule_with_warmup,
+    get_linear_schedule_with_warmup,
+)
 
 from ragray.config import TrainConfig
 from ragray.train.schedule import Progress, Schedule, epoch_order
@@ -108,3 +115,28 @@ def test_max_steps_counts_optimizer_steps_of_any_size() -> None:
     at = planned(two, 3)[-1]
     assert one.num_steps(at) == 6
     assert one.rate(at) == pytest.approx(two.rate(at))
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        ("linear", get_linear_schedule_with_warmup),
+        ("cosine", get_cosine_schedule_with_warmup),
+        ("constant", lambda optimizer, warmup, _: get_constant_schedule_with_warmup(optimizer, warmup)),
+    ],
+)
+@pytest.mark.parametrize("warmup", [{"warmup_steps": 7}, {"warmup_ratio": 0.07}])
+def test_a_schedule_is_that_of_transformers_by_its_name(
+    name: str, theirs: Callable[..., LRScheduler], warmup: dict[str, object]
+) -> None:
+    """While it warms up it is one step ahead of theirs, whose first step has the rate zero."""
+    plan = schedule(100, batch_size=1, lr_schedule=name, **warmup)
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    scheduler, expected = theirs(optimizer, 7, 100), []
+    for _ in range(100):
+        expected.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    rates = [plan.rate(progress) for progress in planned(plan, 99)]
+    assert rates[7:] == pytest.approx(expected[7:], abs=1e-9)
+    assert rates[:7] == pytest.approx(expected[1:8])

@@ -85,7 +85,9 @@ class MixtureBatch:
         if not requests:
             return
         self._catch_up()
-        rows = Rows.read(self._model, [row for request in requests.values() for row in request.weighted.prompts])
+        weighted = [request.weighted for request in requests.values()]
+        fused = [len(each.prompts) for each in weighted if each.fused]
+        rows = Rows.read(self._model, [row for each in weighted for row in each.prompts], fused=fused)
         if self._rows is None:
             self._rows = rows
         else:

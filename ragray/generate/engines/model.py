@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from ragray.config import GenerateConfig
-from ragray.device import pick_device
+from ragray.device import at_least_float32, pick_device
 from ragray.errors import ModelError
-from ragray.generate.template import PromptTemplate, left_pad, make_template
+from ragray.generate.template import PromptTemplate, left_pad, make_template, right_pad
 from ragray.models import load_model_config, load_tokenizer, load_weights
 
 IGNORE = -100
@@ -77,11 +78,18 @@ class GeneratorModel(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """Return log p(y_l | prompt, y_<l) of the labelled tokens, (R, L) float32, zero where there is no label."""
-        labels_RL = batch["labels"]
+        return chosen(self.log_probs(batch), batch["labels"])
+
+    def log_probs(self, batch: dict[str, Tensor], *, fused: Sequence[int] = ()) -> Tensor:
+        """Return log p(v | prompt, y_<l) of every token v of the vocabulary, (R, L, V), in float32 or the model's larger type.
+
+        With ``fused`` an answer is written from so many prompts of the batch (see `fuse`), and R counts the answers.
+        """
         if self.is_encoder_decoder:
+            encoded, mask = self.encode(batch["input_ids"], batch["attention_mask"], fused=fused)
             logits = self.model(
-                input_ids=batch["input_ids"],
-                attention_mask=batch["attention_mask"],
+                encoder_outputs=encoded,
+                attention_mask=mask,
                 decoder_input_ids=batch["decoder_input_ids"],
                 use_cache=False,
             ).logits
@@ -91,35 +99,71 @@ class GeneratorModel(nn.Module):
                 attention_mask=batch["attention_mask"],
                 position_ids=positions(batch["attention_mask"]),
                 use_cache=False,
-                logits_to_keep=labels_RL.shape[1] + 1,
+                logits_to_keep=batch["labels"].shape[1] + 1,
             ).logits[:, :-1]
-        logp_RLV = logits.float().log_softmax(-1)
-        chosen_RL = logp_RLV.gather(-1, labels_RL.clamp(min=0)[:, :, None]).squeeze(-1)
-        answered_RL: Tensor = chosen_RL.masked_fill(labels_RL == IGNORE, 0.0)
-        return answered_RL
+        logp_RLV: Tensor = at_least_float32(logits).log_softmax(-1)
+        return logp_RLV
+
+    def encode(self, ids_RT: Tensor, mask_RT: Tensor, *, fused: Sequence[int] = ()) -> tuple[Any, Tensor]:
+        """Return what the encoder of an encoder-decoder makes of prompts, and its mask; ``fused`` as in `log_probs`."""
+        encoded = self.model.get_encoder()(input_ids=ids_RT, attention_mask=mask_RT)
+        if not fused:
+            return encoded, mask_RT
+        states, mask = fuse(encoded.last_hidden_state, mask_RT, fused)
+        return type(encoded)(last_hidden_state=states), mask
 
     def answer_batch(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-        """Collate R prompts with their R answers for `forward`.
+        """Collate R prompts with their R answers for `forward`; an encoder-decoder may have several prompts for an answer.
 
         Decoder-only rows end together (padding is on the left), so that the answers stand in the last L positions.
         """
         if self.is_encoder_decoder:
             return self._seq2seq_batch(prompts, answers)
-        ids, mask = left_pad([[*p, *a] for p, a in zip(prompts, answers, strict=True)], self.pad_id)
+        ids, mask = self.pad_prompts([[*p, *a] for p, a in zip(prompts, answers, strict=True)])
         length = max(len(answer) for answer in answers)
         labels = [[IGNORE] * (length - len(answer)) + list(answer) for answer in answers]
         return self._tensors(input_ids=ids, attention_mask=mask, labels=labels)
 
+    def pad_prompts(self, prompts: Sequence[Sequence[int]]) -> tuple[list[list[int]], list[list[int]]]:
+        """Pad prompts to one length; return ids and mask, both (R, T).
+
+        An encoder may count positions from the row's first place whatever the mask says (BART does), so its rows begin there. A
+        decoder's rows end together, so that answers can follow.
+        """
+        return (right_pad if self.is_encoder_decoder else left_pad)(prompts, self.pad_id)
+
     def _seq2seq_batch(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-        ids, mask = left_pad(prompts, self.pad_id)
+        ids, mask = self.pad_prompts(prompts)
         length = max(len(answer) for answer in answers)
         start = int(self.model.config.decoder_start_token_id)
         decoder = [[start, *answer[:-1], *[self.pad_id] * (length - len(answer))] for answer in answers]
         labels = [[*answer, *[IGNORE] * (length - len(answer))] for answer in answers]
         return self._tensors(input_ids=ids, attention_mask=mask, decoder_input_ids=decoder, labels=labels)
 
+    def num_tokens(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return how many tokens of a batch are no padding, those of the answers included."""
+        num_prompt, num_answer = batch["attention_mask"].sum(), (batch["labels"] != IGNORE).sum()
+        return (num_prompt + num_answer if self.is_encoder_decoder else num_prompt).float()
+
     def _tensors(self, **columns: list[list[int]]) -> dict[str, Tensor]:
         return {name: torch.tensor(rows, device=self.device) for name, rows in columns.items()}
+
+
+def chosen(logp_LV: Tensor, labels_L: Tensor) -> Tensor:
+    """Return the log-probabilities of the labelled tokens, (..., L, V) -> (..., L), zero where there is no label."""
+    chosen_L = logp_LV.gather(-1, labels_L.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    return chosen_L.masked_fill(labels_L == IGNORE, 0.0)
+
+
+def fuse(states_RTD: Tensor, mask_RT: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Put the encoded prompts of each question one behind the other: ``sizes`` of them, B numbers whose sum is R.
+
+    Returns states (B, S, D) and mask (B, S), S = T times the largest size (Fusion-in-Decoder: Izacard and Grave 2021,
+    arXiv:2007.01282, section 3).
+    """
+    states = [rows_KTD.flatten(0, 1) for rows_KTD in torch.split(states_RTD, list(sizes))]
+    masks = [rows_KT.flatten() for rows_KT in torch.split(mask_RT, list(sizes))]
+    return pad_sequence(states, batch_first=True), pad_sequence(masks, batch_first=True)
 
 
 def positions(mask_RT: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from ragray.models import (
     cache_dir,
     load_model_config,
     load_tokenizer,
-    resolve_model,
+    resolve_part,
     weights_fingerprint,
 )
 from ragray.openvino import import_openvino
@@ -72,9 +72,9 @@ class OpenVinoGenerator(Generator):
 
     @classmethod
     def load(cls, config: GenerateConfig, *, weights: Path | None = None, threads: int = 0) -> OpenVinoGenerator:
-        """Load the configured model, or fine-tuned ``weights`` of it; raises as `OpenVinoGenerator` and `resolve_model` do."""
+        """Load the configured model, or fine-tuned ``weights`` of it; raises as `OpenVinoGenerator` and `resolve_part` do."""
         import_openvino(SETTING, "openvino_genai")
-        folder = weights or resolve_model(config.model)
+        folder = weights or resolve_part(config.model, "generator")
         return cls(written_gguf(folder), folder, config, threads=threads)
 
     def check(self, question: str, instruction: str = "") -> None:

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ragray.generate.engines.model import GeneratorModel, positions
-from ragray.generate.template import left_pad
 
 
 class Rows:
@@ -29,17 +28,17 @@ class Rows:
         self._logits: Tensor = torch.empty(0)
 
     @classmethod
-    def read(cls, model: GeneratorModel, prompts: Sequence[Sequence[int]]) -> Rows:
-        """Let the model read prompts, one row per prompt."""
-        ids, mask = (torch.tensor(part, device=model.device) for part in left_pad(prompts, model.pad_id))
+    def read(cls, model: GeneratorModel, prompts: Sequence[Sequence[int]], *, fused: Sequence[int] = ()) -> Rows:
+        """Let the model read prompts, one row per prompt; with ``fused`` a row reads so many of them (see `fuse`)."""
+        ids, mask = (torch.tensor(part, device=model.device) for part in model.pad_prompts(prompts))
         if not model.is_encoder_decoder:
             rows = cls(model, mask, None)
             rows._forward(ids, position_ids=positions(mask))
             return rows
-        encoded = model.model.get_encoder()(input_ids=ids, attention_mask=mask)
+        encoded, mask = model.encode(ids, mask, fused=fused)
         rows = cls(model, mask, encoded)
         start = int(model.model.config.decoder_start_token_id)
-        rows._forward(torch.full((len(prompts), 1), start, device=model.device))
+        rows._forward(torch.full((len(mask), 1), start, device=model.device))
         return rows
 
     @property

@@ -12,10 +12,11 @@ from ragray.generate.engine import Generation, Piece, Submission
 from ragray.generate.engines.mixture import MixtureBatch, MixtureRequest
 from ragray.generate.engines.model import GeneratorModel
 from ragray.generate.engines.sampling import TokenChooser
+from ragray.generate.engines.searching import SearchBatch
 from ragray.generate.generator import Generator
 from ragray.generate.strategy import AnswerStrategy, make_strategy
 from ragray.generate.template import PromptTemplate
-from ragray.models import resolve_model
+from ragray.models import resolve_part
 
 
 class TransformerGenerator(Generator):
@@ -36,7 +37,7 @@ class TransformerGenerator(Generator):
             ModelNotFoundError: the model's name resolves to nothing.
             ModelError, ConfigError: its prompts cannot be made.
         """
-        return cls(GeneratorModel.load(weights or resolve_model(config.model), device=device), config)
+        return cls(GeneratorModel.load(weights or resolve_part(config.model, "generator"), device=device), config)
 
     def check(self, question: str, instruction: str = "") -> None:
         """Raise `InputError`, which names the limit, where a question with its instruction is too long for the model."""
@@ -59,7 +60,8 @@ class TransformerRunner:
         self._codec = template.codec
         self._strategy = strategy
         self._max_new_tokens = config.max_new_tokens
-        self._batch = MixtureBatch(model, update_posterior=config.marginalize == "sequence")
+        self._searches = config.num_beams > 1 or config.decoding != "joint"
+        self._batch = _open_batch(model, config, searches=self._searches)
         self._writing: dict[int, Writing] = {}
 
     def __len__(self) -> int:
@@ -102,5 +104,17 @@ class TransformerRunner:
 
     def _prepare(self, submission: Submission) -> MixtureRequest:
         sampling = submission.sampling
+        if sampling.temperature and self._searches:
+            raise InputError(
+                "temperature draws tokens, and this service searches for the best answer (generate.num_beams, generate.decoding); "
+                "leave temperature out"
+            )
         most = min(sampling.max_new_tokens or self._max_new_tokens, self._max_new_tokens)
         return MixtureRequest(self._strategy.prompts(submission.request), most, TokenChooser(sampling))
+
+
+def _open_batch(model: GeneratorModel, config: GenerateConfig, *, searches: bool) -> MixtureBatch | SearchBatch:
+    update_posterior = config.marginalize == "sequence"
+    if not searches:
+        return MixtureBatch(model, update_posterior=update_posterior)
+    return SearchBatch(model, num_beams=config.num_beams, decoding=config.decoding, update_posterior=update_posterior)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 B = TypeVar("B")
 
+TOKENS = "tokens"
+"""Metric of an objective: tokens that the generator read and learned in a micro-batch; the log has them per second."""
+
 
 class SearchFuture(Protocol):
     """A search in flight."""

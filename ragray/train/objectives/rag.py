@@ -13,22 +13,27 @@ import torch
 from torch import Tensor
 
 from ragray.config import GenerateConfig
+from ragray.device import at_least_float32
 from ragray.embed.encoder import Encoder
 from ragray.errors import TrainingError
 from ragray.index.search.result import SearchResult
 from ragray.train.components import Components
-from ragray.train.objectives.losses import doc_log_probs, rag_sequence_loss, rag_token_loss
-from ragray.train.objectives.objective import Loss, Searcher, SearchFuture
+from ragray.train.objectives.losses import AnswerLoss, doc_log_probs, normalised
+from ragray.train.objectives.objective import TOKENS, Loss, Searcher, SearchFuture
 from ragray.types import Example, Passage
 
 
 @dataclass(frozen=True, slots=True)
 class RagBatch:
-    """A micro-batch: tokenised questions, their passages' vectors (B, K, D), and prompts with answers (R rows)."""
+    """A micro-batch: tokenised questions, their passages' vectors (B, K, D), and prompts with answers (R rows).
+
+    ``absent_BK`` is where no passage was found: an index may hold fewer than K.
+    """
 
     question_ids: Tensor
     question_mask: Tensor
     passages_BKD: Tensor
+    absent_BK: Tensor
     rows: dict[str, Tensor]
 
 
@@ -47,6 +52,7 @@ class RagObjective:
         *,
         k: int,
         generate: GenerateConfig,
+        label_smoothing: float = 0.0,
     ) -> None:
         """Take ``k`` passages per example.
 
@@ -63,7 +69,7 @@ class RagObjective:
         self._encoder = encoder
         self._searcher = searcher
         self._k, self._temperature, self._max_new_tokens = k, generate.passage_temperature, generate.max_new_tokens
-        self._loss = rag_sequence_loss if generate.marginalize == "sequence" else rag_token_loss
+        self._loss = AnswerLoss(generate.marginalize, label_smoothing)
         self._prompts = self._generator.prompt_template(generate)
 
     def retrieve(self, examples: Sequence[Example]) -> SearchFuture:
@@ -80,20 +86,25 @@ class RagObjective:
                 prompts.append(self._prompts.ids(example.question, passage))
                 answers.append(answer)
         ids, mask = self._question_tensors(examples)
-        vectors_BKD = torch.from_numpy(np.array(found.vectors_NKD)).to(self._generator.device)
-        return RagBatch(ids, mask, vectors_BKD, self._generator.answer_batch(prompts, answers))
+        device = self._generator.device
+        vectors_BKD = torch.from_numpy(np.array(found.vectors_NKD)).to(device)
+        absent_BK = torch.from_numpy(found.rows_NK < 0).to(device)
+        return RagBatch(ids, mask, vectors_BKD, absent_BK, self._generator.answer_batch(prompts, answers))
 
     def loss(self, batch: RagBatch) -> Loss:
         """Return the loss of a micro-batch, a mean over its questions."""
-        passages_BKD = batch.passages_BKD.float()
+        passages_BKD = at_least_float32(batch.passages_BKD)
         question_encoder = self._components.question_encoder
         if question_encoder is None:
-            doc_logp_BK = torch.zeros(passages_BKD.shape[:2], device=passages_BKD.device).log_softmax(-1)
+            doc_logp_BK = normalised(passages_BKD.new_zeros(passages_BKD.shape[:2]), batch.absent_BK)
         else:
             question_BD = question_encoder(batch.question_ids, batch.question_mask)
-            doc_logp_BK = doc_log_probs(question_BD.float(), passages_BKD, self._temperature)
-        token_logp_RL: Tensor = self._generator(batch.rows)
-        return Loss(self._loss(doc_logp_BK, token_logp_RL.view(*doc_logp_BK.shape, -1)))
+            doc_logp_BK = doc_log_probs(at_least_float32(question_BD), passages_BKD, self._temperature, batch.absent_BK)
+        logp_RLV = self._generator.log_probs(batch.rows)
+        shape = (*doc_logp_BK.shape, -1)
+        logp_BKLV = logp_RLV.view(*shape, logp_RLV.shape[-1])
+        loss = self._loss(doc_logp_BK, logp_BKLV, batch.rows["labels"].view(shape))
+        return Loss(loss, {TOKENS: self._generator.num_tokens(batch.rows)})
 
     def not_finite(self, batch: RagBatch) -> str:
         """Return which component's output for a micro-batch is not finite, or ""."""
@@ -118,6 +129,6 @@ class RagObjective:
 
 
 def _passages(found: SearchResult, number: int) -> list[Passage | None]:
-    """Return exactly K passages of a question; where fewer were found, the others are None: prompts without a passage."""
+    """Return exactly K passages of a question; where fewer were found, the others are None, whose prompts count for nothing."""
     passages: list[Passage | None] = [hit.passage for hit in found.hits[number]]
     return passages + [None] * (found.rows_NK.shape[1] - len(passages))

@@ -1,5 +1,6 @@
 """Marginal decoding against the same mixture computed slowly, one full forward pass a token."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,15 +19,14 @@ PASSAGES = ["rome is the capital of italy.", "the nile is a river.", "paris"]
 QUESTIONS = ["what is the capital?", "who?"]
 
 
-@pytest.fixture(scope="module", params=["decoder", "encoder_decoder"])
-def model(request: pytest.FixtureRequest, tiny_decoder: Path, tiny_encoder_decoder: Path) -> GeneratorModel:
-    folder = tiny_decoder if request.param == "decoder" else tiny_encoder_decoder
-    return GeneratorModel.load(folder, device="cpu")
+@pytest.fixture(scope="module", params=["decoder", "encoder_decoder", "bart"])
+def model(request: pytest.FixtureRequest) -> GeneratorModel:
+    return GeneratorModel.load(request.getfixturevalue(f"tiny_{request.param}"), device="cpu")
 
 
-def rows(model: GeneratorModel, question: str) -> list[list[int]]:
+def rows(model: GeneratorModel, question: str, passages: Sequence[str] = PASSAGES) -> list[list[int]]:
     encoder = model.prompt_template(GenerateConfig(instruction="Answer.", max_prompt_tokens=200))
-    return [encoder.ids(question, Passage(text, text)) for text in PASSAGES]
+    return [encoder.ids(question, Passage(text, text)) for text in passages]
 
 
 def decode(

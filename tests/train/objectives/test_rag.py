@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ragray.config import GenerateConfig, TrainConfig
+from ragray.config import EncoderConfig, GenerateConfig, TrainConfig
 from ragray.errors import TrainingError
 from ragray.generate.engines.model import GeneratorModel
 from ragray.index.search.reader import IndexReader
@@ -15,6 +15,7 @@ from ragray.train.components import Components
 from ragray.train.objectives.objective import LocalSearcher
 from ragray.train.objectives.rag import RagObjective
 from ragray.types import Example, Passage
+from tests import helpers
 from tests.train.rig import SETTINGS, Rig
 
 EXAMPLES = [Example("a", "what is red?", ("blood",)), Example("b", "and what is blue, if anything?", ("the sky",))]
@@ -89,3 +90,22 @@ def test_components_without_a_generator_are_refused(
     searcher = LocalSearcher(IndexReader.open(tiny_encoder_index))
     with pytest.raises(TrainingError, match="RAG trains a generator"):
         RagObjective(Components(train, question_encoder=encoder), encoder, searcher, k=2, generate=GenerateConfig())
+
+
+@pytest.mark.parametrize("marginalize", ["sequence", "token"])
+def test_more_passages_than_the_index_holds_are_all_that_it_holds(
+    marginalize: str, tiny_decoder: Path, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    corpus = helpers.write_corpus(tmp_path / "corpus", helpers.some_passages(3))
+    config = EncoderConfig(model=str(tiny_encoder), max_length=64)
+    embeddings = helpers.write_embeddings(tmp_path / "embeddings", corpus, config=config)
+    index = helpers.write_index(tmp_path / "index", embeddings, corpus)
+    components = Rig(tiny_decoder, tiny_encoder, index).components(TrainConfig())
+    generate, losses = GenerateConfig.model_validate({"marginalize": marginalize}), []
+    for k in (3, 5):
+        searcher, encoder = LocalSearcher(IndexReader.open(index)), components.encoders["question_encoder"]
+        objective = RagObjective(components, encoder, searcher, k=k, generate=generate)
+        losses.append(objective.loss(objective.collate(EXAMPLES, objective.retrieve(EXAMPLES).result())).value)
+    torch.testing.assert_close(*losses)
+    losses[1].backward()
+    assert components.gradient_not_finite() == ""
