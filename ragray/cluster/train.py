@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -21,6 +21,7 @@ from ragray.cluster.retrieval.start import pool_want, retriever_pool
 from ragray.cluster.session import session
 from ragray.cluster.train_worker import Outcome, WorkerSetup, train_worker
 from ragray.config import Config, RetrieveConfig, TrainConfig
+from ragray.config.usage import TOGETHER
 from ragray.errors import TrainingError
 from ragray.examples import ExampleSource, read_examples
 from ragray.generate.check import check_questions, warn_of_cut_answers
@@ -30,8 +31,10 @@ from ragray.index.store.snapshot import Snapshot
 from ragray.models import resolve_model, weights_fingerprint
 from ragray.progress import Progress
 from ragray.run import MODEL_FOLDER, RunFacts
+from ragray.train.gold import gold_passages
 from ragray.train.metrics import METRICS_FILE, MetricsTail
 from ragray.train.schedule import Schedule
+from ragray.types import Example
 
 KEY_FILE = "run.key"
 UNUSED = ("mode", "where", "rerank_model")
@@ -60,8 +63,9 @@ def train_rag(
     address: str | None = None,
     restart: bool = False,
 ) -> TrainReport:
-    """Fine-tune question encoder and generator with RAG on the current snapshot of an index.
+    """Fine-tune a generator on the current snapshot of an index, as ``generate.strategy`` will have it answer.
 
+    With `marginal` the question encoder is trained too, with RAG's loss; with `together` it stays as it is.
     ``examples`` is a path or URI, a pandas DataFrame, a `datasets.Dataset`, or a list of mappings or `Example`s.
 
     Raises:
@@ -76,10 +80,13 @@ def train_rag(
     if unused:
         names = ", ".join(f"retrieve.{name}" for name in unused)
         logger.warning("train: %s without effect: training searches all passages, by vectors", names)
+    together = config.generate.strategy == "together"
     generator = resolve_model(config.generate.model)
     if prompts := load_template(config.generate):
         check_questions(questions, prompts)
-        warn_of_cut_answers(questions, prompts, config.generate.max_new_tokens)
+        warn_of_cut_answers(
+            _cited(questions) if together and config.train.cite else questions, prompts, config.generate.max_new_tokens
+        )
     key = fingerprint(
         [
             snapshot.source,
@@ -93,6 +100,9 @@ def train_rag(
             facts = RunFacts.model_validate(finished.facts)
             return TrainReport(out, facts.num_steps, facts.final_loss, monotonic() - started, True)
         _claim(output, key, restart)
+        gold = gold_passages(questions, index, snapshot) if together else {}
+        if together:
+            logger.info("train: generate.strategy=together trains the generator; the question encoder stays as it is")
         with session(address):
             require(
                 "train", [_workers(config.train), pool_want(snapshot, config.retrieve)], wait_s=config.cluster.wait_s
@@ -100,7 +110,7 @@ def train_rag(
             with retriever_pool(index, config.retrieve, snapshot=snapshot.name) as pool:
                 resumed = prepare_state(out)
                 setup = WorkerSetup(
-                    str(out.resolve()), str(generator), snapshot.encoder_config, questions, pool, config, resumed
+                    str(out.resolve()), str(generator), snapshot.encoder_config, questions, pool, config, resumed, gold
                 )
                 with _shown(out, len(questions), config.train):
                     outcome: Outcome = fit(train_worker, setup, out, config)
@@ -128,11 +138,19 @@ def _decisive(config: Config) -> list[dict[str, Any]]:
         "gpus_per_worker",
         "threads_per_worker",
     }
+    together = config.generate.strategy == "together"  # the keys of earlier runs know nothing of it
     return [
-        config.train.model_dump(mode="json", exclude=may_change),
-        config.generate.model_dump(mode="json", exclude={"batch_size", "strategy", "engine"}),
+        config.train.model_dump(mode="json", exclude=may_change | (set() if together else set(TOGETHER))),
+        config.generate.model_dump(
+            mode="json", exclude={"batch_size", "engine"} | (set() if together else {"strategy"})
+        ),
         config.retrieve.model_dump(mode="json", include={"k"}),
     ]
+
+
+def _cited(examples: Sequence[Example]) -> list[Example]:
+    """Return examples with their answers as training lets the generator write them."""
+    return [replace(example, answers=(f"{example.answers[0]} [1]",)) for example in examples]
 
 
 def _claim(output: StageOutput, key: str, restart: bool) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ragray.artifact.files import atomic_path
 from ragray.cluster.failures import PeerLostError, cause, is_death, is_peer_loss
@@ -21,12 +21,12 @@ from ragray.run import MODEL_FOLDER
 from ragray.train.metrics import MetricsLog, read_metrics
 from ragray.train.objectives.objective import Searcher
 from ragray.train.schedule import Rank
-from ragray.types import Example
+from ragray.types import Example, Passage
 
 if TYPE_CHECKING:
     from ragray.train.components import Components
     from ragray.train.loop import StepMetrics, TrainLoop
-    from ragray.train.objectives.rag import RagBatch, RagObjective
+    from ragray.train.objectives.objective import Objective
 
 logger = logging.getLogger("ragray")
 
@@ -35,7 +35,8 @@ logger = logging.getLogger("ragray")
 class WorkerSetup:
     """Everything that a training worker needs.
 
-    ``checkpoint`` is the one to go on from where Ray Train has no record of any, else "".
+    ``checkpoint`` is the one to go on from where Ray Train has no record of any, else "". ``gold`` holds by example id the passages
+    that gold ids name, for the objective of `together`.
     """
 
     out: str
@@ -45,6 +46,7 @@ class WorkerSetup:
     searcher: Searcher
     config: Config
     checkpoint: str = ""
+    gold: Mapping[str, Sequence[Passage]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,7 @@ def _train(setup: WorkerSetup, reached: Reached) -> Outcome:
     return Outcome(loop.progress.step, float("nan") if reached.loss is None else reached.loss)
 
 
-def _loop(setup: WorkerSetup, context: TrainContext, rank: Rank) -> TrainLoop[RagBatch]:
+def _loop(setup: WorkerSetup, context: TrainContext, rank: Rank) -> TrainLoop[Any]:
     import ray.train.torch
     import torch
 
@@ -137,7 +139,7 @@ def _loop(setup: WorkerSetup, context: TrainContext, rank: Rank) -> TrainLoop[Ra
     return TrainLoop(components, objective, setup.examples, train=train, rank=rank, parallel=parallel)
 
 
-def make_objective(setup: WorkerSetup) -> tuple[Components, RagObjective]:
+def make_objective(setup: WorkerSetup) -> tuple[Components, Objective[Any]]:
     """Load the models of a run, and make the objective that trains them."""
     import torch
 
@@ -145,16 +147,23 @@ def make_objective(setup: WorkerSetup) -> tuple[Components, RagObjective]:
     from ragray.generate.engines.model import GeneratorModel
     from ragray.train.components import Components
     from ragray.train.objectives.rag import RagObjective
+    from ragray.train.objectives.together import TogetherObjective
 
-    config = setup.config
+    config, train, k = setup.config, setup.config.train, setup.config.retrieve.k
     encoder = load_encoder(setup.encoder)
     generator = GeneratorModel.load(Path(setup.generator), dtype=torch.float32)
     trained = encoder if isinstance(encoder, TransformerEncoder) else None
-    components = Components(config.train, question_encoder=trained, generator=generator)
-    return components, RagObjective(components, encoder, setup.searcher, k=config.retrieve.k, generate=config.generate)
+    if config.generate.strategy == "together":
+        frozen = train.model_copy(update={"encoder_lr": 0})
+        components = Components(frozen, question_encoder=trained, generator=generator)
+        return components, TogetherObjective(
+            components, encoder, setup.searcher, k=k, generate=config.generate, train=train, gold=setup.gold
+        )
+    components = Components(train, question_encoder=trained, generator=generator)
+    return components, RagObjective(components, encoder, setup.searcher, k=k, generate=config.generate)
 
 
-def _restore(loop: TrainLoop[RagBatch], checkpoint: str) -> None:
+def _restore(loop: TrainLoop[Any], checkpoint: str) -> None:
     import ray.train
 
     if found := ray.train.get_checkpoint():
@@ -169,7 +178,7 @@ class _StepReport:
     """Called after each step: writes metrics and checkpoints as often as the settings say, and after the last step."""
 
     setup: WorkerSetup
-    loop: TrainLoop[RagBatch]
+    loop: TrainLoop[Any]
     reached: Reached
     log: MetricsLog | None
 

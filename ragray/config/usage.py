@@ -30,6 +30,9 @@ GENERATE = (
     *("generate.max_new_tokens", "generate.passage_temperature", "generate.strategy"),
 )
 
+TOGETHER = ("gold_share", "min_k", "shuffle", "cite", "unanswerable")
+"""Keys of the section `train` that are for the strategy `together`."""
+
 USED: Mapping[str, tuple[str, ...]] = {
     "ingest": ("ingest.*", "embed.model", "cluster.*"),
     "embed": ("embed.*", "cluster.*"),
@@ -94,6 +97,12 @@ class Condition:
 CONDITIONS = (
     Condition(("train.last_layers",), lambda c: c.train.tune == "last", "with train.tune=last"),
     Condition(("train.lora_rank",), lambda c: c.train.tune == "lora", "with train.tune=lora"),
+    Condition(
+        tuple(f"train.{key}" for key in TOGETHER),
+        lambda c: c.generate.strategy == "together",
+        "with generate.strategy=together",
+    ),
+    Condition(("train.encoder_lr",), lambda c: c.generate.strategy != "together", "with generate.strategy=marginal"),
     Condition(("retrieve.fusion",), lambda c: c.retrieve.mode == "hybrid", "with retrieve.mode=hybrid"),
     Condition(
         ("retrieve.dense_weight", "retrieve.pair_weight"),
