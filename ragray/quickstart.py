@@ -27,6 +27,7 @@ from ragray.embed.encoder import is_hash
 from ragray.errors import ConfigError
 from ragray.evaluate.answers import contains, token_f1
 from ragray.examples import read_examples
+from ragray.generate.answer.markers import with_known_numbers
 from ragray.models import resolve_model
 from ragray.serve.access.settings import checked_access
 from ragray.serve.port import require_free_port
@@ -183,7 +184,8 @@ def _in_chinese(out: Path, config: Config) -> None:
 
 def judge(answer: str, passage: str, example: Example, model: str) -> str:
     """Return how an answer and the passage cited first compare with the accepted answers, and whether the model's language is why."""
-    f1 = max(token_f1(answer, accepted) for accepted in example.answers)
+    bare = with_known_numbers(answer, 0)
+    f1 = max(token_f1(bare, accepted) for accepted in example.answers)
     held = any(contains(passage, accepted) for accepted in example.answers)
     said = (
         f"expected {example.answers[0]}: F1 {100 * f1:.0f} %, passage [1] {'holds it' if held else 'does not hold it'}"
