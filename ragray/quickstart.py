@@ -7,6 +7,7 @@ import json
 import logging
 import urllib.request
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -95,16 +96,22 @@ def _stages(out: Path, config: Config) -> Measured:
 def _index(out: Path, source: Path, config: Config, clock: _Clock, executor: str = RAY) -> EmbedReport:
     """Run the stages from a source to an index of it."""
     corpus, embeddings, index = (out / name for name in ("corpus", "embeddings", "index"))
-    resolve_model(config.generate.model)
-    if not is_hash(config.embed):
-        resolve_model(config.embed.model)
+    with ThreadPoolExecutor(1) as beside:
+        generator = beside.submit(
+            resolve_model, config.generate.model
+        )  # converts it at its first use, which takes long
+        if not is_hash(config.embed):
+            resolve_model(config.embed.model)
+        if generator.done():
+            generator.result()  # for what it raises: a wrong name is told before anything is computed
+        clock.lap("ingest", reused=ingest([str(source)], corpus, config, executor=executor).reused)
+        embedded = embed_corpus(corpus, embeddings, config, executor=executor)
+        clock.lap(
+            "embed", reused=embedded.reused, passages_per_s=embedded.num_computed / max(embedded.encode_seconds, 1e-9)
+        )
+        clock.lap("index", reused=build_index(embeddings, corpus, index, config, executor=executor).reused)
+        generator.result()
     clock.lap("models", reused=False)
-    clock.lap("ingest", reused=ingest([str(source)], corpus, config, executor=executor).reused)
-    embedded = embed_corpus(corpus, embeddings, config, executor=executor)
-    clock.lap(
-        "embed", reused=embedded.reused, passages_per_s=embedded.num_computed / max(embedded.encode_seconds, 1e-9)
-    )
-    clock.lap("index", reused=build_index(embeddings, corpus, index, config, executor=executor).reused)
     return embedded
 
 
