@@ -139,11 +139,11 @@ def _decisive(config: Config) -> list[dict[str, Any]]:
         "threads_per_worker",
     }
     together = config.generate.strategy == "together"  # the keys of earlier runs know nothing of it
+    unused = {"encoder_lr"} if together else set(TOGETHER)
+    answered_by = {"batch_size", "engine"} if together else {"batch_size", "engine", "strategy"}
     return [
-        config.train.model_dump(mode="json", exclude=may_change | (set() if together else set(TOGETHER))),
-        config.generate.model_dump(
-            mode="json", exclude={"batch_size", "engine"} | (set() if together else {"strategy"})
-        ),
+        config.train.model_dump(mode="json", exclude=may_change | unused),
+        config.generate.model_dump(mode="json", exclude=answered_by),
         config.retrieve.model_dump(mode="json", include={"k"}),
     ]
 

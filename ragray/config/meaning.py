@@ -42,7 +42,7 @@ IN_COMMAND: Mapping[tuple[str, str], str] = {
     (
         "train",
         "retrieve.k",
-    ): "passages per example that the loss is marginalised over, or at most in a prompt of strategy=together; recorded in the run",
+    ): "passages per example that the loss is marginalised over, or that one prompt holds at most; recorded in the run",
     ("train", "retrieve.num_replicas"): "copies of every shard of the retriever pool",
     ("train", "retrieve.threads"): "search threads per actor of the retriever pool",
     ("train", "generate.model"): "generator that is fine-tuned; recorded in the run",
@@ -50,7 +50,8 @@ IN_COMMAND: Mapping[tuple[str, str], str] = {
     (
         "train",
         "generate.strategy",
-    ): "the loss is RAG's over one prompt per passage, or that of the answer after one prompt with all passages; recorded in the run",
+    ): "the loss is RAG's over one prompt per passage, or that of the answer after one prompt "
+    "with all passages; recorded in the run",
     ("train", "generate.marginalize"): "recorded in the run for its answers; the loss is that of RAG-Sequence",
     (
         "train",

@@ -26,5 +26,10 @@ def test_the_strategy_decides() -> None:
     assert decisive(TOGETHER) != decisive()
 
 
+def test_the_rate_of_the_encoder_decides_where_the_encoder_is_trained() -> None:
+    assert decisive("train.encoder_lr=0") != decisive()
+    assert decisive(TOGETHER, "train.encoder_lr=0") == decisive(TOGETHER)
+
+
 def test_how_often_a_run_logs_and_what_will_write_its_answers_do_not_decide() -> None:
     assert decisive("train.logging_steps=1", "generate.engine=auto", "train.num_workers=2") == decisive()
