@@ -39,19 +39,12 @@ IN_COMMAND: Mapping[tuple[str, str], str] = {
     ("serve", "retrieve.num_replicas"): "copies of the Retriever deployment; each searches the whole index",
     ("serve", "retrieve.threads"): "search threads per copy of the Retriever deployment",
     ("serve", "generate.batch_size"): "questions that a copy of the Generator deployment answers at the same time",
-    (
-        "train",
-        "retrieve.k",
-    ): "passages per example that the loss is marginalised over, or that one prompt holds at most; recorded in the run",
+    ("train", "retrieve.k"): "passages per example that the loss is marginalised over, or that one prompt holds",
     ("train", "retrieve.num_replicas"): "copies of every shard of the retriever pool",
     ("train", "retrieve.threads"): "search threads per actor of the retriever pool",
     ("train", "generate.model"): "generator that is fine-tuned; recorded in the run",
     ("train", "generate.instruction"): "system message of the prompt; recorded in the run",
-    (
-        "train",
-        "generate.strategy",
-    ): "the loss is RAG's over one prompt per passage, or that of the answer after one prompt "
-    "with all passages; recorded in the run",
+    ("train", "generate.strategy"): "the loss of one prompt per passage, or of one with all; recorded in the run",
     ("train", "generate.marginalize"): "recorded in the run for its answers; the loss is that of RAG-Sequence",
     (
         "train",
