@@ -55,6 +55,13 @@ def test_every_question_is_answered_once_and_scored(report: Path, hash_index: Pa
     assert score(predictions, read_examples(examples)).exact_match == 50.0
 
 
+def test_numbers_that_cite_are_no_part_of_a_prediction(hash_index: Path, examples: Path, tmp_path: Path) -> None:
+    """They name passages of the prompt; with them no answer would be an exact match."""
+    together = load_config(None, [*FAKE, "generate.strategy=together"])
+    assert evaluate_rag(examples, tmp_path, together, index=hash_index).answers.exact_match == 50.0
+    assert "[" not in (tmp_path / PREDICTIONS_FILE).read_text(encoding="utf-8")
+
+
 def test_the_same_questions_from_a_table_are_not_answered_again(
     report: Path, hash_index: Path, examples: Path, tmp_path: Path
 ) -> None:
