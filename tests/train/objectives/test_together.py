@@ -115,3 +115,16 @@ def test_components_without_a_generator_are_refused(
         TogetherObjective(
             alone, encoder, objective._searcher, k=2, generate=GenerateConfig(), train=TrainConfig(), gold={}
         )
+
+
+def test_passages_fit_exactly_where_the_end_of_the_last_stands_in_the_prompt(
+    tiny_decoder: Path, tiny_encoder: Path, tiny_encoder_index: Path
+) -> None:
+    prompts = made(tiny_decoder, tiny_encoder, tiny_encoder_index)[1]._prompts
+    fitting = []
+    for length in range(150, 250):
+        passages = [Passage("a", "so it is. " * 14), Passage("b", f"{'x' * length}end")]
+        ids, num_read = prompts.numbered_ids("what?", passages)
+        fitting.append(prompts.fits("what?", passages))
+        assert fitting[-1] == (num_read == 2 and "xend" in prompts.tokenizer.decode(ids))
+    assert set(fitting) == {True, False}
