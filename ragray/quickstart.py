@@ -7,6 +7,7 @@ import json
 import logging
 import urllib.request
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -27,6 +28,7 @@ from ragray.embed.encoder import is_hash
 from ragray.errors import ConfigError
 from ragray.evaluate.answers import contains, token_f1
 from ragray.examples import read_examples
+from ragray.generate.answer.markers import with_known_numbers
 from ragray.models import resolve_model
 from ragray.serve.access.settings import checked_access
 from ragray.serve.port import require_free_port
@@ -94,16 +96,22 @@ def _stages(out: Path, config: Config) -> Measured:
 def _index(out: Path, source: Path, config: Config, clock: _Clock, executor: str = RAY) -> EmbedReport:
     """Run the stages from a source to an index of it."""
     corpus, embeddings, index = (out / name for name in ("corpus", "embeddings", "index"))
-    resolve_model(config.generate.model)
-    if not is_hash(config.embed):
-        resolve_model(config.embed.model)
+    with ThreadPoolExecutor(1) as beside:
+        generator = beside.submit(
+            resolve_model, config.generate.model
+        )  # converts it at its first use, which takes long
+        if not is_hash(config.embed):
+            resolve_model(config.embed.model)
+        if generator.done():
+            generator.result()  # for what it raises: a wrong name is told before anything is computed
+        clock.lap("ingest", reused=ingest([str(source)], corpus, config, executor=executor).reused)
+        embedded = embed_corpus(corpus, embeddings, config, executor=executor)
+        clock.lap(
+            "embed", reused=embedded.reused, passages_per_s=embedded.num_computed / max(embedded.encode_seconds, 1e-9)
+        )
+        clock.lap("index", reused=build_index(embeddings, corpus, index, config, executor=executor).reused)
+        generator.result()
     clock.lap("models", reused=False)
-    clock.lap("ingest", reused=ingest([str(source)], corpus, config, executor=executor).reused)
-    embedded = embed_corpus(corpus, embeddings, config, executor=executor)
-    clock.lap(
-        "embed", reused=embedded.reused, passages_per_s=embedded.num_computed / max(embedded.encode_seconds, 1e-9)
-    )
-    clock.lap("index", reused=build_index(embeddings, corpus, index, config, executor=executor).reused)
     return embedded
 
 
@@ -183,7 +191,8 @@ def _in_chinese(out: Path, config: Config) -> None:
 
 def judge(answer: str, passage: str, example: Example, model: str) -> str:
     """Return how an answer and the passage cited first compare with the accepted answers, and whether the model's language is why."""
-    f1 = max(token_f1(answer, accepted) for accepted in example.answers)
+    bare = with_known_numbers(answer, 0)
+    f1 = max(token_f1(bare, accepted) for accepted in example.answers)
     held = any(contains(passage, accepted) for accepted in example.answers)
     said = (
         f"expected {example.answers[0]}: F1 {100 * f1:.0f} %, passage [1] {'holds it' if held else 'does not hold it'}"

@@ -116,12 +116,16 @@ def tiny_encoder_decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_bart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An encoder-decoder generator with learned positions, of random weights."""
+    from tests import tiny
+
     return tiny.save_bart(tmp_path_factory.mktemp("bart"))
 
 
 @pytest.fixture(scope="session")
 def tiny_dpr(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A question encoder of DPR, of random weights."""
+    from tests import tiny
+
     return tiny.save_dpr(tmp_path_factory.mktemp("dpr"))
 
 

@@ -7,7 +7,7 @@ import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -21,6 +21,7 @@ from ragray.cluster.retrieval.start import pool_want, retriever_pool
 from ragray.cluster.session import session
 from ragray.cluster.train_worker import Outcome, WorkerSetup, train_worker
 from ragray.config import Config, GenerateConfig, RetrieveConfig, TrainConfig
+from ragray.config.usage import TOGETHER
 from ragray.errors import TrainingError
 from ragray.examples import ExampleSource, read_examples
 from ragray.generate.check import check_questions, warn_of_cut_answers
@@ -30,8 +31,10 @@ from ragray.index.store.snapshot import Snapshot
 from ragray.models import resolve_part, weights_fingerprint
 from ragray.progress import Progress
 from ragray.run import MODEL_FOLDER, RunFacts
+from ragray.train.gold import gold_passages
 from ragray.train.metrics import METRICS_FILE, MetricsTail
 from ragray.train.schedule import Schedule
+from ragray.types import Example
 
 KEY_FILE = "run.key"
 UNUSED = ("mode", "where", "rerank_model")
@@ -67,8 +70,9 @@ def train_rag(
     address: str | None = None,
     restart: bool = False,
 ) -> TrainReport:
-    """Fine-tune question encoder and generator with RAG on the current snapshot of an index.
+    """Fine-tune a generator on the current snapshot of an index, as ``generate.strategy`` will have it answer.
 
+    With `marginal` the question encoder is trained too, with RAG's loss; with `together` it stays as it is.
     ``examples`` is a path or URI, a pandas DataFrame, a `datasets.Dataset`, or a list of mappings or `Example`s.
 
     Raises:
@@ -84,12 +88,15 @@ def train_rag(
         names = ", ".join(f"retrieve.{name}" for name in unused)
         logger.warning("train: %s without effect: training searches all passages, by vectors", names)
     config = config.model_copy(update={"generate": of_model(config.generate)})
+    together = config.generate.strategy == "together"
     generator = resolve_part(config.generate.model, "generator")
     if config.generate.strategy == "fid":
         logger.info("train: generate.strategy=fid trains the generator; the question encoder stays as it is")
     if prompts := load_template(config.generate):
         check_questions(questions, prompts)
-        warn_of_cut_answers(questions, prompts, config.generate.max_new_tokens)
+        warn_of_cut_answers(
+            _cited(questions) if together and config.train.cite else questions, prompts, config.generate.max_new_tokens
+        )
     key = fingerprint(
         [
             snapshot.source,
@@ -103,6 +110,9 @@ def train_rag(
             facts = RunFacts.model_validate(finished.facts)
             return TrainReport(out, facts.num_steps, facts.final_loss or 0.0, monotonic() - started, True)
         _claim(output, key, restart)
+        gold = gold_passages(questions, index, snapshot) if together else {}
+        if together:
+            logger.info("train: generate.strategy=together trains the generator; the question encoder stays as it is")
         with session(address):
             require(
                 "train", [_workers(config.train), pool_want(snapshot, config.retrieve)], wait_s=config.cluster.wait_s
@@ -110,7 +120,7 @@ def train_rag(
             with retriever_pool(index, config.retrieve, snapshot=snapshot.name) as pool:
                 resumed = prepare_state(out)
                 setup = WorkerSetup(
-                    str(out.resolve()), str(generator), snapshot.encoder_config, questions, pool, config, resumed
+                    str(out.resolve()), str(generator), snapshot.encoder_config, questions, pool, config, resumed, gold
                 )
                 with _shown(out, len(questions), config.train):
                     outcome: Outcome = fit(train_worker, setup, out, config)
@@ -138,8 +148,10 @@ def _decisive(config: Config) -> list[dict[str, Any]]:
         "gpus_per_worker",
         "threads_per_worker",
     }
+    together = config.generate.strategy == "together"  # the keys of earlier runs know nothing of it
+    unused = {"encoder_lr"} if together else set(TOGETHER)
     return [
-        config.train.model_dump(mode="json", exclude=may_change | _at_default(config.train, LATER_TRAIN)),
+        config.train.model_dump(mode="json", exclude=may_change | unused | _at_default(config.train, LATER_TRAIN)),
         config.generate.model_dump(
             mode="json",
             exclude={"batch_size", "engine", "num_beams", "decoding"} | _at_default(config.generate, LATER_GENERATE),
@@ -151,6 +163,11 @@ def _decisive(config: Config) -> list[dict[str, Any]]:
 def _at_default(section: TrainConfig | GenerateConfig, keys: Sequence[str]) -> set[str]:
     """Return the keys that have their default value."""
     return {key for key in keys if getattr(section, key) == type(section).model_fields[key].default}
+
+
+def _cited(examples: Sequence[Example]) -> list[Example]:
+    """Return examples with their answers as training lets the generator write them."""
+    return [replace(example, answers=(f"{example.answers[0]} [1]",)) for example in examples]
 
 
 def _claim(output: StageOutput, key: str, restart: bool) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,7 +21,7 @@ from ragray.run import MODEL_FOLDER
 from ragray.train.metrics import MetricsLog, read_metrics
 from ragray.train.objectives.objective import TOKENS, Searcher
 from ragray.train.schedule import Rank
-from ragray.types import Example
+from ragray.types import Example, Passage
 
 if TYPE_CHECKING:
     from ragray.train.components import Components
@@ -35,7 +35,8 @@ logger = logging.getLogger("ragray")
 class WorkerSetup:
     """Everything that a training worker needs.
 
-    ``checkpoint`` is the one to go on from where Ray Train has no record of any, else "".
+    ``checkpoint`` is the one to go on from where Ray Train has no record of any, else "". ``gold`` holds by example id the passages
+    that gold ids name, for the objective of `together`.
     """
 
     out: str
@@ -45,6 +46,7 @@ class WorkerSetup:
     searcher: Searcher
     config: Config
     checkpoint: str = ""
+    gold: Mapping[str, Sequence[Passage]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,16 +148,23 @@ def make_objective(setup: WorkerSetup) -> tuple[Components, Objective[Any]]:
     from ragray.train.components import Components
     from ragray.train.objectives.fid import FidObjective
     from ragray.train.objectives.rag import RagObjective
+    from ragray.train.objectives.together import TogetherObjective
 
-    config = setup.config
+    config, train, k = setup.config, setup.config.train, setup.config.retrieve.k
+    strategy = config.generate.strategy
     encoder = load_question_encoder(setup.encoder)
     generator = GeneratorModel.load(Path(setup.generator), dtype=torch.float32)
-    kind = FidObjective if config.generate.strategy == "fid" else RagObjective
-    trained = encoder if isinstance(encoder, TransformerEncoder) and kind is RagObjective else None
-    components = Components(config.train, question_encoder=trained, generator=generator)
-    smoothing = config.train.label_smoothing
+    trained = encoder if isinstance(encoder, TransformerEncoder) and strategy != "fid" else None
+    if strategy == "together":
+        frozen = train.model_copy(update={"encoder_lr": 0})
+        components = Components(frozen, question_encoder=trained, generator=generator)
+        return components, TogetherObjective(
+            components, encoder, setup.searcher, k=k, generate=config.generate, train=train, gold=setup.gold
+        )
+    components = Components(train, question_encoder=trained, generator=generator)
+    kind = FidObjective if strategy == "fid" else RagObjective
     return components, kind(
-        components, encoder, setup.searcher, k=config.retrieve.k, generate=config.generate, label_smoothing=smoothing
+        components, encoder, setup.searcher, k=k, generate=config.generate, label_smoothing=train.label_smoothing
     )
 
 

@@ -157,7 +157,25 @@ class TrainConfig(Section):
         0,
         ge=0,
         le=MAX_SEED,
-        description="random seed of the order of the examples, of dropout and of the initial adapters",
+        description="random seed of the order of the examples, of what is drawn for a prompt, of dropout and of the initial adapters",
+    )
+    gold_share: float = Field(
+        0.8,
+        ge=0,
+        le=1,
+        description="share of the prompts that hold a gold passage; the others hold only passages that the retriever found and that "
+        "are not gold (RAFT: Zhang et al. 2024)",
+    )
+    min_k: int = Field(
+        1, ge=1, description="passages per prompt at least; each prompt has a random number of them up to retrieve.k"
+    )
+    shuffle: bool = Field(
+        True, description="put the passages of a prompt in random order; else in the order of retrieval"
+    )
+    cite: bool = Field(True, description="teach the generator to cite the gold passage as [n] behind its answer")
+    unanswerable: str = Field(
+        "The passages do not say.",
+        description="answer to be given where a prompt holds no gold passage; empty: the accepted answer, from memory",
     )
     logging_steps: int = Field(5, ge=1, description="steps per line of metrics")
     checkpoint_steps: int = Field(50, ge=1, description="steps per checkpoint; a crash loses at most so many steps")

@@ -39,7 +39,7 @@ IN_COMMAND: Mapping[tuple[str, str], str] = {
     ("serve", "retrieve.num_replicas"): "copies of the Retriever deployment; each searches the whole index",
     ("serve", "retrieve.threads"): "search threads per copy of the Retriever deployment",
     ("serve", "generate.batch_size"): "questions that a copy of the Generator deployment answers at the same time",
-    ("train", "retrieve.k"): "passages per example that the loss is marginalised over; recorded in the run",
+    ("train", "retrieve.k"): "passages per example that the loss is marginalised over, or that one prompt holds",
     ("train", "retrieve.num_replicas"): "copies of every shard of the retriever pool",
     ("train", "retrieve.threads"): "search threads per actor of the retriever pool",
     ("train", "generate.model"): "generator that is fine-tuned; recorded in the run",
@@ -47,8 +47,8 @@ IN_COMMAND: Mapping[tuple[str, str], str] = {
     (
         "train",
         "generate.strategy",
-    ): "what is trained, and how the run answers; fid: Fusion-in-Decoder, which trains the generator "
-    "alone; otherwise the loss is that of one prompt per passage",
+    ): "what is trained, and how the run answers: RAG over one prompt per passage, one prompt with all passages, or "
+    "Fusion-in-Decoder; the last two train the generator alone",
     ("train", "generate.marginalize"): "the loss, RAG-Sequence's or RAG-Token's; recorded in the run for its answers",
     (
         "train",

@@ -31,6 +31,9 @@ GENERATE = (
     *("generate.max_new_tokens", "generate.passage_temperature", "generate.strategy"),
 )
 
+TOGETHER = ("gold_share", "min_k", "shuffle", "cite", "unanswerable")
+"""Keys of the section `train` that are for the strategy `together`."""
+
 USED: Mapping[str, tuple[str, ...]] = {
     "ingest": ("ingest.*", "embed.model", "cluster.*"),
     "embed": ("embed.*", "cluster.*"),
@@ -113,13 +116,18 @@ CONDITIONS = (
     Condition(("train.warmup_ratio",), lambda c: not c.train.warmup_steps, "with train.warmup_steps=0"),
     Condition(
         ("train.encoder_lr", "train.encoder_tune"),
-        lambda c: c.generate.strategy != "fid",
-        "unless generate.strategy=fid",
+        lambda c: c.generate.strategy == "marginal",
+        "with generate.strategy=marginal",
     ),
     Condition(
         ("generate.decoding",),
         lambda c: c.generate.strategy == "marginal" and c.generate.marginalize == "sequence",
         "with generate.strategy=marginal and generate.marginalize=sequence",
+    ),
+    Condition(
+        tuple(f"train.{key}" for key in TOGETHER),
+        lambda c: c.generate.strategy == "together",
+        "with generate.strategy=together",
     ),
     Condition(("retrieve.fusion",), lambda c: c.retrieve.mode == "hybrid", "with retrieve.mode=hybrid"),
     Condition(

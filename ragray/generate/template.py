@@ -148,6 +148,12 @@ class PromptTemplate:
         parts = self._fitting([_numbered(*each) for each in enumerate(passages, start=1)], room)
         return self._fitted(asked, "\n\n".join(parts), citing), len(parts)
 
+    def fits(self, question: str, passages: Sequence[Passage]) -> bool:
+        """Return whether some passages stand whole in the prompt that `numbered_ids` makes of them."""
+        room = self.limit.num_tokens - len(self._encode(f"Question: {question}", "", self.citing("")))
+        parts = [_numbered(*each) for each in enumerate(passages, start=1)]
+        return sum(len(self.codec.encode(f"{part}\n\n")) for part in parts) <= room
+
     def _fitting(self, parts: Sequence[str], room: int) -> list[str]:
         """Return the parts of a context, from the first, that have room; of the last of them perhaps its beginning."""
         kept = list[str]()

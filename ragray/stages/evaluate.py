@@ -48,6 +48,9 @@ NOT_DECISIVE = ("num_shards", "num_replicas", "cpus_per_actor", "threads")
 """Keys of `RetrieveConfig` that do not change what is found."""
 
 
+MOST_BATCHES, FEWEST_UNITS = 4, 16
+"""A unit of work holds up to so many batches, of which those of like length are answered side by side, if so many units remain."""
+
 RESOURCE_SETTINGS = ("evaluate.cpus_per_worker", "evaluate.gpus_per_worker")
 """What lowers the resources that one worker reserves."""
 
@@ -75,7 +78,7 @@ class SystemUnderTest:
 
 @dataclass(frozen=True, slots=True)
 class QuestionBatch:
-    """Questions whose answers go into one file: the unit of work; a crash loses at most one batch per worker."""
+    """Questions whose answers go into one file: the unit of work; a crash loses at most one per worker."""
 
     name: str
     examples: tuple[Example, ...]
@@ -222,9 +225,9 @@ def _answers(
     questions: list[Example], system: SystemUnderTest, parts: Path, executor: Executor
 ) -> list[dict[str, Any]]:
     """Answer the questions whose answers no earlier run left in ``parts``; return the lines of all, in order."""
-    settings, size = system.config.evaluate, system.config.generate.batch_size
+    settings, size = system.config.evaluate, unit_size(len(questions), system.config.generate.batch_size)
     plan = [
-        QuestionBatch(f"part-{start:08}.json", tuple(questions[start : start + size]))
+        QuestionBatch(f"part-{start:08}-{size}.json", tuple(questions[start : start + size]))
         for start in range(0, len(questions), size)
     ]
     todo = [batch for batch in plan if not (parts / batch.name).is_file()]
@@ -242,6 +245,11 @@ def _answers(
         ),
     )
     return [line for batch in plan for line in json.loads((parts / batch.name).read_text(encoding="utf-8"))]
+
+
+def unit_size(num_questions: int, batch_size: int) -> int:
+    """Return how many questions a unit of work holds: whole batches of the generator."""
+    return batch_size * max(1, min(MOST_BATCHES, num_questions // (FEWEST_UNITS * batch_size)))
 
 
 def _publish(

@@ -169,10 +169,10 @@ class TrainLoop(Generic[B]):
         return _Update(loss, norm, means)
 
     def _micro_batches(self, found: SearchResult) -> Iterator[B]:
-        examples = self._step_examples(self.progress)
+        examples, epoch = self._step_examples(self.progress), self.schedule.epoch_number(self.progress)
         for start in range(0, len(examples), self._train.batch_size):
             part = slice(start, start + self._train.batch_size)
-            yield self._objective.collate(examples[part], found.part(part))
+            yield self._objective.collate(examples[part], found.part(part), epoch=epoch)
 
     def _backward(self, batches: Sequence[B]) -> dict[str, float]:
         """Compute the gradients of a step; return the means over the micro-batches of the loss and of other metrics."""

@@ -85,6 +85,10 @@ class Schedule:
         order = epoch_order(self.config.seed, epoch, self.num_examples)
         return [int(order[number % self.num_examples]) for number in range(start, start + share)]
 
+    def epoch_number(self, progress: Progress) -> int:
+        """Return the number, from 0, of the epoch that the next step belongs to."""
+        return progress.examples_seen // self.num_examples
+
     def epoch(self, progress: Progress) -> float:
         """Return the epochs that are done, the last one in part."""
         return self._steps_of_this_size(progress) / self.steps_per_epoch

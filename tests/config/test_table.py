@@ -117,6 +117,8 @@ def test_types_are_in_words_and_defaults_as_they_are_written(key: str, kind: str
         ("train", "retrieve.num_replicas", "copies of every shard"),
         ("search", "embed.pooling", "has an effect only with embed.model"),
         ("train", "train.lora_rank", "has an effect only with train.tune=lora"),
+        ("train", "train.gold_share", "has an effect only with generate.strategy=together"),
+        ("train", "train.encoder_lr", "has an effect only with generate.strategy=marginal"),
         ("ask", "retrieve.mode", "with a run: as it was trained, unless given"),
         ("evaluate", "generate.instruction", "with a run: always as it was trained"),
     ],

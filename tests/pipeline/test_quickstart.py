@@ -40,6 +40,7 @@ def test_the_chinese_part_searches_words_and_vectors_of_a_multilingual_encoder()
     ("answer", "passage", "said"),
     [
         ("零度。", "水在零度结冰。", "expected 零度: F1 100 %, passage [1] holds it"),
+        ("零度 [1]", "水在零度结冰。", "expected 零度: F1 100 %, passage [1] holds it"),
         ("0度", "水在零度结冰。", "expected 零度: F1 100 %, passage [1] holds it"),
         ("在零度结冰", "冰比水轻。", "expected 零度: F1 57 %, passage [1] does not hold it"),
         ("zero", "水在零度结冰。", "expected 零度: F1 0 %, passage [1] holds it"),

@@ -15,7 +15,7 @@ from ragray.evaluate.answers import score
 from ragray.examples import read_examples
 from ragray.index.store.snapshot import current_name
 from ragray.stages import evaluate
-from ragray.stages.evaluate import DETAILS_FILE, PREDICTIONS_FILE, AnswerQuestions, SystemUnderTest, spread
+from ragray.stages.evaluate import DETAILS_FILE, PREDICTIONS_FILE, AnswerQuestions, SystemUnderTest, spread, unit_size
 from ragray.types import Example
 from tests.executors import INLINE, UNUSED, Interfering
 from tests.helpers import index_of, some_passages, write_index
@@ -55,6 +55,13 @@ def test_every_question_is_answered_once_and_scored(report: Path, hash_index: Pa
     assert score(predictions, read_examples(examples)).exact_match == 50.0
 
 
+def test_numbers_that_cite_are_no_part_of_a_prediction(hash_index: Path, examples: Path, tmp_path: Path) -> None:
+    """They name passages of the prompt; with them no answer would be an exact match."""
+    together = load_config(None, [*FAKE, "generate.strategy=together"])
+    assert evaluate_rag(examples, tmp_path, together, index=hash_index).answers.exact_match == 50.0
+    assert "[" not in (tmp_path / PREDICTIONS_FILE).read_text(encoding="utf-8")
+
+
 def test_the_same_questions_from_a_table_are_not_answered_again(
     report: Path, hash_index: Path, examples: Path, tmp_path: Path
 ) -> None:
@@ -79,10 +86,16 @@ def test_answers_of_a_killed_run_are_kept(report: Path, hash_index: Path, exampl
     parts.mkdir(parents=True)
     (tmp_path / ".lock").touch()
     planted = [{**line, "prediction": "planted"} for line in lines[4:8]]
-    (parts / "part-00000004.json").write_text(json.dumps(planted), encoding="utf-8")
+    (parts / "part-00000004-4.json").write_text(json.dumps(planted), encoding="utf-8")
     evaluate_rag(examples, tmp_path, CONFIG, index=hash_index)
     predictions = json.loads((tmp_path / PREDICTIONS_FILE).read_text())
     assert [name for name, text in predictions.items() if text == "planted"] == ["q4", "q5", "q6", "q7"]
+
+
+@pytest.mark.parametrize(("num_questions", "size"), [(1, 8), (70, 8), (256, 16), (300, 16), (512, 32), (9999, 32)])
+def test_many_questions_are_handed_out_in_units_of_several_batches(num_questions: int, size: int) -> None:
+    """Of 32 questions those of like length are answered side by side; of few questions every worker gets some."""
+    assert unit_size(num_questions, batch_size=8) == size
 
 
 def test_other_settings_are_evaluated_anew(report: Path, hash_index: Path, examples: Path, tmp_path: Path) -> None:

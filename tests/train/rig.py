@@ -17,13 +17,17 @@ from ragray.generate.engines.model import GeneratorModel
 from ragray.index.search.reader import IndexReader
 from ragray.index.search.result import SearchResult
 from ragray.train.components import Components
+from ragray.train.gold import gold_passages
 from ragray.train.loop import StepMetrics, TrainLoop
 from ragray.train.objectives.objective import LocalSearcher, Searcher
 from ragray.train.objectives.rag import RagBatch, RagObjective
+from ragray.train.objectives.together import TogetherBatch, TogetherObjective
 from ragray.train.schedule import Rank
 from ragray.types import Example
 
 EXAMPLES = [Example(str(n), f"what is the colour of number {n}?", ("red" if n % 2 else "blue",)) for n in range(12)]
+WITH_GOLD = [Example(f"g{n}", f"which is {n}?", ("red" if n % 2 else "blue",), (f"p{3 * n}",)) for n in range(11)]
+"""An odd number, so that the last step of an epoch is filled up."""
 SETTINGS = {
     "epochs": 10,
     "batch_size": 2,
@@ -38,9 +42,9 @@ class Recorded(RagObjective):
 
     seen: list[str]
 
-    def collate(self, examples: Sequence[Example], found: SearchResult) -> RagBatch:
+    def collate(self, examples: Sequence[Example], found: SearchResult, *, epoch: int) -> RagBatch:
         self.seen += [example.id for example in examples]
-        return super().collate(examples, found)
+        return super().collate(examples, found, epoch=epoch)
 
 
 @dataclass(frozen=True)
@@ -78,11 +82,31 @@ class Rig:
         wrapped = parallel(components) if parallel else None
         return TrainLoop(components, objective, examples, train=train, rank=rank, parallel=wrapped)
 
-    def ranks(self, world_size: int, **settings: Any) -> "Ranks":
+    def together(
+        self,
+        *,
+        rank: Rank | None = None,
+        parallel: Callable[[Components], nn.Module] | None = None,
+        **changes: object,
+    ) -> TrainLoop[TogetherBatch]:
+        """Build a loop with the objective `TogetherObjective`, whose examples have gold passages."""
+        train = TrainConfig.model_validate({**SETTINGS, "encoder_lr": 0, **changes})
+        components = self.components(train)
+        reader = IndexReader.open(self.index)
+        objective = TogetherObjective(
+            components, components.encoders["question_encoder"], LocalSearcher(reader), k=2, train=train,
+            generate=GenerateConfig(strategy="together", instruction="Say it."),
+            gold=gold_passages(WITH_GOLD, self.index, reader.snapshot),
+        )  # fmt: skip
+        wrapped = parallel(components) if parallel else None
+        return TrainLoop(components, objective, WITH_GOLD, train=train, rank=rank, parallel=wrapped)
+
+    def ranks(self, world_size: int, *, together: bool = False, **settings: Any) -> "Ranks":
         """Build the loops of several ranks, whose gradients are averaged; one `seen` for all."""
         meeting = Meeting(world_size)
+        make: Callable[..., TrainLoop[Any]] = self.together if together else self.loop
         return Ranks([
-            self.loop(rank=Rank(n, world_size), parallel=lambda model, n=n: Averaged(model, meeting, n), **settings)
+            make(rank=Rank(n, world_size), parallel=lambda model, n=n: Averaged(model, meeting, n), **settings)
             for n in range(world_size)
         ])  # fmt: skip
 
@@ -91,7 +115,7 @@ class Rig:
 class Ranks:
     """Loops that run in threads, as data-parallel processes do."""
 
-    loops: list[TrainLoop[RagBatch]]
+    loops: list[TrainLoop[Any]]
 
     def restore(self, folder: Path) -> None:
         for loop in self.loops:

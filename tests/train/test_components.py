@@ -28,7 +28,7 @@ class TwoEncoders:
     def retrieve(self, examples: Sequence[Example]) -> SearchFuture:
         return CompletedSearch(nothing(len(examples), 0))
 
-    def collate(self, examples: Sequence[Example], found: SearchResult) -> tuple[Tensor, Tensor]:
+    def collate(self, examples: Sequence[Example], found: SearchResult, *, epoch: int) -> tuple[Tensor, Tensor]:
         assert len(found.hits) == len(examples)
         return self.components.encoders["question_encoder"].question_tensors([example.question for example in examples])
 

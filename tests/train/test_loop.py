@@ -50,16 +50,19 @@ def test_training_lowers_the_loss_and_changes_both_models(rig: Rig) -> None:
     assert changed == {"question_encoder", "generator"}
 
 
-@pytest.mark.parametrize("tune", ["full", "lora"])
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_by_bit(rig: Rig, tmp_path: Path, tune: str) -> None:
+@pytest.mark.parametrize(("objective", "tune"), [("loop", "full"), ("loop", "lora"), ("together", "full")])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_by_bit(
+    rig: Rig, tmp_path: Path, objective: str, tune: str
+) -> None:
     """With adapters too: their random beginning is of no account, the checkpoint holds them."""
-    whole = rig.loop(tune=tune)
+    make = getattr(rig, objective)
+    whole = make(tune=tune)
     uninterrupted = run(whole)
 
     class KilledError(Exception):
         pass
 
-    first = rig.loop(tune=tune)
+    first = make(tune=tune)
 
     def save_then_die(step: StepMetrics) -> None:
         if step.step == 3:
@@ -69,7 +72,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_by_bit(rig: Rig, tmp_path
 
     with pytest.raises(KilledError):
         first.run(save_then_die)
-    second = rig.loop(tune=tune)
+    second = make(tune=tune)
     spoil_adapters(second)
     second.restore(tmp_path)
     resumed = run(second)

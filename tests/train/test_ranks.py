@@ -38,6 +38,14 @@ def test_two_ranks_equal_one_with_the_doubled_batch(rig: Rig) -> None:
         assert torch.equal(value, weights(two, 1)[name])
 
 
+def test_two_ranks_of_together_equal_one_with_the_doubled_batch_also_where_an_epoch_does_not_divide(rig: Rig) -> None:
+    """What is drawn for a prompt depends on the epoch and the example, not on the rank; 11 examples in steps of 4, two epochs."""
+    one = rig.ranks(1, together=True, batch_size=4, max_steps=6)
+    two = rig.ranks(2, together=True, batch_size=2, max_steps=6)
+    assert losses(two) == pytest.approx(losses(one), rel=1e-3)
+    assert_close(two, one)
+
+
 def test_ranks_that_change_within_the_same_global_batch_change_nothing(rig: Rig, tmp_path: Path) -> None:
     """2 -> 1 -> 2 ranks of 4 examples per step; the question encoder is fixed, so that a retrieval made anew finds the same."""
     settings = {"encoder_lr": 0, "batch_size": 2}

@@ -72,8 +72,11 @@ class Objective(Protocol[B]):
     def retrieve(self, examples: Sequence[Example]) -> SearchFuture:
         """Begin the retrieval for the examples of a step. `ragray.index.search.result.nothing` stands for no retrieval."""
 
-    def collate(self, examples: Sequence[Example], found: SearchResult) -> B:
-        """Make a micro-batch of N examples; ``found`` holds their N results, in the same order."""
+    def collate(self, examples: Sequence[Example], found: SearchResult, *, epoch: int) -> B:
+        """Make a micro-batch of N examples; ``found`` holds their N results, in the same order.
+
+        ``epoch``, counted from 0, is for what is drawn at random: a resumed run, and any number of ranks, must draw the same.
+        """
 
     def loss(self, batch: B) -> Loss:
         """Return the loss of a micro-batch."""

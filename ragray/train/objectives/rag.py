@@ -77,8 +77,8 @@ class RagObjective:
         questions = [example.question for example in examples]
         return self._searcher.submit(self._encoder.encode_questions(questions), self._k)
 
-    def collate(self, examples: Sequence[Example], found: SearchResult) -> RagBatch:
-        """Make a micro-batch; the first accepted answer is the target."""
+    def collate(self, examples: Sequence[Example], found: SearchResult, *, epoch: int) -> RagBatch:
+        """Make a micro-batch, the same in every epoch; the first accepted answer is the target."""
         prompts, answers = [], []
         for number, example in enumerate(examples):
             answer = self._prompts.answer_ids(example.answers[0], self._max_new_tokens)
