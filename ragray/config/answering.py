@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, PositiveInt, field_validator
 
 from ragray.config.base import LEAST_CPUS, MAX_ACTORS, MAX_SEED, MAX_THREADS, ORIGIN, Gpus, Section
+
+
+MeasureName = Literal[
+    "bleu",
+    "chrf",
+    "rouge1",
+    "rouge2",
+    "rougeL",
+    "label_accuracy",
+    "macro_f1",
+    "citation_recall",
+    "citation_precision",
+]
+"""What `evaluate.metrics` may name."""
 
 
 class RetrieveConfig(Section):
@@ -162,7 +176,23 @@ class EvaluateConfig(Section):
         description="metric of answers: squad, cmrc, mlqa or mlqa-LANGUAGE; auto chooses by the script of each reference: cmrc where "
         "it writes no spaces, squad for Latin, else mlqa",
     )
+    metrics: tuple[MeasureName, ...] = Field(
+        (),
+        description="measures beside exact match, F1, accuracy and those of retrieval, as a list or separated by commas: "
+        f"{', '.join(get_args(MeasureName))}; BLEU, chrF and ROUGE need ragray[metrics]",
+    )
+    entailment: str = Field(
+        "lexical",
+        description="what decides for citation_recall and citation_precision whether passages support a sentence: lexical (shared "
+        "words, a hint only), or a model for natural language inference: local folder or hub id",
+    )
     limit: int = Field(0, ge=0, description="examples used at most, spread evenly over the file; 0: all")
+
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _separated(cls, names: Any) -> Any:
+        """Take names that are separated by commas."""
+        return [name.strip() for name in names.split(",") if name.strip()] if isinstance(names, str) else names
 
 
 class ServeConfig(Section):

@@ -43,7 +43,7 @@ USED: Mapping[str, tuple[str, ...]] = {
     "ask": (*SEARCH, *GENERATE, "generate.engine"),
     "train": ("retrieve.k", *POOL, *GENERATE, "train.*", "examples.*", "cluster.*"),
     "evaluate": (*SEARCH, "generate.*", "evaluate.*", "examples.*", "cluster.*"),
-    "score": ("examples.*", "evaluate.metric"),
+    "score": ("examples.*", "evaluate.metric", "evaluate.metrics"),
     "serve": (*SEARCH, "retrieve.num_replicas", "generate.*", "serve.*", "cluster.*"),
     **dict.fromkeys(("keys add", "keys list", "keys revoke"), ("serve.keys_file",)),
     "quickstart": ("*",),
