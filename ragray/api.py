@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from ragray.stages.build import IndexReport
     from ragray.stages.compact import CompactReport
     from ragray.stages.embed import EmbedReport
-    from ragray.stages.evaluate import EvaluationReport
     from ragray.stages.ingest import IngestReport
+    from ragray.stages.report import EvaluationReport
     from ragray.stages.sync import SyncReport
 
 RAY, LOCAL = "ray", "local"
@@ -117,8 +117,8 @@ def evaluate_rag(
             examples, out, config, index=index, run=run, closed_book=closed_book, baseline=baseline, executor=where
         )
     if index is None or closed_book:
-        raise ConfigError("evaluate: --bounds needs --index INDEX; a closed book is a bound itself, leave out --closed-book")
-    with session(address) if executor == RAY else nullcontext():  # one cluster for all systems
-        return evaluate_with_bounds(
-            examples, out, config, index=index, run=run, baseline=baseline, executor=where
+        raise ConfigError(
+            "evaluate: --bounds needs --index INDEX; a closed book is a bound itself, leave out --closed-book"
         )
+    with session(address) if executor == RAY else nullcontext():  # one cluster for all systems
+        return evaluate_with_bounds(examples, out, config, index=index, run=run, baseline=baseline, executor=where)

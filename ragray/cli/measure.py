@@ -39,7 +39,8 @@ def evaluate(
     bounds: Annotated[
         bool,
         typer.Option(
-            "--bounds", help="Also measure closed book, zero-shot (before training) and gold passages, beside the figures."
+            "--bounds",
+            help="Also measure closed book, zero-shot (before training) and gold passages, beside the figures.",
         ),
     ] = False,
     baseline: Annotated[

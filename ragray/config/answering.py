@@ -8,7 +8,6 @@ from pydantic import Field, PositiveInt, field_validator
 
 from ragray.config.base import LEAST_CPUS, MAX_ACTORS, MAX_SEED, MAX_THREADS, ORIGIN, Gpus, Section
 
-
 MeasureName = Literal[
     "bleu",
     "chrf",

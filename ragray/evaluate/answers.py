@@ -15,7 +15,6 @@ from ragray.evaluate.metrics import metric as metric_named
 from ragray.evaluate.metrics import metric_for
 from ragray.types import Example
 
-
 Measure = Callable[[str, str, str], float]
 """What a prediction is worth by one reference and a metric, 0 to 1."""
 

@@ -1,4 +1,4 @@
-"""The stage `evaluate` with its bounds. In: what `evaluate_rag` takes. Out: its report, beside those of systems that bound it from both sides."""
+"""The stage `evaluate` with bounds. In: what `evaluate_rag` takes. Out: its report beside those of systems that should be worse or better."""
 
 from __future__ import annotations
 
@@ -62,9 +62,7 @@ def evaluate_with_bounds(
             gold=bound.gold,
             executor=executor,
         )
-    return evaluate_rag(
-        read, out, config, index=index, run=run, bounds=made, baseline=baseline, executor=executor
-    )
+    return evaluate_rag(read, out, config, index=index, run=run, bounds=made, baseline=baseline, executor=executor)
 
 
 def bounds_of(config: Config, run: Path | None, *, has_gold: bool) -> Mapping[str, Bound]:

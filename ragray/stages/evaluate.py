@@ -94,8 +94,8 @@ class AnswerQuestions(Task[QuestionBatch]):
             import torch
 
             torch.set_num_threads(max(1, int(config.evaluate.cpus_per_worker)))
-        searches = system.index and not system.gold
-        self._retriever = load_retriever(system.index, run, config, snapshot=system.snapshot) if searches else None
+        index = None if system.gold else system.index
+        self._retriever = load_retriever(index, run, config, snapshot=system.snapshot) if index else None
         threads = max(1, int(config.evaluate.cpus_per_worker))
         self._generator = load_generator(config.generate, run, threads=threads)
         self._k = self._retriever.k if self._retriever else config.retrieve.k
@@ -181,7 +181,9 @@ def evaluate_rag(
     questions = [question for question in questions if question.id in given] if gold else questions
     beside = Beside(
         system=_described(system),
-        left_out={"examples without gold passages" if gold else "examples (evaluate.limit)": len(read) - len(questions)},
+        left_out={
+            "examples without gold passages" if gold else "examples (evaluate.limit)": len(read) - len(questions)
+        },
         bounds={name: read_bound(name, folder) for name, folder in (bounds or {}).items()},
         baseline=read_baseline(baseline) if baseline else None,
     )
@@ -247,7 +249,9 @@ def _gold_passages(questions: Sequence[Example], system: SystemUnderTest) -> dic
     found = gold_passages(questions, system.index, system.snapshot) if system.index else []
     given = {question.id: passages[:k] for question, passages in zip(questions, found, strict=bool(found)) if passages}
     if not given:
-        raise InputError("evaluate: no example has gold ids that the index holds, so that there is no gold passage to read")
+        raise InputError(
+            "evaluate: no example has gold ids that the index holds, so that there is no gold passage to read"
+        )
     return given
 
 

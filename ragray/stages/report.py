@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import JsonValue
+
 from ragray.artifact.digest import fingerprint
 from ragray.artifact.files import atomic_path, write_json
 from ragray.artifact.output import StageOutput
@@ -80,7 +82,7 @@ def publish_report(
     _write(out / DETAILS_FILE, "".join(to_json(line, DETAILS_FILE) + "\n" for line in lines))
     write_json(out / REPORT_FILE, made.values)
     _write(out / PAGE_FILE, page(made.values, answered, made.found, passages))
-    facts = {
+    facts: dict[str, JsonValue] = {
         "num_examples": len(lines),
         "num_unknown_gold_ids": scored.num_unknown_gold_ids,
         SCORING_FACT: scoring_key(settings, beside),

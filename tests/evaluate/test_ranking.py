@@ -5,7 +5,7 @@ from math import log2
 
 import pytest
 
-from ragray.evaluate.ranking import RankingScores, gold_rank, ndcg, ranking_scores, recall, reciprocal_rank
+from ragray.evaluate.ranking import RankingScores, gold_ranks, ndcg, ranking_scores, recall, reciprocal_rank
 from ragray.types import Hit, Passage
 
 HITS = [Hit(Passage(f"p{n}", "text", document_id=f"d{n}"), -float(n)) for n in range(1, 5)]

@@ -1,7 +1,7 @@
 """Citation recall and precision. In: answers with their cited passages, what decides entailment. Out: both, by ALCE's rules.
 
-Gao et al. 2023, arXiv:2305.14627, section 3.3, and the script of the authors. A statement is a sentence of the answer. Its recall is 1 where
-all passages that it cites, together, support it. A citation is precise where its statement has recall 1, and it supports the statement
+Gao et al. 2023, arXiv:2305.14627, section 3.3, and the script of the authors. A statement is a sentence of the answer. Its recall
+is 1 where all passages that it cites, together, support it. A citation is precise where its statement has recall 1, and it supports the statement
 alone, or the others do not without it. Each answer has a recall (mean of its statements) and a precision (of all its citations; 0 where
 it cites nothing); the figures are the means over the answers that say anything.
 
@@ -47,7 +47,9 @@ def citation_measures(
     told = [statements(one) if one.sources else [] for one in answered]
     pairs = list(zip(answered, told, strict=True))
     judged = _judged(pairs, passages, entailment)
-    found = [_recall_and_precision(number, said, judged) if said else (None, None) for number, (_, said) in enumerate(pairs)]
+    found = [
+        _recall_and_precision(number, said, judged) if said else (None, None) for number, (_, said) in enumerate(pairs)
+    ]
     how = f"ALCE, {entailment.how}"
     yield mean_of("citation_recall", [recall for recall, _ in found], how)
     yield mean_of("citation_precision", [precision for _, precision in found], how)

@@ -1,7 +1,8 @@
-"""Measures by name. In: answered questions, the names of `evaluate.metrics`. Out: what each measure found; what is not installed is said first."""
+"""Measures by name. In: answered questions, the names of `evaluate.metrics`. Out: what each measure found, or what is not installed."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -65,17 +66,19 @@ def measures(answered: Sequence[Answered], settings: EvaluateConfig, context: Co
     """
     found = [*_always(answered, settings.metric), *_asked(answered, settings, context)]
     if context.with_retrieval:
-        found += [*ranking_measures(answered, settings.recall_at)]
+        found += ranking_measures(answered, settings.recall_at)
+    if context.passages:
         found.append(answer_in_context(answered, context.passages, settings.metric))
     return found
 
 
 def _always(answered: Sequence[Answered], metric: str) -> Iterator[Measured]:
     chosen = [metric_of(one.example, metric) for one in answered]
+    how = ", ".join(f"{name}: {count:,}" for name, count in sorted(Counter(chosen).items()))
     for name, measure in ALWAYS.items():
         pairs = zip(answered, chosen, strict=True)
-        values = [0.0 if one.missing else best_of(measure, one.prediction, one.example, how) for one, how in pairs]
-        yield mean_of(name, values)
+        values = [0.0 if one.missing else best_of(measure, one.prediction, one.example, by) for one, by in pairs]
+        yield mean_of(name, values, how)
 
 
 def _asked(answered: Sequence[Answered], settings: EvaluateConfig, context: Context) -> Iterator[Measured]:

@@ -1,4 +1,4 @@
-"""Measures of retrieval. In: the ranks of gold passages. Out: recall at k, mean reciprocal rank, nDCG; whether an answer was there to read. Pure."""
+"""Measures of retrieval. In: the ranks of gold passages, the passages read. Out: recall at k, MRR, nDCG, answer in context. Pure."""
 
 from __future__ import annotations
 

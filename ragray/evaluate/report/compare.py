@@ -1,8 +1,8 @@
 """Two systems compared. In: the answers of both to the same questions. Out: differences with intervals and p-values. Pure.
 
-The interval is that of the paired bootstrap (Efron and Tibshirani 1993; Koehn 2004): questions are drawn, both systems' answers with them. The p-value
-is that of the paired randomisation test (Noreen 1989; Smucker, Allan and Carterette 2007), two-sided: answers of the two systems
-are exchanged at random, question by question, and p is the share of the trials whose difference is at least as large.
+The interval is that of the paired bootstrap (Efron and Tibshirani 1993; Koehn 2004): questions are drawn, both systems' answers with
+them. The p-value is that of the paired randomisation test (Noreen 1989; Smucker, Allan and Carterette 2007), two-sided: answers of the
+two systems are exchanged at random, question by question, and p is the share of the trials whose difference is at least as large.
 
 N questions both answered, S sums, T trials.
 """
@@ -73,7 +73,9 @@ def shared(here: Sequence[Answered], baseline: Sequence[Answered], name: str) ->
             *(name, len(both), len(only_here), len(only_baseline), min(only_here or only_baseline)),
         )
     other = sum(set(mine[key].example.answers) != set(others[key].example.answers) for key in both)
-    theirs = [replace(others[key], example=replace(others[key].example, answers=mine[key].example.answers)) for key in both]
+    theirs = [
+        replace(others[key], example=replace(others[key].example, answers=mine[key].example.answers)) for key in both
+    ]
     return Shared([mine[key] for key in both], theirs, tuple(sorted(only_here)), tuple(sorted(only_baseline)), other)
 
 

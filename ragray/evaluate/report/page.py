@@ -19,7 +19,7 @@ from ragray.types import Passage
 NAMES: Mapping[str, str] = {
     "exact_match": "Exact match",
     "f1": "F1",
-    "accuracy": "Accuracy (answer contains a reference)",
+    "accuracy": "Accuracy (contains a reference)",
     "bleu": "BLEU",
     "chrf": "chrF",
     "rouge1": "ROUGE-1",
@@ -64,7 +64,9 @@ def _sections(
     values: Mapping[str, Any], answered: Sequence[Answered], found: Sequence[Measured], passages: Mapping[str, Passage]
 ) -> Iterator[Markup]:
     figures = figures_from(values["figures"])
-    yield element("header", element("h1", "Evaluation report"), element("p", _summary(values, len(answered)), class_="soft"))
+    yield element(
+        "header", element("h1", "Evaluation report"), element("p", _summary(values, len(answered)), class_="soft")
+    )
     yield _section("Figures", _figure_table(figures), intervals_plot(_named(figures), "Figures with 95 % intervals"))
     if values["bounds"]:
         yield _section("Bounds", *_bounds(values, figures))
@@ -103,7 +105,9 @@ def _named(figures: Mapping[str, Figure]) -> dict[str, Figure]:
 
 def _table(heading: Sequence[str], rows: Iterable[Sequence[Child]]) -> Markup:
     head = element("tr", *(element("th", name, scope="col") for name in heading))
-    lines = [element("tr", element("th", row[0], scope="row"), *(element("td", cell) for cell in row[1:])) for row in rows]
+    lines = [
+        element("tr", element("th", row[0], scope="row"), *(element("td", cell) for cell in row[1:])) for row in rows
+    ]
     return element("div", element("table", element("thead", head), element("tbody", *lines)), class_="wide")
 
 
@@ -124,17 +128,14 @@ def _figure_table(figures: Mapping[str, Figure]) -> Markup:
 
 
 def _bounds(values: Mapping[str, Any], figures: Mapping[str, Figure]) -> Iterator[Markup]:
-    """Yield a table of all systems by the measures that each has, and a plot of their F1."""
+    """Yield a table of all systems by the measures, and a plot of their F1."""
     systems = {THIS: figures, **{_name(name): figures_from(one["figures"]) for name, one in values["bounds"].items()}}
-    shared = [name for name in figures if all(name in one for one in systems.values())]
-    cells = {
-        system: [f"{one[name].value:.1f} ({_between(one[name].low, one[name].high)})" for name in shared]
-        for system, one in systems.items()
-    }
-    counts = {system: f"{max((one.num_examples for one in found.values()), default=0):,}" for system, found in systems.items()}
-    yield _table(
-        ("System", *map(_name, shared), "Answers"), [(system, *row, counts[system]) for system, row in cells.items()]
-    )
+    rows = [
+        (_name(name), *(_with_interval(one[name]) if name in one else "-" for one in systems.values()))
+        for name in figures
+    ]
+    counts = (f"{max((one.num_examples for one in found.values()), default=0):,}" for found in systems.values())
+    yield _table(("Measure", *systems), [*rows, ("Answers", *counts)])
     yield intervals_plot({system: one["f1"] for system, one in systems.items() if "f1" in one}, "F1 beside its bounds")
     yield element("ul", *(element("li", f"{_name(name)}: {one['what']}") for name, one in values["bounds"].items()))
 
@@ -142,7 +143,9 @@ def _bounds(values: Mapping[str, Any], figures: Mapping[str, Figure]) -> Iterato
 def _baseline(found: Mapping[str, Any]) -> Iterator[Markup]:
     only = f"{len(found['only_here'])} ids are only here, {len(found['only_baseline'])} only there"
     other = f"{found['num_other_references']} have other references there"
-    yield _soft(f"{found['report']}: {found['num_shared']:,} shared ids; {only}; {other}. p: {found['test']}, {found['trials']:,} trials.")
+    yield _soft(
+        f"{found['report']}: {found['num_shared']:,} shared ids; {only}; {other}. p: {found['test']}, {found['trials']:,} trials."
+    )
     rows = [
         (
             _name(name),
@@ -161,9 +164,11 @@ def _distributions(answered: Sequence[Answered], found: Sequence[Measured], retr
     f1 = next(one for one in found if one.name == "f1")
     yield histogram(f1.values(), "Answers by F1, %")
     ranks = [one.gold_rank for one in answered if one.example.gold_ids]
-    if retrieved and ranks:
-        deepest = min(DEEPEST, max((rank for rank in ranks if rank), default=1))
-        recall = [100 * sum(rank is not None and rank <= k for rank in ranks) / len(ranks) for k in range(1, deepest + 1)]
+    deepest = min(DEEPEST, max((rank for rank in ranks if rank), default=1))
+    if retrieved and deepest > 1:
+        recall = [
+            100 * sum(rank is not None and rank <= k for rank in ranks) / len(ranks) for k in range(1, deepest + 1)
+        ]
         yield recall_curve(recall, "Questions with a gold passage among the first k")
 
 
@@ -189,7 +194,11 @@ def _example(shown: Shown, passages: Mapping[str, Passage]) -> Markup:
         "Answer": one.text or "(nothing)",
         "References": " | ".join(one.example.answers),
         "Score": f"{_name(shown.measure)} {shown.value:.1f} %, log-probability {one.log_prob:.2f}",
-        "Gold passage": f"rank {one.gold_rank}" if one.gold_rank else "not found" if one.example.gold_ids else "no gold ids",
+        "Gold passage": f"rank {one.gold_rank}"
+        if one.gold_rank
+        else "not found"
+        if one.example.gold_ids
+        else "no gold ids",
         "Id": one.example.id,
     }
     if one.finish_reason == "length":

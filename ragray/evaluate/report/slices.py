@@ -1,4 +1,4 @@
-"""Slices of the questions. In: answered questions. Out: which slice each belongs to, by question word, answer length, rank of the gold passage. Pure.
+"""Slices of the questions. In: answered questions. Out: their figures by question word, answer length, rank of the gold passage. Pure.
 
 A question word is the first of its language's words below; English is tried first, then German (only where an article or auxiliary of
 German stands in the question, as `was` is English too), French, Spanish, Chinese. A relative pronoun may be taken for one.

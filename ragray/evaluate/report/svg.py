@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from ragray.evaluate.report.figures import Figure
 from ragray.evaluate.report.markup import Markup, element
 
-WIDTH = 640
-LABEL, RIGHT, ROW, TOP = 170, 58, 26, 8
+WIDTH = 480
+LABEL, RIGHT, ROW, TOP = 150, 50, 26, 8
 """Room for the names on the left and the numbers on the right, height of a row, room above."""
 
 BINS = 10
@@ -18,7 +18,9 @@ CURVE_HEIGHT = 220
 def intervals_plot(rows: Mapping[str, Figure], title: str) -> Markup:
     """Draw a row for each figure: its interval as a line from 0 to 100 %, the figure as a dot."""
     height = TOP + ROW * len(rows) + 24
-    marks = [mark for place, (name, one) in enumerate(rows.items()) for mark in _row(TOP + ROW * (place + 0.5), name, one)]
+    marks = [
+        mark for place, (name, one) in enumerate(rows.items()) for mark in _row(TOP + ROW * (place + 0.5), name, one)
+    ]
     axis = [mark for percent in range(0, 101, 25) for mark in _tick(percent, TOP, height - 20)]
     return _figure(title, height, [*axis, *marks])
 
@@ -53,7 +55,9 @@ def histogram(values: Sequence[float], title: str) -> Markup:
     tallest, wide = max(max(counts), 1), (WIDTH - 40) / BINS
     bars = [mark for place, count in enumerate(counts) for mark in _bar(20 + wide * place, wide, count, tallest)]
     edges = [
-        element("text", f"{100 * edge // BINS}", x=20 + wide * edge, y=CURVE_HEIGHT - 6, text_anchor="middle", class_="axis")
+        element(
+            "text", f"{100 * edge // BINS}", x=20 + wide * edge, y=CURVE_HEIGHT - 6, text_anchor="middle", class_="axis"
+        )
         for edge in range(BINS + 1)
     ]
     return _figure(title, CURVE_HEIGHT, [*bars, *edges])
