@@ -1,4 +1,4 @@
-"""The stage `evaluate` with bounds. In: what `evaluate_rag` takes. Out: its report beside those of systems that should be worse or better."""
+"""The stage `evaluate` with bounds. In: what `evaluate_rag` takes. Out: its report beside those of systems that bound it."""
 
 from __future__ import annotations
 

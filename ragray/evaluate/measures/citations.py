@@ -1,9 +1,9 @@
 """Citation recall and precision. In: answers with their cited passages, what decides entailment. Out: both, by ALCE's rules.
 
 Gao et al. 2023, arXiv:2305.14627, section 3.3, and the script of the authors. A statement is a sentence of the answer. Its recall
-is 1 where all passages that it cites, together, support it. A citation is precise where its statement has recall 1, and it supports the statement
-alone, or the others do not without it. Each answer has a recall (mean of its statements) and a precision (of all its citations; 0 where
-it cites nothing); the figures are the means over the answers that say anything.
+is 1 where all passages that it cites, together, support it. A citation is precise where its statement has recall 1, and it supports
+the statement alone, or the others do not without it. Each answer has a recall (mean of its statements) and a precision (of all its
+citations; 0 where it cites nothing); the figures are the means over the answers that say anything.
 
 A system without `[n]` in its answers cites, for every statement, the passage with the greatest share in the answer.
 """

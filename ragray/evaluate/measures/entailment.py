@@ -63,6 +63,7 @@ class NliModel:
 
     def __init__(self, model: Any, tokenizer: Any, label: int, *, name: str) -> None:
         self.how = f"model {name}"
+        self._max_length = min(MAX_LENGTH, getattr(model.config, "max_position_embeddings", MAX_LENGTH))
         self._model = model.eval()
         self._tokenizer = tokenizer
         self._label = label
@@ -86,7 +87,7 @@ class NliModel:
         return cls(model.to(pick_device(device)), load_text_tokenizer(folder), label, name=name)
 
     def holds(self, claims: Sequence[Claim]) -> list[bool]:
-        """See `Entailment.holds`; of a premise that is too long the end is cut."""
+        """See `Entailment.holds`; of premise and statement the longer one loses its end where they do not fit the model."""
         import torch
 
         found: list[bool] = []
@@ -96,8 +97,8 @@ class NliModel:
                 [claim.premise for claim in batch],
                 [_sentence(claim) for claim in batch],
                 padding=True,
-                truncation="only_first",
-                max_length=MAX_LENGTH,
+                truncation="longest_first",
+                max_length=self._max_length,
                 return_tensors="pt",
             ).to(self._model.device)
             with torch.inference_mode():

@@ -38,15 +38,17 @@ class Context:
 CLOSED_BOOK = Context({}, with_retrieval=False)
 
 
-def require_measurable(settings: EvaluateConfig, *, with_passages: bool) -> None:
-    """Say before anything starts what cannot be measured.
+def require_measurable(
+    settings: EvaluateConfig, *, with_passages: bool, find: Callable[[str], object] = find_spec
+) -> None:
+    """Say before anything starts what cannot be measured; ``find`` returns None for a package that is not installed.
 
     Raises:
         MissingPackageError: a package is not installed; holds the command that installs it.
         ConfigError: citations are to be measured where there are no passages.
     """
     for name in settings.metrics:
-        if name in PACKAGES and find_spec(PACKAGES[name]) is None:
+        if name in PACKAGES and find(PACKAGES[name]) is None:
             package = PACKAGES[name].replace("_", "-")
             raise MissingPackageError(f"evaluate.metrics={name} needs {package}; run: pip install 'ragray[metrics]'")
         if name in CITATIONS and not with_passages:

@@ -53,7 +53,7 @@ def _of_sacrebleu(name: str, metric: Any, answered: Sequence[Answered]) -> Measu
 
 
 def _tokenizer(answered: Sequence[Answered]) -> str:
-    """Return the tokenizer of BLEU for the script of most references: that for Chinese, characters where there are no spaces, else `13a`."""
+    """Return the tokenizer of BLEU for the script of most references: `zh`, `char` where others write no spaces, else `13a`."""
     texts = " ".join(text for one in answered for text in one.example.answers)
     dense, words = count_units(texts)
     if dense <= words:
