@@ -50,6 +50,13 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    shots: Annotated[
+        int | None, typer.Option(help="Solved examples in every prompt, of --exemplars.", show_default="evaluate.shots")
+    ] = None,
+    exemplars: Annotated[
+        str | None,
+        typer.Option(help="Records that --shots takes them from, as --examples.", show_default="evaluate.exemplars"),
+    ] = None,
     config: ConfigFile = None,
     address: Address = None,
     executor: ExecutorOption = "ray",
@@ -61,7 +68,9 @@ def evaluate(
     from ragray.api import evaluate_rag as run_stage
     from ragray.evaluate.report.assemble import REPORT_FILE
 
-    settings = load_config(config, overrides or [], command="evaluate")
+    given = [f"evaluate.shots={shots}"] if shots is not None else []
+    given += [f"evaluate.exemplars={exemplars}"] if exemplars is not None else []
+    settings = load_config(config, [*(overrides or []), *given], command="evaluate")
     run_stage(
         examples,
         out,

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 from pydantic import Field, PositiveInt, field_validator
 
 from ragray.config.base import LEAST_CPUS, MAX_ACTORS, MAX_SEED, MAX_THREADS, ORIGIN, Gpus, Section
+from ragray.config.tasks import Task
 
 MeasureName = Literal[
     "bleu",
@@ -73,6 +74,10 @@ class GenerateConfig(Section):
 
     model: str = Field("smollm2-135m-instruct", description="generator: local folder, packaged name or hub id")
     instruction: str = Field("Answer with a few words.", description="system message of the prompt")
+    task: Task = Field(
+        "",
+        description="preset of a task: its instruction, limits of tokens and evaluate.metrics, each unless it is given; empty: none",
+    )
     strategy: Literal["marginal", "together"] = Field(
         "marginal",
         description="one prompt per passage, decoded jointly, or all passages numbered in one prompt, cited as [n] in the answer; "
@@ -184,6 +189,15 @@ class EvaluateConfig(Section):
         "lexical",
         description="what decides for citation_recall and citation_precision whether passages support a sentence: lexical (shared "
         "words, a hint only), or a model for natural language inference: local folder or hub id",
+    )
+    shots: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="solved examples of evaluate.exemplars in every prompt, the same for all; never the question itself",
+    )
+    exemplars: str = Field(
+        "", description="file, folder, glob or URI of the examples that evaluate.shots shows, such as those of training"
     )
     limit: int = Field(0, ge=0, description="examples used at most, spread evenly over the file; 0: all")
 

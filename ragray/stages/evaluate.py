@@ -25,6 +25,7 @@ from ragray.execute.port import Executor, Resources, Task, run_task
 from ragray.generate.answer.markers import with_known_numbers
 from ragray.generate.check import check_questions
 from ragray.generate.engine import GenerationRequest
+from ragray.generate.exemplars import candidates, shown_for, with_exemplars
 from ragray.generate.load import FAKE, load_generator, load_template
 from ragray.generate.orchestrator import NOTHING_FOUND
 from ragray.index.search.reader import IndexReader
@@ -62,7 +63,8 @@ RESOURCE_SETTINGS = ("evaluate.cpus_per_worker", "evaluate.gpus_per_worker")
 class SystemUnderTest:
     """What answers the questions: a closed book has no index; of an index it is one snapshot, whatever is published meanwhile.
 
-    With ``gold`` it reads the gold passages of each question instead of what it finds.
+    With ``gold`` it reads the gold passages of each question instead of what it finds. ``exemplars`` are shown in the prompts
+    (`ragray.generate.exemplars`).
     """
 
     config: Config
@@ -70,6 +72,12 @@ class SystemUnderTest:
     index: Path | None = None
     snapshot: str = ""
     gold: bool = False
+    exemplars: tuple[Example, ...] = ()
+
+    def instruction(self, question: str) -> str:
+        """Return the instruction of a question's prompt with the examples shown in it; "" where it is that of the template."""
+        shown = shown_for(question, self.exemplars, self.config.evaluate.shots)
+        return with_exemplars(self.config.generate.instruction, shown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +107,7 @@ class AnswerQuestions(Task[QuestionBatch]):
         threads = max(1, int(config.evaluate.cpus_per_worker))
         self._generator = load_generator(config.generate, run, threads=threads)
         self._k = self._retriever.k if self._retriever else config.retrieve.k
+        self._instruction = system.instruction
         self._depth = max(self._k, *config.evaluate.recall_at)
 
     def do(self, unit: QuestionBatch) -> int:
@@ -123,7 +132,10 @@ class AnswerQuestions(Task[QuestionBatch]):
     def _answer(self, unit: QuestionBatch) -> list[dict[str, Any]]:
         examples, found = unit.examples, self._found(unit)
         questions = [example.question for example in examples]
-        prompts = [GenerationRequest(q, hits[: self._k]) for q, hits in zip(questions, found, strict=True)]
+        prompts = [
+            GenerationRequest(question, hits[: self._k], instruction=self._instruction(question))
+            for question, hits in zip(questions, found, strict=True)
+        ]
         return [
             {
                 "id": example.id,
@@ -176,7 +188,8 @@ def evaluate_rag(
     require_measurable(config.evaluate, with_passages=not closed_book)
     read = read_examples(examples, config.examples)
     questions = spread(read, config.evaluate.limit)
-    system = replace(_system(config, None if closed_book else index, run), gold=gold)
+    system = _system(config, None if closed_book else index, run)
+    system = replace(system, gold=gold, exemplars=_exemplars(config))
     given = _gold_passages(questions, system) if gold else {}
     questions = [question for question in questions if question.id in given] if gold else questions
     beside = Beside(
@@ -188,7 +201,7 @@ def evaluate_rag(
         baseline=read_baseline(baseline) if baseline else None,
     )
     if prompts := load_template(system.config.generate, run):
-        check_questions(questions, prompts)
+        check_questions(questions, prompts, system.instruction)
     key = _key(questions, system)
     scored = Scored(system.config, system.index, system.snapshot, retrieved=not gold)
     with stage_output(out, kind="report", work=PARTS_FOLDER) as output:
@@ -201,6 +214,18 @@ def evaluate_rag(
             unknown = fact(out, manifest, "num_unknown_gold_ids", int)
             publish_report(output, key, read_lines(out), replace(scored, num_unknown_gold_ids=unknown), beside)
     return read_report(out, monotonic() - started, reused=manifest is not None)
+
+
+def _exemplars(config: Config) -> tuple[Example, ...]:
+    """Read the examples that prompts show, none without `evaluate.shots`; raises as `candidates` does."""
+    settings = config.evaluate
+    if not settings.shots:
+        return ()
+    if not settings.exemplars:
+        raise ConfigError(
+            f"evaluate.shots={settings.shots} needs evaluate.exemplars, a file of solved examples; name that of training"
+        )
+    return candidates(read_examples(settings.exemplars, config.examples), settings.shots)
 
 
 def spread(examples: list[Example], limit: int) -> list[Example]:
@@ -260,6 +285,8 @@ def _key(questions: Sequence[Example], system: SystemUnderTest) -> str:
     config = system.config
     parts: list[Any] = [FORMAT, [question.content for question in questions], _decisive(config.generate)]
     parts.append(system.run.name if system.run else _weights(config.generate.model))
+    if system.exemplars:
+        parts += ["exemplars", config.evaluate.shots, [example.content for example in system.exemplars]]
     if system.gold:
         parts += ["gold passages", system.snapshot, config.retrieve.k]
     elif system.index:
@@ -275,7 +302,7 @@ def _key(questions: Sequence[Example], system: SystemUnderTest) -> str:
 def _decisive(config: GenerateConfig) -> dict[str, Any]:
     """Return the settings of a generator; those added since reports were first written only where they are not the default."""
     added = {key for key in ("strategy", "engine") if getattr(config, key) == GenerateConfig.model_fields[key].default}
-    return config.model_dump(mode="json", exclude=added)
+    return config.model_dump(mode="json", exclude=added | {"task"})
 
 
 def _weights(model: str) -> str:

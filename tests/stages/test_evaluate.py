@@ -16,11 +16,11 @@ from ragray.artifact.manifest import unpublish
 from ragray.config import load_config
 from ragray.errors import ConfigError, InputError, ModelNotFoundError
 from ragray.evaluate.answers import score
+from ragray.evaluate.report.assemble import DETAILS_FILE, REPORT_FILE
 from ragray.examples import read_examples
+from ragray.execute.processes import ProcessExecutor
 from ragray.index.store.snapshot import current_name
 from ragray.stages import evaluate
-from ragray.evaluate.report.assemble import DETAILS_FILE, REPORT_FILE
-from ragray.execute.processes import ProcessExecutor
 from ragray.stages.bounds import BOUNDS_FOLDER, bounds_of, evaluate_with_bounds
 from ragray.stages.evaluate import AnswerQuestions, SystemUnderTest, spread
 from ragray.stages.report import PAGE_FILE, PREDICTIONS_FILE
@@ -211,7 +211,9 @@ def test_a_finished_report_is_scored_again_by_other_measures_and_no_question_ans
 
 
 def test_citations_are_those_that_the_answer_was_written_with(hash_index: Path, examples: Path, tmp_path: Path) -> None:
-    config = load_config(None, [*FAKE, "generate.strategy=together", "evaluate.metrics=citation_recall,citation_precision"])
+    config = load_config(
+        None, [*FAKE, "generate.strategy=together", "evaluate.metrics=citation_recall,citation_precision"]
+    )
     found = evaluate_rag(examples, tmp_path, config, index=hash_index)
     assert (found.figures["citation_recall"].value, found.figures["citation_precision"].value) == (100, 100)
     [first, *_] = map(json.loads, (tmp_path / DETAILS_FILE).read_text().splitlines())
@@ -226,7 +228,9 @@ def test_measures_that_cannot_be_taken_are_refused_before_anything_starts(exampl
     assert not (tmp_path / "report").exists()
 
 
-def test_a_baseline_is_compared_question_by_question(report: Path, hash_index: Path, examples: Path, tmp_path: Path) -> None:
+def test_a_baseline_is_compared_question_by_question(
+    report: Path, hash_index: Path, examples: Path, tmp_path: Path
+) -> None:
     fewer = read_examples(examples)[:10]
     evaluate_rag(fewer, tmp_path, CONFIG, index=None, closed_book=True, baseline=report)
     raw = json.loads((tmp_path / REPORT_FILE).read_text())["baseline"]
@@ -239,7 +243,10 @@ def test_a_baseline_is_compared_question_by_question(report: Path, hash_index: P
 
 def test_bounds_are_reports_of_their_own_beside_the_figures(hash_index: Path, examples: Path, tmp_path: Path) -> None:
     found = evaluate_with_bounds(examples, tmp_path, CONFIG, index=hash_index, executor=INLINE)
-    assert {name: one["exact_match"].value for name, one in found.bounds.items()} == {"closed_book": 0, "gold_passage": 50}
+    assert {name: one["exact_match"].value for name, one in found.bounds.items()} == {
+        "closed_book": 0,
+        "gold_passage": 50,
+    }
     gold = tmp_path / BOUNDS_FOLDER / "gold_passage"
     lines = [json.loads(line) for line in (gold / DETAILS_FILE).read_text().splitlines()]
     assert [line["sources"] for line in lines] == [line["gold_ids"] for line in lines]
@@ -252,7 +259,11 @@ def test_a_gold_bound_is_over_the_questions_that_have_a_gold_passage(
     hash_index: Path, examples: Path, tmp_path: Path
 ) -> None:
     read = read_examples(examples)
-    some = [replace(read[0], gold_ids=("nowhere",)), replace(read[1], gold_ids=("d0", "p1")), replace(read[2], gold_ids=())]
+    some = [
+        replace(read[0], gold_ids=("nowhere",)),
+        replace(read[1], gold_ids=("d0", "p1")),
+        replace(read[2], gold_ids=()),
+    ]
     found = evaluate_rag(some, tmp_path / "some", CONFIG, index=hash_index, gold=True)
     assert found.answers.num_examples == 1
     [line] = (tmp_path / "some" / DETAILS_FILE).read_text().splitlines()

@@ -50,7 +50,9 @@ def by_the_script(one: Answered, entails: Supporting) -> tuple[float, float]:
 
 def random_answer(chance: random.Random, number: int) -> Answered:
     marks = ["", " [1]", " [2]", " [1, 3]", " [2][4]", " [1][2][3][4]", " [9]"]
-    text = " ".join(f"Statement {number}{letter} stands here{chance.choice(marks)}." for letter in "abc"[: chance.randint(1, 3)])
+    text = " ".join(
+        f"Statement {number}{letter} stands here{chance.choice(marks)}." for letter in "abc"[: chance.randint(1, 3)]
+    )
     return answered(text, "x", numbered=True, sources=IDS)
 
 

@@ -39,6 +39,5 @@ def test_a_figure_of_sums_is_resampled_by_its_sums() -> None:
     ratio = Measured("x", rows, lambda sums_S: float(100 * sums_S[0] / sums_S[1]))
     assert ratio.figure == pytest.approx(100 * 4 / 7)
     assert set(np.round(ratio.resampled(), 6)) <= {
-        round(100 * sum(rows[n][0] for n in drawn) / sum(rows[n][1] for n in drawn), 6)
-        for drawn in np.ndindex(3, 3, 3)
+        round(100 * sum(rows[n][0] for n in drawn) / sum(rows[n][1] for n in drawn), 6) for drawn in np.ndindex(3, 3, 3)
     }

@@ -8,15 +8,18 @@ import pytest
 from ragray.config import EvaluateConfig
 from ragray.errors import ConfigError, MissingPackageError
 from ragray.evaluate.answers import score
-from ragray.evaluate.measures.named import Context, measures, require_measurable
+from ragray.evaluate.measures.named import CLOSED_BOOK, Context, measures, require_measurable
 from ragray.evaluate.records import predicted
 from ragray.types import Example, Passage
 from tests.evaluate.measures.answered import answered
 
-SOME = [answered("Paris", "Paris", "paris city", sources=("p",), gold=["p"], gold_ranks=(1,)), answered("in Rome", "Rome")]
+SOME = [
+    answered("Paris", "Paris", "paris city", sources=("p",), gold=["p"], gold_ranks=(1,)),
+    answered("in Rome", "Rome"),
+]
 
 
-def names(context: Context = Context({}, with_retrieval=False), **settings: Any) -> list[str]:
+def names(context: Context = CLOSED_BOOK, **settings: Any) -> list[str]:
     return [one.name for one in measures(SOME, EvaluateConfig(**settings), context)]
 
 

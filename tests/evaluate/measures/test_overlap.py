@@ -10,7 +10,9 @@ rouge_scorer = pytest.importorskip("rouge_score.rouge_scorer")
 from ragray.evaluate.measures.overlap import bleu, chrf, rouge  # noqa: E402 - behind the packages that it needs
 
 SOME = [
-    answered("the river Seine runs through the city of Paris", "the Seine runs through Paris", "Paris lies on the Seine"),
+    answered(
+        "the river Seine runs through the city of Paris", "the Seine runs through Paris", "Paris lies on the Seine"
+    ),
     answered("a bridge crosses it near the old town hall", "a bridge crosses the river near the old town hall"),
     answered("", "nothing was said"),
     answered("It is open on Sundays .", "It is open on Sundays."),

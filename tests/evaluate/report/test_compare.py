@@ -10,8 +10,8 @@ import pytest
 from ragray.errors import InputError
 from ragray.evaluate.intervals import interval
 from ragray.evaluate.measures.measured import Measured, mean_of
-from ragray.evaluate.report.compare import differences, shared
 from ragray.evaluate.records import Answered
+from ragray.evaluate.report.compare import differences, shared
 from ragray.types import Example
 
 VALUES = [1.0, 0.5, 1.0, 0.0, 1.0, 1.0, 0.25, 1.0, 0.5]
@@ -21,7 +21,10 @@ BASELINE = [0.0, 0.5, 0.5, 0.5, 0.0, 1.0, 0.0, 0.5, 0.25]
 def exact_p_value(here: list[float], baseline: list[float]) -> float:
     """The share of all 2^N exchanges whose difference is at least as large."""
     gaps = [one - other for one, other in zip(here, baseline, strict=True)]
-    trials = [abs(sum(sign * gap for sign, gap in zip(signs, gaps, strict=True))) for signs in product((1, -1), repeat=len(gaps))]
+    trials = [
+        abs(sum(sign * gap for sign, gap in zip(signs, gaps, strict=True)))
+        for signs in product((1, -1), repeat=len(gaps))
+    ]
     return sum(trial >= abs(sum(gaps)) - 1e-9 for trial in trials) / len(trials)
 
 

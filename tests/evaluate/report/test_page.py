@@ -21,7 +21,9 @@ from tests.evaluate.measures.answered import answered
 EVIL = """</p></style><script>alert("x")</script><img src=x onerror='alert(1)'>"""
 PASSAGES = {f"p{n}": Passage(f"p{n}", f"Passage {n}. {EVIL}", EVIL) for n in range(3)}
 SOME = [
-    answered(f"right {n}", f"right {n}", gold=["p1"], gold_ranks=(n % 3 + 1,), sources=("p0", "p1"), weights=(0.25, 0.75))
+    answered(
+        f"right {n}", f"right {n}", gold=["p1"], gold_ranks=(n % 3 + 1,), sources=("p0", "p1"), weights=(0.25, 0.75)
+    )
     for n in range(12)
 ] + [answered(f"wrong {n} {EVIL}", "right", gold=["p2"], gold_ranks=(None,), sources=("p0",)) for n in range(13)]
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from ragray.evaluate.measures.named import measures
 from ragray.config import EvaluateConfig
+from ragray.evaluate.measures.named import measures
 from ragray.evaluate.report.slices import answer_length, gold_rank_of, question_word, slices
 from tests.evaluate.measures.answered import answered
 
@@ -74,4 +74,6 @@ def test_every_answer_is_in_one_slice_of_each_kind_with_the_figures_of_the_slice
     assert found["answer length"]["1 token"]["f1"].value == 100
     assert found["answer length"]["2-3 tokens"]["exact_match"].value == 0
     assert [inside["f1"].num_examples for inside in found["rank of the gold passage"].values()] == [1, 2]
-    assert "rank of the gold passage" not in slices(some, measures(some, EvaluateConfig()), "auto", with_retrieval=False)
+    assert "rank of the gold passage" not in slices(
+        some, measures(some, EvaluateConfig()), "auto", with_retrieval=False
+    )
