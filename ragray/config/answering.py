@@ -156,6 +156,10 @@ class ExamplesConfig(Section):
 
     id_field: str = Field("", description="field that holds the id; empty: id, _id, qid, question_id or query_id")
     question_field: str = Field("", description="field that holds the question; empty: question, query or (KILT) input")
+    question_template: str = Field(
+        "",
+        description="question made of several fields, for instance: Translate into {language}: {input}; empty: the field alone",
+    )
     answers_field: str = Field(
         "",
         description="field that holds the accepted answers: a text, a number, a list, or an object of SQuAD, TriviaQA or KILT; "

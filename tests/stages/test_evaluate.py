@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import signal
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pandas
 import pytest
 
+from ragray import sample
 from ragray.artifact.manifest import unpublish
 from ragray.config import load_config
 from ragray.errors import ConfigError, InputError, ModelNotFoundError
@@ -19,6 +21,8 @@ from ragray.evaluate.answers import score
 from ragray.evaluate.report.assemble import DETAILS_FILE, REPORT_FILE
 from ragray.examples import read_examples
 from ragray.execute.processes import ProcessExecutor
+from ragray.generate.engine import Generation, GenerationRequest, Runner, Sampling
+from ragray.generate.generator import Generator
 from ragray.index.store.snapshot import current_name
 from ragray.stages import evaluate
 from ragray.stages.bounds import BOUNDS_FOLDER, bounds_of, evaluate_with_bounds
@@ -276,3 +280,67 @@ def test_examples_without_gold_ids_have_no_gold_bound(caplog: pytest.LogCaptureF
     with caplog.at_level(logging.WARNING, logger="ragray"):
         assert list(bounds_of(CONFIG, None, has_gold=False)) == ["closed_book"]
     assert "no bound with gold passages" in caplog.text
+
+
+# Solved examples in prompts.
+
+
+def test_solved_examples_are_shown_in_every_prompt_but_for_the_question_itself(
+    hash_index: Path, examples: Path, tmp_path: Path
+) -> None:
+    shown = tmp_path / "train.jsonl"
+    asked = read_examples(examples)
+    texts = [asked[0].question, "Where does it end?", "Why?"]
+    shown.write_text("".join(json.dumps({"question": text, "answers": [f"<{text}>"]}) + "\n" for text in texts))
+    config = load_config(None, [*FAKE, "evaluate.shots=2", f"evaluate.exemplars={shown}"])
+    executor = Interfering(task=Telling)
+    found = evaluate_rag(examples, tmp_path / "report", config, index=hash_index, executor=executor)
+    told = [json.loads(line)["prediction"] for line in (tmp_path / "report" / DETAILS_FILE).read_text().splitlines()]
+    assert f"<{texts[0]}>" not in told[0]
+    assert all(f"<{texts[0]}>" in text for text in told[1:])
+    assert all(text.count("Question:") == 2 and text.endswith("Answer with a few words.") for text in told)
+    assert found.answers.num_examples == 20
+
+
+class Telling(AnswerQuestions):
+    """Answers with the instruction."""
+
+    def set_up(self, system: SystemUnderTest) -> None:
+        super().set_up(system)
+        self._generator = Instructed()
+
+
+class Instructed(Generator):
+    def check(self, question: str, instruction: str = "") -> None:
+        """Accept every question."""
+
+    def open_runner(self) -> Runner:
+        raise AssertionError("is not used")
+
+    def generate(self, requests: Sequence[GenerationRequest], samplings: Sequence[Sampling] = ()) -> list[Generation]:
+        return [Generation(request.instruction, (1.0,)) for request in requests]
+
+
+def test_other_solved_examples_are_evaluated_anew(hash_index: Path, examples: Path) -> None:
+    system = evaluate._system(CONFIG, hash_index, None)
+    shown = [replace(system, exemplars=(Example(name, name, ("x",)),)) for name in "ab"]
+    assert len({evaluate._key([], one) for one in (system, *shown)}) == 3
+
+
+def test_shots_need_exemplars(hash_index: Path, examples: Path, tmp_path: Path) -> None:
+    config = load_config(None, [*FAKE, "evaluate.shots=1"])
+    with pytest.raises(ConfigError, match=r"evaluate\.shots=1 needs evaluate\.exemplars"):
+        evaluate_rag(examples, tmp_path / "report", config, index=hash_index, executor=UNUSED)
+
+
+@pytest.mark.parametrize("task", ["question_answering", "sentiment"])
+def test_a_task_is_evaluated_by_its_measures(task: str, tmp_path: Path) -> None:
+    """The fake generator's answer without passages has no label."""
+    config = load_config(
+        None,
+        [*FAKE, f"generate.task={task}", "examples.question_field=input", "examples.answers_field=target"],
+    )
+    found = evaluate_rag(sample.FOLDER / "sentiment.jsonl", tmp_path, config, index=None, closed_book=True)
+    assert set(found.figures) == {"exact_match", "f1", "accuracy", *config.evaluate.metrics}
+    if task == "sentiment":
+        assert found.figures["macro_f1"].value == 0
