@@ -14,18 +14,16 @@ from ragray.artifact.files import write_json
 from ragray.artifact.manifest import fact
 from ragray.artifact.output import stage_output
 from ragray.config import Config, EncoderConfig, GenerateConfig
-from ragray.errors import ConfigError, InputError
+from ragray.errors import ConfigError
 from ragray.evaluate.gold import warn_of_unknown_gold_ids
 from ragray.evaluate.measures.named import require_measurable
 from ragray.evaluate.ranking import gold_ranks
-from ragray.evaluate.records import gold_passages
 from ragray.evaluate.report.assemble import Beside, read_baseline, read_bound
 from ragray.examples import ExampleSource, read_examples
 from ragray.execute.port import Executor, Resources, Task, run_task
 from ragray.generate.answer.markers import with_known_numbers
 from ragray.generate.check import check_questions
 from ragray.generate.engine import GenerationRequest
-from ragray.generate.exemplars import candidates, shown_for, with_exemplars
 from ragray.generate.load import FAKE, load_generator, load_template
 from ragray.generate.orchestrator import NOTHING_FOUND
 from ragray.index.search.reader import IndexReader
@@ -43,41 +41,15 @@ from ragray.stages.report import (
     read_report,
     scoring_key,
 )
+from ragray.stages.under_test import NOT_DECISIVE, SystemUnderTest, described, exemplars, given_passages
 from ragray.types import Example, Hit, Passage
 
 PARTS_FOLDER = ".parts"
 FORMAT = 3
 """Counts up when the lines of `details.jsonl` change, so that reports of another format are made anew."""
 
-NOT_DECISIVE = ("num_shards", "num_replicas", "cpus_per_actor", "threads")
-"""Keys of `RetrieveConfig` that do not change what is found."""
-
-WHERE_IT_RUNS = ("num_workers", "cpus_per_worker", "gpus_per_worker")
-"""Keys of `EvaluateConfig` that do not change what a report says."""
-
 RESOURCE_SETTINGS = ("evaluate.cpus_per_worker", "evaluate.gpus_per_worker")
 """What lowers the resources that one worker reserves."""
-
-
-@dataclass(frozen=True, slots=True)
-class SystemUnderTest:
-    """What answers the questions: a closed book has no index; of an index it is one snapshot, whatever is published meanwhile.
-
-    With ``gold`` it reads the gold passages of each question instead of what it finds. ``exemplars`` are shown in the prompts
-    (`ragray.generate.exemplars`).
-    """
-
-    config: Config
-    run: Run | None
-    index: Path | None = None
-    snapshot: str = ""
-    gold: bool = False
-    exemplars: tuple[Example, ...] = ()
-
-    def instruction(self, question: str) -> str:
-        """Return the instruction of a question's prompt with the examples shown in it; "" where it is that of the template."""
-        shown = shown_for(question, self.exemplars, self.config.evaluate.shots)
-        return with_exemplars(self.config.generate.instruction, shown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,11 +161,11 @@ def evaluate_rag(
     read = read_examples(examples, config.examples)
     questions = spread(read, config.evaluate.limit)
     system = _system(config, None if closed_book else index, run)
-    system = replace(system, gold=gold, exemplars=_exemplars(config))
-    given = _gold_passages(questions, system) if gold else {}
+    system = replace(system, gold=gold, exemplars=exemplars(config))
+    given = given_passages(questions, system) if gold else {}
     questions = [question for question in questions if question.id in given] if gold else questions
     beside = Beside(
-        system=_described(system),
+        system=described(system),
         left_out={
             "examples without gold passages" if gold else "examples (evaluate.limit)": len(read) - len(questions)
         },
@@ -216,18 +188,6 @@ def evaluate_rag(
     return read_report(out, monotonic() - started, reused=manifest is not None)
 
 
-def _exemplars(config: Config) -> tuple[Example, ...]:
-    """Read the examples that prompts show, none without `evaluate.shots`; raises as `candidates` does."""
-    settings = config.evaluate
-    if not settings.shots:
-        return ()
-    if not settings.exemplars:
-        raise ConfigError(
-            f"evaluate.shots={settings.shots} needs evaluate.exemplars, a file of solved examples; name that of training"
-        )
-    return candidates(read_examples(settings.exemplars, config.examples), settings.shots)
-
-
 def spread(examples: list[Example], limit: int) -> list[Example]:
     """Choose ``limit`` examples spread evenly over the list; all of them with 0."""
     if not limit or limit >= len(examples):
@@ -248,36 +208,6 @@ def _system(config: Config, index: Path | None, run: Path | None) -> SystemUnder
     elif "model" in config.embed.model_fields_set:
         question_encoder(reader, None, config, device="cpu")
     return SystemUnderTest(config, opened, index.resolve(), reader.snapshot.name)
-
-
-def _described(system: SystemUnderTest) -> dict[str, Any]:
-    """Return for the report what answers, and by which settings; not where it runs."""
-    config = system.config
-    retrieve = config.retrieve.model_dump(mode="json", exclude=set(NOT_DECISIVE)) if system.index else {}
-    return {
-        "generator": system.run.name if system.run else config.generate.model,
-        "snapshot": system.snapshot,
-        "passages": "gold" if system.gold else "retrieved" if system.index else "none",
-        "generate": config.generate.model_dump(mode="json"),
-        "retrieve": retrieve,
-        "evaluate": config.evaluate.model_dump(mode="json", exclude=set(WHERE_IT_RUNS)),
-    }
-
-
-def _gold_passages(questions: Sequence[Example], system: SystemUnderTest) -> dict[str, tuple[Passage, ...]]:
-    """Return the first k gold passages of each question that has any, by its id.
-
-    Raises:
-        InputError: none has any.
-    """
-    k = system.config.retrieve.k
-    found = gold_passages(questions, system.index, system.snapshot) if system.index else []
-    given = {question.id: passages[:k] for question, passages in zip(questions, found, strict=bool(found)) if passages}
-    if not given:
-        raise InputError(
-            "evaluate: no example has gold ids that the index holds, so that there is no gold passage to read"
-        )
-    return given
 
 
 def _key(questions: Sequence[Example], system: SystemUnderTest) -> str:

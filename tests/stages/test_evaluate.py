@@ -183,7 +183,7 @@ class DyingOnce(AnswerQuestions):
 
     def do(self, unit: evaluate.QuestionBatch) -> int:
         mark = self.folder.parent / "died"
-        if unit.name == "part-00000004.json" and not mark.exists():
+        if unit.examples[0].id == "q4" and not mark.exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return super().do(unit)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ragray.evaluate.answers import contains, exact_match, metric_of
-from ragray.evaluate.measures.measured import Measured, mean_of
+from ragray.evaluate.measures.measured import Measured, mean_of, ratio
 from ragray.evaluate.metrics import metric as metric_named
 from ragray.evaluate.records import Answered
 
@@ -61,8 +61,9 @@ def _counts(predicted: Sequence[str], expected: Sequence[str], labels: Sequence[
     return np.concatenate([answered_NL & expected_NL, answered_NL, expected_NL], axis=1).astype(np.float64)
 
 
-def _macro_f1(sums_S: np.ndarray) -> float:
-    """Return the mean F1 of the labels that were answered or expected, in percent."""
-    right_L, answered_L, expected_L = np.split(sums_S, 3)
-    all_L = answered_L + expected_L
-    return float(100 * np.mean(2 * right_L[all_L > 0] / all_L[all_L > 0])) if all_L.any() else float("nan")
+def _macro_f1(sums_TS: np.ndarray) -> np.ndarray:
+    """Return the mean F1 of the labels that were answered or expected, in percent, for each of T sets of answers."""
+    right_TL, answered_TL, expected_TL = np.split(sums_TS, 3, axis=1)
+    all_TL = answered_TL + expected_TL
+    f1_TL = np.nan_to_num(ratio(2 * right_TL, all_TL))
+    return ratio(100 * f1_TL.sum(axis=1), (all_TL > 0).sum(axis=1))

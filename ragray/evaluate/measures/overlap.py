@@ -46,8 +46,9 @@ def _of_sacrebleu(name: str, metric: Any, answered: Sequence[Answered]) -> Measu
     rows = metric._extract_corpus_statistics([one.prediction for one in answered], references)
     signature = str(metric.get_signature())
 
-    def value(sums_S: np.ndarray) -> float:
-        return float(metric._compute_score_from_stats([round(number) for number in sums_S.tolist()]).score)
+    def value(sums_TS: np.ndarray) -> np.ndarray:
+        counts = np.rint(sums_TS).astype(int).tolist()
+        return np.array([metric._compute_score_from_stats(one).score for one in counts])
 
     return Measured(name, np.array(rows, dtype=np.float64), value, f"sacrebleu {signature}")
 

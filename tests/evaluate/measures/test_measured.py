@@ -36,8 +36,8 @@ def test_an_interval_of_few_answers_leaves_out_samples_without_any() -> None:
 
 def test_a_figure_of_sums_is_resampled_by_its_sums() -> None:
     rows = np.array([[1.0, 2.0], [3.0, 4.0], [0.0, 1.0]])
-    ratio = Measured("x", rows, lambda sums_S: float(100 * sums_S[0] / sums_S[1]))
-    assert ratio.figure == pytest.approx(100 * 4 / 7)
-    assert set(np.round(ratio.resampled(), 6)) <= {
+    found = Measured("x", rows, lambda sums_TS: 100 * sums_TS[:, 0] / sums_TS[:, 1])
+    assert found.figure == pytest.approx(100 * 4 / 7)
+    assert set(np.round(found.resampled(), 6)) <= {
         round(100 * sum(rows[n][0] for n in drawn) / sum(rows[n][1] for n in drawn), 6) for drawn in np.ndindex(3, 3, 3)
     }

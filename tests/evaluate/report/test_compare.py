@@ -50,7 +50,7 @@ def test_figures_of_sums_are_exchanged_by_their_sums() -> None:
     """A ratio of sums, such as BLEU, is no mean: its trials are computed anew."""
 
     def ratio(rows: list[list[float]]) -> Measured:
-        return Measured("x", np.array(rows), lambda sums_S: float(100 * sums_S[0] / sums_S[1]))
+        return Measured("x", np.array(rows), lambda sums_TS: 100 * sums_TS[:, 0] / sums_TS[:, 1])
 
     here, baseline = [[3, 4], [1, 1], [2, 5], [4, 4]], [[1, 4], [0, 2], [2, 5], [1, 3]]
     observed = abs(ratio(here).figure - ratio(baseline).figure)
