@@ -127,8 +127,8 @@ def score(
     from ragray.examples import read_predictions, read_references
 
     settings = load_config(config, overrides or [], command="score")
-    require_measurable(settings.evaluate, with_passages=False)
     texts, references = read_predictions(predictions), read_references(examples, settings.examples)
+    require_measurable(settings.evaluate, references, with_passages=False)
     scores = score_predictions(texts, references, metric=settings.evaluate.metric)
     found = figures(measures(predicted(texts, references), settings.evaluate))
     say_json({**asdict(scores), "figures": {name: one.to_json() for name, one in found.items()}})

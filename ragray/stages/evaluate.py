@@ -157,8 +157,8 @@ def evaluate_rag(
     started = monotonic()
     if index is None and not closed_book:
         raise ConfigError("evaluate: give --index INDEX, or --closed-book to answer without passages")
-    require_measurable(config.evaluate, with_passages=not closed_book)
     read = read_examples(examples, config.examples)
+    require_measurable(config.evaluate, read, with_passages=not closed_book)
     questions = spread(read, config.evaluate.limit)
     system = _system(config, None if closed_book else index, run)
     system = replace(system, gold=gold, exemplars=exemplars(config))

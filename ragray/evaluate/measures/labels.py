@@ -9,12 +9,28 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from ragray.errors import ConfigError
 from ragray.evaluate.answers import contains, exact_match, metric_of
 from ragray.evaluate.measures.measured import Measured, mean_of, ratio
 from ragray.evaluate.metrics import metric as metric_named
 from ragray.evaluate.records import Answered
+from ragray.types import Example
+
+NAMES = ("label_accuracy", "macro_f1")
+MOST_LABELS = 100
+"""More different references are no labels."""
 
 HOW = "the label that the answer is, or the only one that it holds"
+
+
+def require_labels(examples: Sequence[Example]) -> None:
+    """Raise `ConfigError` where the references of some examples are too many to be labels."""
+    num_labels = len({answer for example in examples for answer in example.answers})
+    if num_labels > MOST_LABELS:
+        raise ConfigError(
+            f"evaluate.metrics: {' and '.join(NAMES)} compare labels, and there are {num_labels} different references, at most "
+            f"{MOST_LABELS} are labels; leave them out"
+        )
 
 
 def label_measures(answered: Sequence[Answered], metric: str) -> Iterator[Measured]:

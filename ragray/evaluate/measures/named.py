@@ -12,17 +12,17 @@ from ragray.errors import ConfigError, MissingPackageError
 from ragray.evaluate.answers import Measure, best_of, contains, exact_match, metric_of, token_f1
 from ragray.evaluate.measures.citations import CITATIONS, citation_measures
 from ragray.evaluate.measures.entailment import LEXICAL, load_entailment
-from ragray.evaluate.measures.labels import label_measures
+from ragray.evaluate.measures.labels import NAMES as LABELS
+from ragray.evaluate.measures.labels import label_measures, require_labels
 from ragray.evaluate.measures.measured import Measured, mean_of
 from ragray.evaluate.measures.overlap import ROUGE, bleu, chrf, rouge
 from ragray.evaluate.measures.ranks import answer_in_context, ranking_measures
 from ragray.evaluate.records import Answered
-from ragray.types import Passage
+from ragray.types import Example, Passage
 
 ALWAYS: Mapping[str, Measure] = {"exact_match": exact_match, "f1": token_f1, "accuracy": contains}
 """Measures of every report."""
 
-LABELS = ("label_accuracy", "macro_f1")
 PACKAGES = {"bleu": "sacrebleu", "chrf": "sacrebleu", **dict.fromkeys(ROUGE, "rouge_score")}
 """What a measure imports."""
 
@@ -39,13 +39,17 @@ CLOSED_BOOK = Context({}, with_retrieval=False)
 
 
 def require_measurable(
-    settings: EvaluateConfig, *, with_passages: bool, find: Callable[[str], object] = find_spec
+    settings: EvaluateConfig,
+    examples: Sequence[Example],
+    *,
+    with_passages: bool,
+    find: Callable[[str], object] = find_spec,
 ) -> None:
     """Say before anything starts what cannot be measured; ``find`` returns None for a package that is not installed.
 
     Raises:
         MissingPackageError: a package is not installed; holds the command that installs it.
-        ConfigError: citations are to be measured where there are no passages.
+        ConfigError: citations are to be measured where there are no passages, or labels where references are none.
     """
     for name in settings.metrics:
         if name in PACKAGES and find(PACKAGES[name]) is None:
@@ -53,6 +57,8 @@ def require_measurable(
             raise MissingPackageError(f"evaluate.metrics={name} needs {package}; run: pip install 'ragray[metrics]'")
         if name in CITATIONS and not with_passages:
             raise ConfigError(f"evaluate.metrics={name} needs passages, and here are none; leave it out")
+    if set(LABELS) & set(settings.metrics):
+        require_labels(examples)
 
 
 def needs_model(settings: EvaluateConfig) -> bool:

@@ -45,8 +45,8 @@ def test_what_is_asked_for_is_measured_in_the_order_of_the_report() -> None:
 def test_a_package_that_is_missing_is_named_with_the_command_that_installs_it() -> None:
     for name, package in {"bleu": "sacrebleu", "chrf": "sacrebleu", "rougeL": "rouge-score"}.items():
         with pytest.raises(MissingPackageError, match=rf"evaluate\.metrics={name} needs {package}; run: pip install"):
-            require_measurable(EvaluateConfig.model_validate({"metrics": name}), with_passages=True, find=nothing)
-    require_measurable(EvaluateConfig(metrics=("macro_f1",)), with_passages=True, find=nothing)
+            require_measurable(EvaluateConfig.model_validate({"metrics": name}), [], with_passages=True, find=nothing)
+    require_measurable(EvaluateConfig(metrics=("macro_f1",)), [], with_passages=True, find=nothing)
 
 
 def nothing(package: str) -> None:
@@ -55,7 +55,7 @@ def nothing(package: str) -> None:
 
 def test_citations_of_a_closed_book_are_refused() -> None:
     with pytest.raises(ConfigError, match="citation_recall needs passages"):
-        require_measurable(EvaluateConfig(metrics=("citation_recall",)), with_passages=False)
+        require_measurable(EvaluateConfig(metrics=("citation_recall",)), [], with_passages=False)
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("sacrebleu"), reason="needs sacrebleu")
@@ -63,3 +63,9 @@ def test_names_may_be_separated_by_commas() -> None:
     settings = EvaluateConfig.model_validate({"metrics": "bleu, chrf"})
     assert settings.metrics == ("bleu", "chrf")
     assert [one.name for one in measures(SOME, settings)][3:] == ["bleu", "chrf"]
+
+
+def test_references_that_are_no_labels_are_refused() -> None:
+    examples = [Example(str(n), "?", (f"answer {n}",)) for n in range(101)]
+    with pytest.raises(ConfigError, match="101 different references, at most 100"):
+        require_measurable(EvaluateConfig(metrics=("macro_f1",)), examples, with_passages=True)
