@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ragray.cluster.executor import RayExecutor
-from ragray.cluster.session import has_cluster
+from ragray.cluster.session import has_cluster, session
 from ragray.config import Config
 from ragray.errors import ConfigError
 from ragray.execute.port import Executor
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from ragray.stages.build import IndexReport
     from ragray.stages.compact import CompactReport
     from ragray.stages.embed import EmbedReport
-    from ragray.stages.evaluate import EvaluationReport
     from ragray.stages.ingest import IngestReport
+    from ragray.stages.report import EvaluationReport
     from ragray.stages.sync import SyncReport
 
 RAY, LOCAL = "ray", "local"
@@ -98,11 +99,26 @@ def evaluate_rag(
     index: Path | None,
     run: Path | None = None,
     closed_book: bool = False,
+    bounds: bool = False,
+    baseline: Path | None = None,
     address: str | None = None,
     executor: str = RAY,
 ) -> EvaluationReport:
-    """Answer examples and score the answers: `ragray.stages.evaluate.evaluate_rag` on a chosen executor."""
+    """Answer examples and score the answers: `ragray.stages.evaluate.evaluate_rag` on a chosen executor.
+
+    With ``bounds`` other systems answer them too (`ragray.stages.bounds`); ``baseline`` is a report to compare with.
+    """
+    from ragray.stages.bounds import evaluate_with_bounds
     from ragray.stages.evaluate import evaluate_rag as run_stage
 
     where = choose_executor(executor, config, address)
-    return run_stage(examples, out, config, index=index, run=run, closed_book=closed_book, executor=where)
+    if not bounds:
+        return run_stage(
+            examples, out, config, index=index, run=run, closed_book=closed_book, baseline=baseline, executor=where
+        )
+    if index is None or closed_book:
+        raise ConfigError(
+            "evaluate: --bounds needs --index INDEX; a closed book is a bound itself, leave out --closed-book"
+        )
+    with session(address) if executor == RAY else nullcontext():  # one cluster for all systems
+        return evaluate_with_bounds(examples, out, config, index=index, run=run, baseline=baseline, executor=where)

@@ -33,7 +33,7 @@ from ragray.models import resolve_model
 from ragray.serve.access.settings import checked_access
 from ragray.serve.port import require_free_port
 from ragray.stages.embed import EmbedReport
-from ragray.stages.evaluate import EvaluationReport
+from ragray.stages.report import EvaluationReport
 from ragray.types import Example
 
 QUESTIONS = ("What is the capital of France?", "Who wrote the play Hamlet?")

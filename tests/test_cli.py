@@ -81,7 +81,7 @@ TEACHES: dict[str, str] = {
     "search": "passages nearest to a text | ragray index build | --mode | hybrid | --where | --json",
     "ask": "answer | sources | ragray index build | ragray train | --mode | --where | --json",
     "train": 'question encoder and generator | {"id", "question", "answers", "gold_ids"} | CSV | --out | --restart | crash',
-    "evaluate": "exact match | F1 | recall@k | MRR | --closed-book | ragray train | --out",
+    "evaluate": "exact match | F1 | recall@k | MRR | interval | --bounds | --baseline | --shots | --closed-book | ragray train | --out",
     "evaluate retrieval": "judged documents | ndcg@10 | recall@k | mrr@10 | --mode",
     "score": 'predictions | JSON object of id to text | {"id", "answers"} | Parquet | exact_match and f1',
     "serve": "HTTP | --insecure | Ctrl-C | /v1/answer | /v1/search | /readyz | ragray train",
@@ -154,7 +154,16 @@ def test_score_prints_exact_match_and_f1_as_json(tmp_path: Path) -> None:
     )
     (tmp_path / "predictions.json").write_text('{"1": "Paris, France", "2": "Bard."}')
     command = ["score", str(tmp_path / "predictions.json"), str(tmp_path / "examples.jsonl")]
-    assert json.loads(printed(*command)) == {
+    printed_scores = json.loads(printed(*command))
+    figures = printed_scores.pop("figures")
+    assert {name: (one["value"], one["num_examples"]) for name, one in figures.items()} == {
+        "exact_match": (50, 2),
+        "f1": (pytest.approx(100 * (2 / 3 + 1) / 2), 2),
+        "accuracy": (100, 2),
+    }
+    assert figures["exact_match"]["low"] == 0
+    assert figures["exact_match"]["high"] == 100
+    assert printed_scores == {
         "exact_match": 50,
         "f1": pytest.approx(100 * (2 / 3 + 1) / 2),
         "accuracy": 100,

@@ -14,7 +14,6 @@ WITHOUT_NUMBERS_OR_FILES = {
     "artifact/digest.py": 1,  # a fingerprint
     "artifact/manifest.py": 1,  # a value in an error message
     "config/table.py": 1,  # a default value in a page of documentation
-    "stages/evaluate.py": 1,  # read back at once
     "models.py": 1,  # a fingerprint
     "corpus/read/json_trees.py": 3,  # an excerpt of the source, as it stands there
     "index/write/diff.py": 1,  # a key in memory

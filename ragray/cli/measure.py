@@ -36,17 +36,52 @@ def evaluate(
     ] = None,
     run: RunOption = None,
     closed_book: Annotated[bool, typer.Option(help="Answer without passages.")] = False,
+    bounds: Annotated[
+        bool,
+        typer.Option(
+            "--bounds",
+            help="Also measure closed book, zero-shot (before training) and gold passages, beside the figures.",
+        ),
+    ] = False,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of an earlier report on the same examples; differences with intervals and p-values are reported.",
+            show_default=False,
+        ),
+    ] = None,
+    shots: Annotated[
+        int | None, typer.Option(help="Solved examples in every prompt, of --exemplars.", show_default="evaluate.shots")
+    ] = None,
+    exemplars: Annotated[
+        str | None,
+        typer.Option(help="Records that --shots takes them from, as --examples.", show_default="evaluate.exemplars"),
+    ] = None,
     config: ConfigFile = None,
     address: Address = None,
     executor: ExecutorOption = "ray",
 ) -> None:
-    """Answer examples and score the answers: exact match and F1 (evaluate.metric), accuracy, recall@k, MRR."""
-    from ragray.api import evaluate_rag as run_stage
-    from ragray.stages.evaluate import REPORT_FILE
+    """Answer examples and score the answers: exact match, F1 (evaluate.metric), accuracy, evaluate.metrics, recall@k, MRR.
 
-    settings = load_config(config, overrides or [], command="evaluate")
+    Writes report.json, report.html, the predictions, and the details of each answer. Every figure has a 95% bootstrap interval.
+    """
+    from ragray.api import evaluate_rag as run_stage
+    from ragray.evaluate.report.assemble import REPORT_FILE
+
+    given = [f"evaluate.shots={shots}"] if shots is not None else []
+    given += [f"evaluate.exemplars={exemplars}"] if exemplars is not None else []
+    settings = load_config(config, [*(overrides or []), *given], command="evaluate")
     run_stage(
-        examples, out, settings, index=index, run=run, closed_book=closed_book, address=address, executor=executor
+        examples,
+        out,
+        settings,
+        index=index,
+        run=run,
+        closed_book=closed_book,
+        bounds=bounds,
+        baseline=baseline,
+        address=address,
+        executor=executor,
     )
     say((out / REPORT_FILE).read_text(encoding="utf-8").rstrip())
 
@@ -81,12 +116,19 @@ def score(
     overrides: Overrides = None,
     config: ConfigFile = None,
 ) -> None:
-    """Score any system's predictions and print JSON: exact_match and f1 in percent, the counts, and the metrics used (evaluate.metric)."""
+    """Score any system's predictions and print JSON: exact_match and f1 in percent, the counts, the metrics used (evaluate.metric).
+
+    `figures` holds these and those of evaluate.metrics, each with its 95% bootstrap interval.
+    """
     from ragray.evaluate.answers import score as score_predictions
+    from ragray.evaluate.measures.named import measures, require_measurable
+    from ragray.evaluate.records import predicted
+    from ragray.evaluate.report.figures import figures
     from ragray.examples import read_predictions, read_references
 
     settings = load_config(config, overrides or [], command="score")
-    scores = score_predictions(
-        read_predictions(predictions), read_references(examples, settings.examples), metric=settings.evaluate.metric
-    )
-    say_json(asdict(scores))
+    texts, references = read_predictions(predictions), read_references(examples, settings.examples)
+    require_measurable(settings.evaluate, references, with_passages=False)
+    scores = score_predictions(texts, references, metric=settings.evaluate.metric)
+    found = figures(measures(predicted(texts, references), settings.evaluate))
+    say_json({**asdict(scores), "figures": {name: one.to_json() for name, one in found.items()}})

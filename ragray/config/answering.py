@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, PositiveInt, field_validator
 
 from ragray.config.base import LEAST_CPUS, MAX_ACTORS, MAX_SEED, MAX_THREADS, ORIGIN, Gpus, Section
+from ragray.config.tasks import Task
+
+MeasureName = Literal[
+    "bleu",
+    "chrf",
+    "rouge1",
+    "rouge2",
+    "rougeL",
+    "label_accuracy",
+    "macro_f1",
+    "citation_recall",
+    "citation_precision",
+]
+"""What `evaluate.metrics` may name."""
 
 
 class RetrieveConfig(Section):
@@ -60,6 +74,10 @@ class GenerateConfig(Section):
 
     model: str = Field("smollm2-135m-instruct", description="generator: local folder, packaged name or hub id")
     instruction: str = Field("Answer with a few words.", description="system message of the prompt")
+    task: Task = Field(
+        "",
+        description="preset of a task: its instruction, limits of tokens and evaluate.metrics, each unless it is given; empty: none",
+    )
     prompt: Literal["instruct", "rag"] = Field(
         "instruct",
         description="instruct: instruction, passage, question, in the model's chat template where it has one; rag: as the RAG classes "
@@ -199,6 +217,10 @@ class ExamplesConfig(Section):
 
     id_field: str = Field("", description="field that holds the id; empty: id, _id, qid, question_id or query_id")
     question_field: str = Field("", description="field that holds the question; empty: question, query or (KILT) input")
+    question_template: str = Field(
+        "",
+        description="question made of several fields, for instance: Translate into {language}: {input}; empty: the field alone",
+    )
     answers_field: str = Field(
         "",
         description="field that holds the accepted answers: a text, a number, a list, or an object of SQuAD, TriviaQA or KILT; "
@@ -223,7 +245,32 @@ class EvaluateConfig(Section):
         description="metric of answers: squad, cmrc, mlqa or mlqa-LANGUAGE; auto chooses by the script of each reference: cmrc where "
         "it writes no spaces, squad for Latin, else mlqa",
     )
+    metrics: tuple[MeasureName, ...] = Field(
+        (),
+        description="measures beside exact match, F1, accuracy and those of retrieval, as a list or separated by commas: "
+        f"{', '.join(get_args(MeasureName))}; BLEU, chrF and ROUGE need ragray[metrics]",
+    )
+    entailment: str = Field(
+        "lexical",
+        description="what decides for citation_recall and citation_precision whether passages support a sentence: lexical (shared "
+        "words, a hint only), or a model for natural language inference: local folder or hub id",
+    )
+    shots: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="solved examples of evaluate.exemplars in every prompt, the same for all; never the question itself",
+    )
+    exemplars: str = Field(
+        "", description="file, folder, glob or URI of the examples that evaluate.shots shows, such as those of training"
+    )
     limit: int = Field(0, ge=0, description="examples used at most, spread evenly over the file; 0: all")
+
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _separated(cls, names: Any) -> Any:
+        """Take names that are separated by commas."""
+        return [name.strip() for name in names.split(",") if name.strip()] if isinstance(names, str) else names
 
 
 class ServeConfig(Section):

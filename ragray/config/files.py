@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 
 from ragray.config.renamed import RENAMED
 from ragray.config.sections import Config
+from ragray.config.tasks import with_task
 from ragray.config.usage import without_effect
 from ragray.errors import ConfigError
 
@@ -47,7 +48,7 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = (), *, comm
         merged.setdefault(section, {})[key] = value
         overridden.append((section, key))
     try:
-        config = Config.model_validate(merged)
+        config = Config.model_validate(with_task(merged))
     except ValidationError as err:
         raise ConfigError(_describe(err, path, overridden)) from err
     for sentence in without_effect(command, config, (".".join(key) for key in overridden)):

@@ -31,6 +31,7 @@ IN_COMMAND: Mapping[tuple[str, str], str] = {
         "evaluate",
         "generate.batch_size",
     ): "questions answered at the same time; a crash loses at most so many answers per actor",
+    ("score", "generate.task"): "preset of a task: its evaluate.metrics, unless they are given; empty: none",
     **{
         (command, "serve.keys_file"): "file of the keys; empty: ~/.ragray/keys.json"
         for command in ("keys add", "keys list", "keys revoke")

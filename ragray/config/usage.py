@@ -26,7 +26,7 @@ SEARCH = (
     *("retrieve.threads", *ENCODER),
 )
 GENERATE = (
-    *("generate.model", "generate.instruction", "generate.prompt", "generate.marginalize"),
+    *("generate.task", "generate.model", "generate.instruction", "generate.prompt", "generate.marginalize"),
     "generate.max_prompt_tokens",
     *("generate.max_new_tokens", "generate.passage_temperature", "generate.strategy"),
 )
@@ -51,7 +51,7 @@ USED: Mapping[str, tuple[str, ...]] = {
         *("generate.passage_temperature", "retrieve.k"),
     ),
     "evaluate": (*SEARCH, "generate.*", "evaluate.*", "examples.*", "cluster.*"),
-    "score": ("examples.*", "evaluate.metric"),
+    "score": ("generate.task", "examples.*", "evaluate.metric", "evaluate.metrics"),
     "serve": (*SEARCH, "retrieve.num_replicas", "generate.*", "serve.*", "cluster.*"),
     **dict.fromkeys(("keys add", "keys list", "keys revoke"), ("serve.keys_file",)),
     "quickstart": ("*",),
@@ -145,6 +145,7 @@ CONDITIONS = (
         lambda c: c.retrieve.mode == "hybrid" or bool(c.retrieve.rerank_model),
         "with retrieve.mode=hybrid or with a retrieve.rerank_model",
     ),
+    Condition(("evaluate.exemplars",), lambda c: c.evaluate.shots > 0, "with evaluate.shots above 0"),
     Condition(("serve.log_questions",), lambda c: bool(c.serve.access_log), "with serve.access_log"),
 )
 OF_THE_INDEX = Condition(

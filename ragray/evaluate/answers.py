@@ -15,6 +15,9 @@ from ragray.evaluate.metrics import metric as metric_named
 from ragray.evaluate.metrics import metric_for
 from ragray.types import Example
 
+Measure = Callable[[str, str, str], float]
+"""What a prediction is worth by one reference and a metric, 0 to 1."""
+
 
 def exact_match(prediction: str, reference: str, metric: str = "auto") -> float:
     """Return 1.0 where both are the same after the metric's normalisation."""
@@ -69,10 +72,10 @@ def score(predictions: Mapping[str, str], examples: Sequence[Example], *, metric
             f"an id there is '{examples[0].id}'"
         )
 
-    names = {example.id: _metric_of(example, metric) for example in examples}
+    names = {example.id: metric_of(example, metric) for example in examples}
 
-    def mean(measure: Callable[[str, str, str], float]) -> float:
-        best = (max(measure(text, ref, names[example.id]) for ref in example.answers) for text, example in found)
+    def mean(measure: Measure) -> float:
+        best = (best_of(measure, text, example, names[example.id]) for text, example in found)
         return 100 * sum(best) / len(examples)
 
     used = dict(sorted(Counter(names[example.id] for example in examples).items()))
@@ -82,7 +85,12 @@ def score(predictions: Mapping[str, str], examples: Sequence[Example], *, metric
     )
 
 
-def _metric_of(example: Example, setting: str) -> str:
+def best_of(measure: Measure, prediction: str, example: Example, metric: str) -> float:
+    """Return what a prediction is worth by the reference that fits it best."""
+    return max(measure(prediction, reference, metric) for reference in example.answers)
+
+
+def metric_of(example: Example, setting: str) -> str:
     """Return the metric of an example: with `auto` that of most of its references, the first where they tie."""
     [(name, _)] = Counter(metric_for(answer, setting) for answer in example.answers).most_common(1)
     return name

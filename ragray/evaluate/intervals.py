@@ -14,18 +14,34 @@ LEVEL = 0.95
 Interval = tuple[float, float]
 
 
-def resampled_means(values_NM: np.ndarray, *, seed: int = 0) -> np.ndarray:
-    """Return the means of R samples of N queries, drawn with replacement, (R, M); the same ones for the same seed and N."""
+def resampled_sums(values_NM: np.ndarray, *, seed: int = 0) -> np.ndarray:
+    """Return the sums over R samples of N queries, drawn with replacement, (R, M); the same ones for the same seed and N."""
     rng, size = np.random.default_rng(seed), len(values_NM)
     counts = (np.bincount(rng.integers(0, size, size), minlength=size) for _ in range(RESAMPLES))
-    return np.stack([count_N @ values_NM / size for count_N in counts])
+    return np.stack([count_N @ values_NM for count_N in counts])
+
+
+def resampled_means(values_NM: np.ndarray, *, seed: int = 0) -> np.ndarray:
+    """Return the means of the samples of `resampled_sums`, (R, M)."""
+    means_RM: np.ndarray = resampled_sums(values_NM, seed=seed) / len(values_NM)
+    return means_RM
+
+
+def middle(values_R: np.ndarray) -> Interval:
+    """Return the interval that holds 95% of some values; those that are NaN do not count.
+
+    Both ends are NaN where all are.
+    """
+    known = values_R[~np.isnan(values_R)]
+    if not len(known):
+        return float("nan"), float("nan")
+    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
 
 
 def intervals(values_NM: np.ndarray) -> list[Interval]:
     """Return for each measure the interval that holds 95% of the resampled means."""
-    edges = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    low_M, high_M = np.quantile(resampled_means(values_NM), edges, axis=0)
-    return list(zip(low_M.tolist(), high_M.tolist(), strict=True))
+    return [middle(means_R) for means_R in resampled_means(values_NM).T]
 
 
 def interval(values: Sequence[float]) -> Interval:

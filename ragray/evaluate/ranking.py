@@ -22,12 +22,13 @@ class RankingScores:
     num_unknown_gold_ids: int = 0
 
 
-def gold_rank(hits: Sequence[Hit], gold_ids: Sequence[str]) -> int | None:
-    """Return the rank, from 1, of the first hit whose passage or document is gold."""
+def gold_ranks(hits: Sequence[Hit], gold_ids: Sequence[str]) -> list[int | None]:
+    """Return for each gold id the rank, from 1, of the first hit that it names as passage or document; None where there is none."""
+    first: dict[str, int] = {}
     for rank, hit in enumerate(hits, start=1):
-        if hit.passage.id in gold_ids or hit.passage.document_id in gold_ids:
-            return rank
-    return None
+        first.setdefault(hit.passage.id, rank)
+        first.setdefault(hit.passage.document_id, rank)
+    return [first.get(name) for name in gold_ids]
 
 
 def ranking_scores(

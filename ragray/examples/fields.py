@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ragray.config import ExamplesConfig
 from ragray.corpus.read.record import storable
-from ragray.errors import InputError
+from ragray.errors import ConfigError, InputError
 
 MAX_NAMES = 20
 """Names that a message lists."""
 CONTEXTS = ("positive_ctxs", "ctxs")
 """Passages that stand in the record itself, as in DPR's and Fusion-in-Decoder's files; their ids are gold where it names no others."""
+
+PLACE = re.compile(r"\{[^{}]+\}")
+"""The place of a field in a template."""
+
 OF_KILT = frozenset(("input", "output"))
 """Count where the output is a list of objects with answers, as in KILT: elsewhere these names mean other things."""
 
@@ -41,12 +46,13 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """The four roles: id, question, answers, gold ids."""
+    """The four roles: id, question, answers, gold ids; and the template that a question is made by, if there is one."""
 
     id: Role
     question: Role
     answers: Role
     gold: Role
+    template: str = ""
 
     @classmethod
     def of(cls, settings: ExamplesConfig) -> Roles:
@@ -55,13 +61,22 @@ class Roles:
         They are the names of ragray, SQuAD, NQ-open, HotpotQA (``_id``), TriviaQA (``question_id``), MS MARCO (``query``,
         ``query_id``), FlashRAG (``golden_answers``), KILT (``input``, ``output``) and DPR.
         """
+        template = settings.question_template
+        question = Role(("question", "query", "input"), "examples.question_field", settings.question_field)
+        if in_template := fields_of(template):
+            question = Role(question.known, "examples.question_template", in_template[0])
+        elif template:
+            raise ConfigError(
+                f"examples.question_template={template}: names no field; write one in braces, such as {{question}}"
+            )
         return cls(
             id=Role(("id", "_id", "qid", "question_id", "query_id"), "examples.id_field", settings.id_field),
-            question=Role(("question", "query", "input"), "examples.question_field", settings.question_field),
+            question=question,
             answers=Role(
                 ("answers", "answer", "golden_answers", "output"), "examples.answers_field", settings.answers_field
             ),
             gold=Role(("gold_ids", "gold_id"), "examples.gold_field", settings.gold_field),
+            template=template,
         )
 
     def all(self) -> tuple[Role, ...]:
@@ -75,7 +90,13 @@ class Roles:
 
     def names(self) -> set[str]:
         """Return every name that may matter."""
-        return {name for role in self.all() for name in ((role.mapped,) if role.mapped else role.known)} | {*CONTEXTS}
+        of_roles = {name for role in self.all() for name in ((role.mapped,) if role.mapped else role.known)}
+        return of_roles | {*CONTEXTS} | set(fields_of(self.template))
+
+
+def fields_of(template: str) -> list[str]:
+    """Return the names of the fields in a template, in its order."""
+    return [found[1:-1] for found in PLACE.findall(template)]
 
 
 def _holds_answers(output: object) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
 from ragray.errors import InputError
-from ragray.examples.fields import Role, Roles, missing
+from ragray.examples.fields import PLACE, Role, Roles, missing
 from ragray.examples.shapes import answers_of, gold_ids_of, gold_of_contexts, id_of, question_of, unfold
 from ragray.examples.sources import RawExample
 from ragray.text.checks import is_blank
@@ -82,10 +83,22 @@ def _question(raw: RawExample, roles: Roles, *, needed: bool) -> str:
     names = roles.question.names_in(raw.fields)
     if not needed and not roles.question.mapped and all(_is_missing(raw, name) for name in names):
         return ""
-    question = _value(raw, roles, roles.question, question_of)
+    is_made = not roles.template or raw.is_example
+    question = _value(raw, roles, roles.question, question_of) if is_made else _filled(raw, roles)
     if needed and is_blank(question):
         raise InputError(f"{raw.place}: field '{names[0]}' is blank (found {question[:60]!r}); give the question")
     return question
+
+
+def _filled(raw: RawExample, roles: Roles) -> str:
+    """Return the question that a template makes of several fields."""
+
+    def text(place: re.Match[str]) -> str:
+        name = place[0][1:-1]
+        role = Role(roles.question.known, roles.question.setting, name)
+        return _value(raw, roles, role, question_of)
+
+    return PLACE.sub(text, roles.template)
 
 
 def _answers(value: object, where: str, in_cells: bool, scoring: bool) -> tuple[str, ...]:

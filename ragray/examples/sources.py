@@ -42,12 +42,14 @@ class RawExample:
     """A record: its place and its fields, or why it could not be read.
 
     ``in_cells``: the fields are table cells, as in CSV or a DataFrame, where lists are written as text and missing values are empty.
+    ``is_example``: it was an `Example`, whose question needs no template.
     """
 
     place: str
     fields: Mapping[str, object]
     in_cells: bool = False
     damage: str = ""
+    is_example: bool = False
 
 
 def raw_examples(source: ExampleSource, roles: Roles) -> Iterator[RawExample]:
@@ -90,7 +92,8 @@ def _of_objects(objects: Iterable[object], roles: Roles) -> Iterator[RawExample]
         place = f"row {number}"
         if isinstance(item, Example):
             values = (item.id, item.question, list(item.answers), list(item.gold_ids))
-            yield RawExample(place, {role.name: value for role, value in zip(roles.all(), values, strict=True)})
+            fields = {role.name: value for role, value in zip(roles.all(), values, strict=True)}
+            yield RawExample(place, fields, is_example=True)
         elif isinstance(item, Mapping):
             yield RawExample(place, {str(name): _plain(value) for name, value in item.items()})
         else:

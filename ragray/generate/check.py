@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ragray.errors import InputError
 from ragray.generate.template import PromptTemplate
@@ -12,18 +12,27 @@ from ragray.types import Example
 logger = logging.getLogger("ragray")
 
 
-def check_questions(examples: Sequence[Example], prompts: PromptTemplate) -> None:
-    """Raise `InputError` where a question is too long for the generator; it names the first, and their number."""
-    refused = [(example, err) for example in examples if (err := _refusal(example.question, prompts))]
+def check_questions(
+    examples: Sequence[Example], prompts: PromptTemplate, instruction: Callable[[str], str] = lambda question: ""
+) -> None:
+    """Raise `InputError` where a question is too long for the generator; it names the first, and their number.
+
+    ``instruction`` returns that of a question's prompt, "" where it is the template's.
+    """
+    refused = [
+        (example, err)
+        for example in examples
+        if (err := _refusal(example.question, instruction(example.question), prompts))
+    ]
     if refused:
         example, err = refused[0]
         more = f" ({len(refused)} of {len(examples)} examples are refused so)" if len(refused) > 1 else ""
         raise InputError(f"{_name(example)}: {err}{more}") from err
 
 
-def _refusal(question: str, prompts: PromptTemplate) -> InputError | None:
+def _refusal(question: str, instruction: str, prompts: PromptTemplate) -> InputError | None:
     try:
-        prompts.check(question)
+        prompts.check(question, instruction)
     except InputError as err:
         return err
     return None

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from ragray.artifact.digest import fingerprint
-from ragray.artifact.files import atomic_path, write_json
-from ragray.artifact.manifest import fact, read_manifest
-from ragray.artifact.output import StageOutput, stage_output
+from ragray.artifact.files import write_json
+from ragray.artifact.manifest import fact
+from ragray.artifact.output import stage_output
 from ragray.config import Config, EncoderConfig, GenerateConfig
 from ragray.errors import ConfigError
-from ragray.evaluate.answers import AnswerScores, score
 from ragray.evaluate.gold import warn_of_unknown_gold_ids
-from ragray.evaluate.ranking import RankingScores, gold_rank, ranking_scores
+from ragray.evaluate.measures.named import require_measurable
+from ragray.evaluate.ranking import gold_ranks
+from ragray.evaluate.report.assemble import Beside, read_baseline, read_bound
 from ragray.examples import ExampleSource, read_examples
 from ragray.execute.port import Executor, Resources, Task, run_task
 from ragray.generate.answer.markers import with_known_numbers
@@ -27,26 +27,26 @@ from ragray.generate.engine import GenerationRequest
 from ragray.generate.load import FAKE, load_generator, load_template
 from ragray.generate.orchestrator import NOTHING_FOUND
 from ragray.index.search.reader import IndexReader
-from ragray.jsontext import to_json
 from ragray.models import resolve_model, weights_fingerprint
 from ragray.retrieve.load import load_retriever, question_encoder
 from ragray.retrieve.retriever import LocalRetriever
 from ragray.retrieve.tuned import with_tuned
 from ragray.run import Run
-from ragray.types import Example
-
-logger = logging.getLogger("ragray")
+from ragray.stages.report import (
+    SCORING_FACT,
+    EvaluationReport,
+    Scored,
+    publish_report,
+    read_lines,
+    read_report,
+    scoring_key,
+)
+from ragray.stages.under_test import NOT_DECISIVE, SystemUnderTest, described, exemplars, given_passages
+from ragray.types import Example, Hit, Passage
 
 PARTS_FOLDER = ".parts"
-REPORT_FILE = "report.json"
-PREDICTIONS_FILE = "predictions.json"
-DETAILS_FILE = "details.jsonl"
-FORMAT = 2
+FORMAT = 3
 """Counts up when the lines of `details.jsonl` change, so that reports of another format are made anew."""
-
-NOT_DECISIVE = ("num_shards", "num_replicas", "cpus_per_actor", "threads")
-"""Keys of `RetrieveConfig` that do not change what is found."""
-
 
 MOST_BATCHES, FEWEST_UNITS = 4, 16
 """A unit of work holds up to so many batches, of which those of like length are answered side by side, if so many units remain."""
@@ -56,32 +56,15 @@ RESOURCE_SETTINGS = ("evaluate.cpus_per_worker", "evaluate.gpus_per_worker")
 
 
 @dataclass(frozen=True, slots=True)
-class EvaluationReport:
-    """How good a system's answers and its retrieval are (``ranking`` is None for a closed book), and how many answers were cut."""
-
-    answers: AnswerScores
-    ranking: RankingScores | None
-    num_cut: int
-    seconds: float
-    reused: bool
-
-
-@dataclass(frozen=True, slots=True)
-class SystemUnderTest:
-    """What answers the questions: a closed book has no index; of an index it is one snapshot, whatever is published meanwhile."""
-
-    config: Config
-    run: Run | None
-    index: Path | None = None
-    snapshot: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class QuestionBatch:
-    """Questions whose answers go into one file: the unit of work; a crash loses at most one per worker."""
+    """Questions whose answers go into one file: the unit of work; a crash loses at most one per worker.
+
+    ``given`` holds the passages of each question where they are not to be searched for.
+    """
 
     name: str
     examples: tuple[Example, ...]
+    given: tuple[tuple[Passage, ...], ...] = ()
 
 
 class AnswerQuestions(Task[QuestionBatch]):
@@ -94,37 +77,51 @@ class AnswerQuestions(Task[QuestionBatch]):
             import torch
 
             torch.set_num_threads(max(1, int(config.evaluate.cpus_per_worker)))
-        self._retriever = load_retriever(system.index, run, config, snapshot=system.snapshot) if system.index else None
+        index = None if system.gold else system.index
+        self._retriever = load_retriever(index, run, config, snapshot=system.snapshot) if index else None
         threads = max(1, int(config.evaluate.cpus_per_worker))
         self._generator = load_generator(config.generate, run, threads=threads)
         self._k = self._retriever.k if self._retriever else config.retrieve.k
+        self._instruction = system.instruction
         self._depth = max(self._k, *config.evaluate.recall_at)
 
     def do(self, unit: QuestionBatch) -> int:
         """Answer the questions of a batch."""
-        write_json(self.folder / unit.name, self._answer(unit.examples))
+        write_json(self.folder / unit.name, self._answer(unit))
         return len(unit.examples)
 
     def describe(self, unit: QuestionBatch) -> str:
         """Name the questions of a batch."""
         return f"answering the questions with the ids {', '.join(example.id for example in unit.examples)}"
 
-    def _answer(self, examples: Sequence[Example]) -> list[dict[str, Any]]:
-        questions = [example.question for example in examples]
+    def _found(self, unit: QuestionBatch) -> list[tuple[Hit, ...]]:
+        """Return the passages of each question: those given, all alike, or what the retriever finds."""
+        if unit.given:
+            return [tuple(Hit(passage, 0.0, 0.0) for passage in passages) for passages in unit.given]
+        questions = [example.question for example in unit.examples]
         results = (
             self._retriever.search(questions, self._depth) if self._retriever else [NOTHING_FOUND] * len(questions)
         )
-        found = [result.hits for result in results]
-        prompts = [GenerationRequest(q, hits[: self._k]) for q, hits in zip(questions, found, strict=True)]
+        return [result.hits for result in results]
+
+    def _answer(self, unit: QuestionBatch) -> list[dict[str, Any]]:
+        examples, found = unit.examples, self._found(unit)
+        questions = [example.question for example in examples]
+        prompts = [
+            GenerationRequest(question, hits[: self._k], instruction=self._instruction(question))
+            for question, hits in zip(questions, found, strict=True)
+        ]
         return [
             {
                 "id": example.id,
                 "question": example.question,
                 "prediction": with_known_numbers(answer.text, 0) if answer.numbered else answer.text,
+                "text": answer.text,
+                "numbered": answer.numbered,
                 "answers": list(example.answers),
                 "finish_reason": answer.finish_reason,
                 "gold_ids": list(example.gold_ids),
-                "gold_rank": gold_rank(hits, example.gold_ids),
+                "gold_ranks": gold_ranks(hits, example.gold_ids),
                 "sources": [hit.passage.id for hit in prompt.hits[: len(answer.weights)]],
                 "weights": [round(weight, 4) for weight in answer.weights],
                 "log_prob": round(answer.log_prob, 4),
@@ -143,34 +140,55 @@ def evaluate_rag(
     index: Path | None,
     run: Path | None = None,
     closed_book: bool = False,
+    gold: bool = False,
+    bounds: Mapping[str, Path] | None = None,
+    baseline: Path | None = None,
     executor: Executor,
 ) -> EvaluationReport:
     """Answer every example and score the answers; without an index, or with ``closed_book``, no passages are read.
 
-    ``examples`` is a path or URI, a pandas DataFrame, a `datasets.Dataset`, or a list of mappings or `Example`s.
+    ``examples`` is a path or URI, a pandas DataFrame, a `datasets.Dataset`, or a list of mappings or `Example`s. With ``gold`` each
+    question is answered from the passages that its gold ids name, and those without any are left out. ``bounds`` are reports of
+    other systems on the same questions that are shown beside this one (`ragray.stages.bounds`), ``baseline`` is one that it is
+    compared with.
 
     Raises:
-        InputError: an example is wrong, or there is none; the message names place and field.
+        InputError: an example is wrong, or there is none; the message names place and field. The baseline shares no id.
         EncoderMismatchError: run and index do not belong together.
+        MissingPackageError: a measure of ``evaluate.metrics`` needs a package that is not installed.
     """
     started = monotonic()
     if index is None and not closed_book:
         raise ConfigError("evaluate: give --index INDEX, or --closed-book to answer without passages")
-    questions = spread(read_examples(examples, config.examples), config.evaluate.limit)
+    read = read_examples(examples, config.examples)
+    require_measurable(config.evaluate, read, with_passages=not closed_book)
+    questions = spread(read, config.evaluate.limit)
     system = _system(config, None if closed_book else index, run)
+    system = replace(system, gold=gold, exemplars=exemplars(config))
+    given = given_passages(questions, system) if gold else {}
+    questions = [question for question in questions if question.id in given] if gold else questions
+    beside = Beside(
+        system=described(system),
+        left_out={
+            "examples without gold passages" if gold else "examples (evaluate.limit)": len(read) - len(questions)
+        },
+        bounds={name: read_bound(name, folder) for name, folder in (bounds or {}).items()},
+        baseline=read_baseline(baseline) if baseline else None,
+    )
     if prompts := load_template(system.config.generate, run):
-        check_questions(questions, prompts)
+        check_questions(questions, prompts, system.instruction)
     key = _key(questions, system)
+    scored = Scored(system.config, system.index, system.snapshot, retrieved=not gold)
     with stage_output(out, kind="report", work=PARTS_FOLDER) as output:
-        reused = output.finished(key) is not None
-        if not reused:
-            lines = _answers(questions, system, output.resume(key), executor)
+        manifest = output.finished(key)
+        if not manifest:
+            lines = _answers(questions, given, system, output.resume(key), executor)
             unknown = warn_of_unknown_gold_ids(questions, system.index, system.snapshot) if system.index else 0
-            _publish(output, key, lines, config, unknown)
-        elif json.loads(json.dumps(_report(*_scores(out, config)))) != json.loads((out / REPORT_FILE).read_bytes()):
-            unknown = fact(out, read_manifest(out, "report"), "num_unknown_gold_ids", int)
-            _publish(output, key, _lines(out), config, unknown)  # the same answers, scored by another metric
-    return EvaluationReport(*_scores(out, config), monotonic() - started, reused)
+            publish_report(output, key, lines, replace(scored, num_unknown_gold_ids=unknown), beside)
+        elif manifest.facts.get(SCORING_FACT) != scoring_key(config.evaluate, beside):
+            unknown = fact(out, manifest, "num_unknown_gold_ids", int)
+            publish_report(output, key, read_lines(out), replace(scored, num_unknown_gold_ids=unknown), beside)
+    return read_report(out, monotonic() - started, reused=manifest is not None)
 
 
 def spread(examples: list[Example], limit: int) -> list[Example]:
@@ -200,7 +218,11 @@ def _key(questions: Sequence[Example], system: SystemUnderTest) -> str:
     config = system.config
     parts: list[Any] = [FORMAT, [question.content for question in questions], _decisive(config.generate)]
     parts.append(system.run.name if system.run else _weights(config.generate.model))
-    if system.index:
+    if system.exemplars:
+        parts += ["exemplars", config.evaluate.shots, [example.content for example in system.exemplars]]
+    if system.gold:
+        parts += ["gold passages", system.snapshot, config.retrieve.k]
+    elif system.index:
         parts.append(_weights(config.retrieve.rerank_model))
         retrieve = with_tuned(config, system.index, system.snapshot).retrieve
         parts += [system.snapshot, retrieve.model_dump(mode="json", exclude=set(NOT_DECISIVE))]
@@ -213,7 +235,7 @@ def _key(questions: Sequence[Example], system: SystemUnderTest) -> str:
 def _decisive(config: GenerateConfig) -> dict[str, Any]:
     """Return the settings of a generator; those added since reports were first written only where they are not the default."""
     added = {key for key in ("strategy", "engine") if getattr(config, key) == GenerateConfig.model_fields[key].default}
-    return config.model_dump(mode="json", exclude=added)
+    return config.model_dump(mode="json", exclude=added | {"task"})
 
 
 def _weights(model: str) -> str:
@@ -222,13 +244,18 @@ def _weights(model: str) -> str:
 
 
 def _answers(
-    questions: list[Example], system: SystemUnderTest, parts: Path, executor: Executor
+    questions: list[Example],
+    given: Mapping[str, tuple[Passage, ...]],
+    system: SystemUnderTest,
+    parts: Path,
+    executor: Executor,
 ) -> list[dict[str, Any]]:
     """Answer the questions whose answers no earlier run left in ``parts``; return the lines of all, in order."""
     settings, size = system.config.evaluate, unit_size(len(questions), system.config.generate.batch_size)
     plan = [
-        QuestionBatch(f"part-{start:08}-{size}.json", tuple(questions[start : start + size]))
+        QuestionBatch(f"part-{start:08}-{size}.json", batch, tuple(given[one.id] for one in batch) if given else ())
         for start in range(0, len(questions), size)
+        if (batch := tuple(questions[start : start + size]))
     ]
     todo = [batch for batch in plan if not (parts / batch.name).is_file()]
     run_task(
@@ -250,51 +277,3 @@ def _answers(
 def unit_size(num_questions: int, batch_size: int) -> int:
     """Return how many questions a unit of work holds: whole batches of the generator."""
     return batch_size * max(1, min(MOST_BATCHES, num_questions // (FEWEST_UNITS * batch_size)))
-
-
-def _publish(
-    output: StageOutput, key: str, lines: list[dict[str, Any]], config: Config, num_unknown_gold_ids: int
-) -> None:
-    out = output.folder
-    output.withdraw()
-    write_json(out / PREDICTIONS_FILE, {line["id"]: line["prediction"] for line in lines})
-    with atomic_path(out / DETAILS_FILE) as path:
-        path.write_text("".join(to_json(line, DETAILS_FILE) + "\n" for line in lines), encoding="utf-8")
-    answers, ranking, num_cut = _scores(out, config, num_unknown_gold_ids)
-    if num_cut:
-        logger.warning(
-            "evaluate: %d of %d answers were cut at generate.max_new_tokens=%d",
-            num_cut,
-            len(lines),
-            config.generate.max_new_tokens,
-        )
-    write_json(out / REPORT_FILE, _report(answers, ranking, num_cut))
-    files = [out / REPORT_FILE, out / PREDICTIONS_FILE, out / DETAILS_FILE]
-    facts = {"num_examples": len(lines), "num_unknown_gold_ids": num_unknown_gold_ids}
-    output.publish(key, facts, files)
-
-
-def _report(answers: AnswerScores, ranking: RankingScores | None, num_cut: int) -> dict[str, Any]:
-    retrieval = asdict(ranking) if ranking else None
-    return {"answers": asdict(answers), "retrieval": retrieval, "num_cut_answers": num_cut}
-
-
-def _lines(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (out / DETAILS_FILE).read_text(encoding="utf-8").rstrip("\n").split("\n")]
-
-
-def _scores(
-    out: Path, config: Config, num_unknown_gold_ids: int | None = None
-) -> tuple[AnswerScores, RankingScores | None, int]:
-    """Score what stands in the folder: answers, retrieval, and how many answers were cut."""
-    lines = _lines(out)
-    examples = [Example(line["id"], line["question"], tuple(line["answers"])) for line in lines]
-    answers = score({line["id"]: line["prediction"] for line in lines}, examples, metric=config.evaluate.metric)
-    num_cut = sum(line["finish_reason"] == "length" for line in lines)
-    if not any(line["sources"] for line in lines):
-        return answers, None, num_cut
-    if num_unknown_gold_ids is None:
-        num_unknown_gold_ids = fact(out, read_manifest(out, "report"), "num_unknown_gold_ids", int)
-    ranks = [line["gold_rank"] for line in lines if line["gold_ids"]]
-    ranking = ranking_scores(ranks, config.evaluate.recall_at, num_unknown_gold_ids=num_unknown_gold_ids)
-    return answers, ranking, num_cut

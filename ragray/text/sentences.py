@@ -117,3 +117,16 @@ def safe_cut(text: str, low: int, stop: int) -> int:
 def last_pause(text: str, start: int, stop: int) -> int:
     """Return the end of the last clause or pause within text[start:stop], 0 where there is none."""
     return max(text.rfind(mark, start, stop) for mark in "；，、;,") + 1
+
+
+def sentences(text: str) -> list[str]:
+    """Return the sentences of a text in one line or paragraph, without the white space between them."""
+    cuts = [0]
+    for word in re.finditer(r"\S+\s*", text):
+        stop = word.start() + len(word[0].rstrip())
+        levels = dict(parts(text, word.start(), stop))
+        if ends_sentence(text, word.start(), stop, word.end()):
+            levels[stop] = SENTENCE
+        cuts += [end for end, level in levels.items() if level == SENTENCE]
+    spans = zip(cuts, [*cuts[1:], len(text)], strict=True)
+    return [sentence for start, end in spans if (sentence := text[start:end].strip())]

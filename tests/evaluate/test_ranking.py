@@ -5,31 +5,38 @@ from math import log2
 
 import pytest
 
-from ragray.evaluate.ranking import RankingScores, gold_rank, ndcg, ranking_scores, recall, reciprocal_rank
+from ragray.evaluate.ranking import RankingScores, gold_ranks, ndcg, ranking_scores, recall, reciprocal_rank
 from ragray.types import Hit, Passage
 
 HITS = [Hit(Passage(f"p{n}", "text", document_id=f"d{n}"), -float(n)) for n in range(1, 5)]
 
 
 @pytest.mark.parametrize(
-    ("gold_ids", "rank"),
+    ("gold_ids", "ranks"),
     [
-        (("p1",), 1),
-        (("p3",), 3),
-        (("d2",), 2),
-        (("p4", "d2", "p3"), 2),
-        (("p9", "p4"), 4),
-        (("p9",), None),
-        (("p",), None),
-        ((), None),
+        (("p1",), [1]),
+        (("p3",), [3]),
+        (("d2",), [2]),
+        (("p4", "d2", "p3"), [4, 2, 3]),
+        (("p9", "p4"), [None, 4]),
+        (("p9",), [None]),
+        (("p",), [None]),
+        ((), []),
     ],
 )
-def test_the_first_hit_whose_passage_or_document_is_gold_decides(gold_ids: tuple[str, ...], rank: int | None) -> None:
-    assert gold_rank(HITS, gold_ids) == rank
+def test_a_gold_id_has_the_rank_of_the_first_hit_that_it_names(
+    gold_ids: tuple[str, ...], ranks: list[int | None]
+) -> None:
+    assert gold_ranks(HITS, gold_ids) == ranks
+
+
+def test_a_document_has_the_rank_of_its_best_passage() -> None:
+    hits = [Hit(Passage(f"p{n}", "text", document_id="d"), -float(n)) for n in range(3)]
+    assert gold_ranks(hits, ["d", "p2"]) == [1, 3]
 
 
 def test_without_hits_there_is_no_rank() -> None:
-    assert gold_rank([], ["p1"]) is None
+    assert gold_ranks([], ["p1"]) == [None]
 
 
 def test_recall_and_mrr_of_four_questions_computed_by_hand() -> None:
@@ -83,3 +90,32 @@ def test_recall_is_the_share_of_the_relevant_that_is_found() -> None:
 def test_the_reciprocal_rank_is_that_of_the_first_relevant_one_among_the_first_k() -> None:
     assert reciprocal_rank(RANKED, {"a": 0, "c": 1, "d": 1}, 10) == pytest.approx(1 / 3)
     assert reciprocal_rank(RANKED, {"c": 1}, 2) == reciprocal_rank(RANKED, {}, 10) == 0
+
+
+# By pytrec_eval-terrier 0.5.11, the measures of trec_eval: nDCG at 5 and 10, recall at 5, reciprocal rank.
+OF_TREC_EVAL = [
+    (0.180931, 0.461086, 0.200000, 0.250000),
+    (0.000000, 0.377595, 0.000000, 0.166667),
+    (0.201515, 0.414444, 0.333333, 0.500000),
+    (0.121507, 0.499399, 0.250000, 0.500000),
+    (0.793922, 0.896961, 0.750000, 1.000000),
+    (0.085860, 0.412656, 0.250000, 0.333333),
+    (0.309117, 0.506572, 0.250000, 0.500000),
+    (0.228288, 0.476359, 0.400000, 0.333333),
+    (0.336885, 0.680470, 0.333333, 0.500000),
+    (0.557105, 0.625705, 0.500000, 0.500000),
+    (0.081240, 0.420499, 0.333333, 0.200000),
+    (0.112728, 0.392606, 0.200000, 0.250000),
+]
+
+
+def test_random_rankings_with_ties_and_grades_score_as_in_trec_eval() -> None:
+    """Of equal scores trec_eval ranks the greater id first."""
+    chance = random.Random(11)
+    for expected in OF_TREC_EVAL:
+        names = [f"d{n}" for n in range(14)]
+        relevance = {name: chance.choice([-1, 0, 1, 2, 3]) for name in chance.sample(names, 7)}
+        scores = {name: float(chance.randrange(5)) for name in chance.sample(names, 12)}
+        ranked = sorted(scores, key=lambda name: (scores[name], name), reverse=True)
+        found = ndcg(ranked, relevance, 5), ndcg(ranked, relevance, 10), recall(ranked, relevance, 5)
+        assert (*found, reciprocal_rank(ranked, relevance, 14)) == pytest.approx(expected, abs=1e-6)

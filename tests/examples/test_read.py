@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ragray.config import ExamplesConfig
-from ragray.errors import InputError
+from ragray.errors import ConfigError, InputError
 from ragray.examples import ExampleSource, read_examples, read_references
 from ragray.types import Example
 
@@ -595,3 +595,26 @@ def test_a_record_without_a_field_is_named_by_its_line_however_far_down(tmp_path
     (tmp_path / "train.jsonl").write_text(lines(records))
     with pytest.raises(InputError, match=r"train\.jsonl:812: no field 'answers'; the fields are: question;"):
         read_examples(tmp_path / "train.jsonl")
+
+
+TEMPLATE = ExamplesConfig(question_template="Into {to}: {input}", answers_field="target")
+TASKS: list[dict[str, object]] = [
+    {"input": "Good day.", "to": "de", "target": "Guten Tag."},
+    {"input": "{to}", "to": "fr", "target": "{to}"},
+]
+
+
+def test_a_template_makes_the_question_of_several_fields() -> None:
+    """What stands in braces in a field is its text."""
+    found = read_examples(TASKS, TEMPLATE)
+    assert [example.question for example in found] == ["Into de: Good day.", "Into fr: {to}"]
+    assert read_examples(found, TEMPLATE) == found
+
+
+def test_a_field_of_a_template_that_is_missing_is_named() -> None:
+    with pytest.raises(
+        InputError, match=r"row 1: no field 'to', which examples\.question_template names.*input, target"
+    ):
+        read_examples([TASKS[0], {"input": "x", "target": "y"}], TEMPLATE)
+    with pytest.raises(ConfigError, match="names no field"):
+        read_examples(TASKS, ExamplesConfig(question_template="Translate", answers_field="target"))

@@ -1,21 +1,33 @@
 """Evaluation: scores of known answers, parts of a killed run are kept, nothing is answered twice."""
 
 import json
+import logging
+import os
 import shutil
+import signal
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pandas
 import pytest
 
+from ragray import sample
 from ragray.artifact.manifest import unpublish
 from ragray.config import load_config
 from ragray.errors import ConfigError, InputError, ModelNotFoundError
 from ragray.evaluate.answers import score
+from ragray.evaluate.report.assemble import DETAILS_FILE, REPORT_FILE
 from ragray.examples import read_examples
+from ragray.execute.processes import ProcessExecutor
+from ragray.generate.engine import Generation, GenerationRequest, Runner, Sampling
+from ragray.generate.generator import Generator
 from ragray.index.store.snapshot import current_name
 from ragray.stages import evaluate
-from ragray.stages.evaluate import DETAILS_FILE, PREDICTIONS_FILE, AnswerQuestions, SystemUnderTest, spread, unit_size
+from ragray.stages.bounds import BOUNDS_FOLDER, bounds_of, evaluate_with_bounds
+from ragray.stages.evaluate import AnswerQuestions, SystemUnderTest, spread, unit_size
+from ragray.stages.report import PAGE_FILE, PREDICTIONS_FILE
 from ragray.types import Example
 from tests.executors import INLINE, UNUSED, Interfering
 from tests.helpers import index_of, some_passages, write_index
@@ -164,3 +176,184 @@ def test_a_limit_is_spread_over_the_file() -> None:
     examples = [Example(str(number), "?", ("a",)) for number in range(100)]
     assert [example.id for example in spread(examples, 4)] == ["0", "25", "50", "75"]
     assert spread(examples, 0) == examples
+
+
+FILES = (REPORT_FILE, PAGE_FILE, PREDICTIONS_FILE, DETAILS_FILE)
+
+
+def test_a_report_of_two_processes_one_killed_on_the_way_is_that_of_one(
+    report: Path, hash_index: Path, examples: Path, tmp_path: Path
+) -> None:
+    executor = Interfering(executor=ProcessExecutor(), task=DyingOnce)
+    evaluate_rag(examples, tmp_path / "report", CONFIG, index=hash_index, executor=executor)
+    assert {name: (tmp_path / "report" / name).read_bytes() for name in FILES} == {
+        name: (report / name).read_bytes() for name in FILES
+    }
+
+
+class DyingOnce(AnswerQuestions):
+    """The first process that does the second batch dies as by kill -9."""
+
+    def do(self, unit: evaluate.QuestionBatch) -> int:
+        mark = self.folder.parent / "died"
+        if unit.examples[0].id == "q4" and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().do(unit)
+
+
+def test_an_interrupted_evaluation_goes_on_to_the_same_report(
+    report: Path, hash_index: Path, examples: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "report"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_rag(examples, out, CONFIG, index=hash_index, executor=Interfering(stop_after=2))
+    kept = {path: path.stat().st_mtime_ns for path in (out / ".parts").glob("*/part-*.json")}
+    assert len(kept) == 2
+    evaluate_rag(examples, out, CONFIG, index=hash_index)
+    assert all((out / name).read_bytes() == (report / name).read_bytes() for name in FILES)
+
+
+def test_a_finished_report_is_scored_again_by_other_measures_and_no_question_answered_again(
+    report: Path, hash_index: Path, examples: Path, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(report, tmp_path / "report"))
+    asked = load_config(None, [*FAKE, "evaluate.metrics=macro_f1,citation_recall"])
+    found = evaluate_rag(examples, out, asked, index=hash_index, executor=UNUSED)
+    assert found.reused
+    assert {"macro_f1", "citation_recall"} <= found.figures.keys()
+    assert found.figures["exact_match"].low < found.answers.exact_match < found.figures["exact_match"].high
+    again = evaluate_rag(examples, out, CONFIG, index=hash_index, executor=UNUSED)
+    assert "macro_f1" not in again.figures
+
+
+def test_citations_are_those_that_the_answer_was_written_with(hash_index: Path, examples: Path, tmp_path: Path) -> None:
+    config = load_config(
+        None, [*FAKE, "generate.strategy=together", "evaluate.metrics=citation_recall,citation_precision"]
+    )
+    found = evaluate_rag(examples, tmp_path, config, index=hash_index)
+    assert (found.figures["citation_recall"].value, found.figures["citation_precision"].value) == (100, 100)
+    [first, *_] = map(json.loads, (tmp_path / DETAILS_FILE).read_text().splitlines())
+    assert first["text"].endswith(" [1]")
+    assert "[1]" not in first["prediction"]
+
+
+def test_measures_that_cannot_be_taken_are_refused_before_anything_starts(examples: Path, tmp_path: Path) -> None:
+    config = load_config(None, [*FAKE, "evaluate.metrics=citation_recall"])
+    with pytest.raises(ConfigError, match="citation_recall needs passages"):
+        evaluate_rag(examples, tmp_path / "report", config, index=None, closed_book=True, executor=UNUSED)
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_baseline_is_compared_question_by_question(
+    report: Path, hash_index: Path, examples: Path, tmp_path: Path
+) -> None:
+    fewer = read_examples(examples)[:10]
+    evaluate_rag(fewer, tmp_path, CONFIG, index=None, closed_book=True, baseline=report)
+    raw = json.loads((tmp_path / REPORT_FILE).read_text())["baseline"]
+    assert (raw["num_shared"], len(raw["only_here"]), len(raw["only_baseline"])) == (10, 0, 10)
+    exact = raw["figures"]["exact_match"]
+    assert (exact["here"], exact["baseline"], exact["difference"]) == (0, 50, -50)
+    assert exact["high"] < 0
+    assert "Against the baseline" in (tmp_path / PAGE_FILE).read_text()
+
+
+def test_bounds_are_reports_of_their_own_beside_the_figures(hash_index: Path, examples: Path, tmp_path: Path) -> None:
+    found = evaluate_with_bounds(examples, tmp_path, CONFIG, index=hash_index, executor=INLINE)
+    assert {name: one["exact_match"].value for name, one in found.bounds.items()} == {
+        "closed_book": 0,
+        "gold_passage": 50,
+    }
+    gold = tmp_path / BOUNDS_FOLDER / "gold_passage"
+    lines = [json.loads(line) for line in (gold / DETAILS_FILE).read_text().splitlines()]
+    assert [line["sources"] for line in lines] == [line["gold_ids"] for line in lines]
+    assert json.loads((gold / REPORT_FILE).read_text())["retrieval"] is None
+    again = evaluate_with_bounds(examples, tmp_path, CONFIG, index=hash_index, executor=UNUSED)
+    assert again.reused
+
+
+def test_a_gold_bound_is_over_the_questions_that_have_a_gold_passage(
+    hash_index: Path, examples: Path, tmp_path: Path
+) -> None:
+    read = read_examples(examples)
+    some = [
+        replace(read[0], gold_ids=("nowhere",)),
+        replace(read[1], gold_ids=("d0", "p1")),
+        replace(read[2], gold_ids=()),
+    ]
+    found = evaluate_rag(some, tmp_path / "some", CONFIG, index=hash_index, gold=True)
+    assert found.answers.num_examples == 1
+    [line] = (tmp_path / "some" / DETAILS_FILE).read_text().splitlines()
+    assert json.loads(line)["sources"] == ["p0", "p1"]
+    with pytest.raises(InputError, match="no gold passage to read"):
+        evaluate_rag(some[:1], tmp_path / "none", CONFIG, index=hash_index, gold=True)
+
+
+def test_examples_without_gold_ids_have_no_gold_bound(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="ragray"):
+        assert list(bounds_of(CONFIG, None, has_gold=False)) == ["closed_book"]
+    assert "no bound with gold passages" in caplog.text
+
+
+# Solved examples in prompts.
+
+
+def test_solved_examples_are_shown_in_every_prompt_but_for_the_question_itself(
+    hash_index: Path, examples: Path, tmp_path: Path
+) -> None:
+    shown = tmp_path / "train.jsonl"
+    asked = read_examples(examples)
+    texts = [asked[0].question, "Where does it end?", "Why?"]
+    shown.write_text("".join(json.dumps({"question": text, "answers": [f"<{text}>"]}) + "\n" for text in texts))
+    config = load_config(None, [*FAKE, "evaluate.shots=2", f"evaluate.exemplars={shown}"])
+    executor = Interfering(task=Telling)
+    found = evaluate_rag(examples, tmp_path / "report", config, index=hash_index, executor=executor)
+    told = [json.loads(line)["prediction"] for line in (tmp_path / "report" / DETAILS_FILE).read_text().splitlines()]
+    assert f"<{texts[0]}>" not in told[0]
+    assert all(f"<{texts[0]}>" in text for text in told[1:])
+    assert all(text.count("Question:") == 2 and text.endswith("Answer with a few words.") for text in told)
+    assert found.answers.num_examples == 20
+
+
+class Telling(AnswerQuestions):
+    """Answers with the instruction."""
+
+    def set_up(self, system: SystemUnderTest) -> None:
+        super().set_up(system)
+        self._generator = Instructed()
+
+
+class Instructed(Generator):
+    def check(self, question: str, instruction: str = "") -> None:
+        """Accept every question."""
+
+    def open_runner(self) -> Runner:
+        raise AssertionError("is not used")
+
+    def generate(self, requests: Sequence[GenerationRequest], samplings: Sequence[Sampling] = ()) -> list[Generation]:
+        return [Generation(request.instruction, (1.0,)) for request in requests]
+
+
+def test_other_solved_examples_are_evaluated_anew(hash_index: Path, examples: Path) -> None:
+    system = evaluate._system(CONFIG, hash_index, None)
+    shown = [replace(system, exemplars=(Example(name, name, ("x",)),)) for name in "ab"]
+    assert len({evaluate._key([], one) for one in (system, *shown)}) == 3
+
+
+def test_shots_need_exemplars(hash_index: Path, examples: Path, tmp_path: Path) -> None:
+    config = load_config(None, [*FAKE, "evaluate.shots=1"])
+    with pytest.raises(ConfigError, match=r"evaluate\.shots=1 needs evaluate\.exemplars"):
+        evaluate_rag(examples, tmp_path / "report", config, index=hash_index, executor=UNUSED)
+
+
+@pytest.mark.parametrize("task", ["question_answering", "sentiment"])
+def test_a_task_is_evaluated_by_its_measures(task: str, tmp_path: Path) -> None:
+    """The fake generator's answer without passages has no label."""
+    config = load_config(
+        None,
+        [*FAKE, f"generate.task={task}", "examples.question_field=input", "examples.answers_field=target"],
+    )
+    found = evaluate_rag(sample.FOLDER / "sentiment.jsonl", tmp_path, config, index=None, closed_book=True)
+    assert set(found.figures) == {"exact_match", "f1", "accuracy", *config.evaluate.metrics}
+    if task == "sentiment":
+        assert found.figures["macro_f1"].value == 0

@@ -6,7 +6,7 @@ from ragray.config import EmbedConfig, IngestConfig
 from ragray.corpus.chunk import split_document
 from ragray.corpus.tokens import Tokenizer, load_tokenizer
 from ragray.text.scripts import length_in_letters
-from ragray.text.sentences import safe_cut
+from ragray.text.sentences import safe_cut, sentences
 from ragray.types import Document
 
 
@@ -110,3 +110,17 @@ def test_a_character_of_a_dense_script_counts_as_three() -> None:
     assert length_in_letters("七天内可退") == 15
     assert length_in_letters("반품 가능") == 13
     assert length_in_letters("ขอบคุณ abc") == 10
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("It is old. Dr. Smith came!  Why?", ["It is old.", "Dr. Smith came!", "Why?"]),
+        ("no end", ["no end"]),
+        ("它很古老。在巴黎！", ["它很古老。", "在巴黎！"]),
+        ("Pi is 3.14 or so. Yes.", ["Pi is 3.14 or so.", "Yes."]),
+        ("", []),
+    ],
+)
+def test_a_text_is_cut_into_its_sentences(text: str, expected: list[str]) -> None:
+    assert sentences(text) == expected

@@ -13,9 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ragray.corpus.table import passage_from_row
 from ragray.index.store.segment import Segment
 from ragray.index.store.snapshot import SEGMENTS, Snapshot
 from ragray.index.store.tombstones import live_mask
+from ragray.types import Passage
 
 BATCH_ROWS = 4096
 
@@ -76,3 +78,18 @@ def missing_ids(index: Path, snapshot: Snapshot, ids: Collection[str]) -> set[st
         if not missing:
             break
     return missing
+
+
+def passages_of(index: Path, snapshot: Snapshot, ids: Collection[str]) -> list[Passage]:
+    """Return the live passages whose passage id or document id is one of some ids, in the order of their rows.
+
+    Raises:
+        NotAnArtifactError, CorruptArtifactError: a segment, or its tombstones, is not whole.
+    """
+    wanted = pa.array(sorted(ids), pa.string())
+    found: list[Passage] = []
+    for block in live_batches(index, snapshot) if ids else ():
+        passages = block.passages
+        named = pc.or_(pc.is_in(passages["id"], wanted), pc.is_in(passages["document_id"], wanted))
+        found += map(passage_from_row, passages.filter(named).to_pylist())
+    return found
