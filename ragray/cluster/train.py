@@ -21,6 +21,7 @@ from ragray.cluster.retrieval.start import pool_want, retriever_pool
 from ragray.cluster.session import session
 from ragray.cluster.train_worker import Outcome, WorkerSetup, train_worker
 from ragray.config import Config, RetrieveConfig, TrainConfig
+from ragray.config.answering import FROM_MINED
 from ragray.errors import TrainingError
 from ragray.examples import ExampleSource, read_examples
 from ragray.generate.check import check_questions, warn_of_cut_answers
@@ -49,6 +50,8 @@ class TrainReport:
     final_loss: float
     seconds: float
     reused: bool
+    verdict: str = ""
+    """Of a retriever: which weights were kept, and why."""
 
 
 def train_rag(
@@ -62,13 +65,18 @@ def train_rag(
 ) -> TrainReport:
     """Fine-tune question encoder and generator with RAG on the current snapshot of an index.
 
-    ``examples`` is a path or URI, a pandas DataFrame, a `datasets.Dataset`, or a list of mappings or `Example`s.
+    ``examples`` is a path or URI, a pandas DataFrame, a `datasets.Dataset`, or a list of mappings or `Example`s. With a
+    ``train.objective`` that learns from mined questions this is `ragray.cluster.train_retriever.train_retriever`.
 
     Raises:
         TrainingError: ``out`` holds a run with other settings and ``restart`` is off, or the workers failed too often.
         InputError: an example is wrong, or there is none; the message names place and field.
         NotAnArtifactError: ``index`` is not an index.
     """
+    if config.train.objective in FROM_MINED:
+        from ragray.cluster.train_retriever import train_retriever
+
+        return train_retriever(index, examples, out, config, address=address, restart=restart)
     started = monotonic()
     snapshot = IndexReader.open(index).snapshot
     questions = read_examples(examples, config.examples)
@@ -92,29 +100,39 @@ def train_rag(
         if finished := output.finished(key):
             facts = RunFacts.model_validate(finished.facts)
             return TrainReport(out, facts.num_steps, facts.final_loss, monotonic() - started, True)
-        _claim(output, key, restart)
+        claim(output, key, restart)
         with session(address):
             require(
-                "train", [_workers(config.train), pool_want(snapshot, config.retrieve)], wait_s=config.cluster.wait_s
+                "train", [workers(config.train), pool_want(snapshot, config.retrieve)], wait_s=config.cluster.wait_s
             )
             with retriever_pool(index, config.retrieve, snapshot=snapshot.name) as pool:
                 resumed = prepare_state(out)
                 setup = WorkerSetup(
                     str(out.resolve()), str(generator), snapshot.encoder_config, questions, pool, config, resumed
                 )
-                with _shown(out, len(questions), config.train):
+                with shown(out, len(questions), config.train):
                     outcome: Outcome = fit(train_worker, setup, out, config)
         _publish(output, key, snapshot, config, len(questions), outcome)
     return TrainReport(out, outcome.num_steps, outcome.final_loss, monotonic() - started, False)
 
 
-def _workers(config: TrainConfig) -> Want:
+def workers(config: TrainConfig) -> Want:
+    """Return what the training workers reserve."""
     settings = ("train.num_workers", "train.cpus_per_worker", "train.gpus_per_worker")
     return Want("worker", config.num_workers, settings, config.cpus_per_worker, config.gpus_per_worker)
 
 
 def _decisive(config: Config) -> list[dict[str, Any]]:
-    """Return the settings that a run must keep to go on: not how often it logs or saves, nor on what resources it computes.
+    """Return the settings that a run must keep to go on."""
+    return [
+        decisive(config.train),
+        config.generate.model_dump(mode="json", exclude={"batch_size", "strategy", "engine"}),
+        config.retrieve.model_dump(mode="json", include={"k"}),
+    ]
+
+
+def decisive(config: TrainConfig) -> dict[str, Any]:
+    """Return what of the section `train` a run must keep to go on: not how often it logs or saves, nor on what resources it computes.
 
     Another number of workers changes the examples per step, yet the run can go on: see `ragray.train.schedule.Schedule`.
     """
@@ -128,14 +146,10 @@ def _decisive(config: Config) -> list[dict[str, Any]]:
         "gpus_per_worker",
         "threads_per_worker",
     }
-    return [
-        config.train.model_dump(mode="json", exclude=may_change),
-        config.generate.model_dump(mode="json", exclude={"batch_size", "strategy", "engine"}),
-        config.retrieve.model_dump(mode="json", include={"k"}),
-    ]
+    return config.model_dump(mode="json", exclude=may_change)
 
 
-def _claim(output: StageOutput, key: str, restart: bool) -> None:
+def claim(output: StageOutput, key: str, restart: bool) -> None:
     """Write the key of this run to its folder, which is empty or holds an unfinished run with the same key."""
     out = output.folder
     path = out / KEY_FILE
@@ -154,7 +168,7 @@ def _claim(output: StageOutput, key: str, restart: bool) -> None:
 
 
 @contextmanager
-def _shown(out: Path, num_examples: int, config: TrainConfig) -> Iterator[None]:
+def shown(out: Path, num_examples: int, config: TrainConfig) -> Iterator[None]:
     """Show the steps that the first worker writes to its metrics file."""
     planned = Schedule(num_examples, config.num_workers, config).num_steps(saved_progress(out))
     stop = threading.Event()
@@ -189,6 +203,12 @@ def _publish(
         num_steps=outcome.num_steps,
         num_examples=num_examples,
         final_loss=outcome.final_loss,
+        objective=config.train.objective,
     )
+    publish_run(output, key, facts)
+
+
+def publish_run(output: StageOutput, key: str, facts: RunFacts) -> None:
+    """Write the manifest of a run whose models are saved."""
     files = [path for path in sorted((output.folder / MODEL_FOLDER).rglob("*")) if path.is_file()]
     output.publish(key, facts.model_dump(mode="json"), [*files, output.folder / METRICS_FILE])

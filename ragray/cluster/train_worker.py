@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ragray.artifact.files import atomic_path
 from ragray.cluster.failures import PeerLostError, cause, is_death, is_peer_loss
@@ -19,14 +19,14 @@ from ragray.errors import RagrayError, TrainingError, first_line
 from ragray.failures import storage_errno, told
 from ragray.run import MODEL_FOLDER
 from ragray.train.metrics import MetricsLog, read_metrics
-from ragray.train.objectives.objective import Searcher
+from ragray.train.mined import MinedQuestions
+from ragray.train.objectives.objective import Objective, Searcher
 from ragray.train.schedule import Rank
 from ragray.types import Example
 
 if TYPE_CHECKING:
     from ragray.train.components import Components
     from ragray.train.loop import StepMetrics, TrainLoop
-    from ragray.train.objectives.rag import RagBatch, RagObjective
 
 logger = logging.getLogger("ragray")
 
@@ -35,16 +35,18 @@ logger = logging.getLogger("ragray")
 class WorkerSetup:
     """Everything that a training worker needs.
 
-    ``checkpoint`` is the one to go on from where Ray Train has no record of any, else "".
+    ``checkpoint`` is the one to go on from where Ray Train has no record of any, else "". With ``mined`` a retriever is trained on
+    these questions: there are no generator and no searcher then.
     """
 
     out: str
     generator: str
     encoder: EncoderConfig
     examples: Sequence[Example]
-    searcher: Searcher
+    searcher: Searcher | None
     config: Config
     checkpoint: str = ""
+    mined: MinedQuestions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,7 @@ def _train(setup: WorkerSetup, reached: Reached) -> Outcome:
     return Outcome(loop.progress.step, float("nan") if reached.loss is None else reached.loss)
 
 
-def _loop(setup: WorkerSetup, context: TrainContext, rank: Rank) -> TrainLoop[RagBatch]:
+def _loop(setup: WorkerSetup, context: TrainContext, rank: Rank) -> TrainLoop[Any]:
     import ray.train.torch
     import torch
 
@@ -134,11 +136,28 @@ def _loop(setup: WorkerSetup, context: TrainContext, rank: Rank) -> TrainLoop[Ra
     # The models load to the worker's GPU by themselves, and the encoder keeps using its module: a move here would leave the
     # objective with tensors on another device than the weights.
     parallel = ray.train.torch.prepare_model(components, move_to_device=False)
-    return TrainLoop(components, objective, setup.examples, train=train, rank=rank, parallel=parallel)
+    groups = setup.mined.groups if setup.mined else ()
+    return TrainLoop(components, objective, setup.examples, train=train, rank=rank, parallel=parallel, groups=groups)
 
 
-def make_objective(setup: WorkerSetup) -> tuple[Components, RagObjective]:
+def make_objective(setup: WorkerSetup) -> tuple[Components, Objective[Any]]:
     """Load the models of a run, and make the objective that trains them."""
+    return _rag_objective(setup) if setup.mined is None else _retriever_objective(setup, setup.mined)
+
+
+def _retriever_objective(setup: WorkerSetup, mined: MinedQuestions) -> tuple[Components, Objective[Any]]:
+    from ragray.embed.transformer import TransformerEncoder
+    from ragray.train.components import Components
+    from ragray.train.objectives.contrastive import ContrastiveObjective
+
+    train = setup.config.train
+    passages = TransformerEncoder.load(setup.encoder) if train.passage_encoder else None
+    questions = TransformerEncoder.load(setup.encoder)
+    components = Components(train, question_encoder=questions, passage_encoder=passages)
+    return components, ContrastiveObjective(components, mined, train)
+
+
+def _rag_objective(setup: WorkerSetup) -> tuple[Components, Objective[Any]]:
     import torch
 
     from ragray.embed.transformer import TransformerEncoder
@@ -147,6 +166,7 @@ def make_objective(setup: WorkerSetup) -> tuple[Components, RagObjective]:
     from ragray.train.objectives.rag import RagObjective
 
     config = setup.config
+    assert setup.searcher is not None
     encoder = load_encoder(setup.encoder)
     generator = GeneratorModel.load(Path(setup.generator), dtype=torch.float32)
     trained = encoder if isinstance(encoder, TransformerEncoder) else None
@@ -154,7 +174,7 @@ def make_objective(setup: WorkerSetup) -> tuple[Components, RagObjective]:
     return components, RagObjective(components, encoder, setup.searcher, k=config.retrieve.k, generate=config.generate)
 
 
-def _restore(loop: TrainLoop[RagBatch], checkpoint: str) -> None:
+def _restore(loop: TrainLoop[Any], checkpoint: str) -> None:
     import ray.train
 
     if found := ray.train.get_checkpoint():
@@ -169,7 +189,7 @@ class _StepReport:
     """Called after each step: writes metrics and checkpoints as often as the settings say, and after the last step."""
 
     setup: WorkerSetup
-    loop: TrainLoop[RagBatch]
+    loop: TrainLoop[Any]
     reached: Reached
     log: MetricsLog | None
 
