@@ -135,9 +135,10 @@ def _measured(reader: IndexReader, questions: MinedQuestions, out: Path, config:
         passages = _encoder(reader.snapshot, out / MODEL_FOLDER / PASSAGE_ENCODER_FOLDER)
         texts = [example.question for example in questions.examples]
         pairs = ((before, before), (after, passages))
-        ranks = [ranks_in_pool(pair, texts, questions.texts, questions.gold, k) for pair in pairs]
-        return dev_recall(*ranks, k, among="pool")
-    return dev_recall(*(ranks_in_index(reader, encoder, questions.examples, k) for encoder in (before, after)), k)
+        found = [ranks_in_pool(pair, texts, questions.texts, questions.gold, k) for pair in pairs]
+        return dev_recall(found[0], found[1], k, among="pool")
+    ranks = [ranks_in_index(reader, encoder, questions.examples, k) for encoder in (before, after)]
+    return dev_recall(ranks[0], ranks[1], k)
 
 
 def _encoder(snapshot: Snapshot, weights: Path | None) -> TransformerEncoder:
