@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -164,14 +165,26 @@ def _rag_objective(setup: WorkerSetup) -> tuple[Components, Objective[Any]]:
     from ragray.generate.engines.model import GeneratorModel
     from ragray.train.components import Components
     from ragray.train.objectives.rag import RagObjective
+    from ragray.train.objectives.ranking_losses import perplexity_distillation_loss
 
     config = setup.config
     assert setup.searcher is not None
     encoder = load_encoder(setup.encoder)
     generator = GeneratorModel.load(Path(setup.generator), dtype=torch.float32)
     trained = encoder if isinstance(encoder, TransformerEncoder) else None
-    components = Components(config.train, question_encoder=trained, generator=generator)
-    return components, RagObjective(components, encoder, setup.searcher, k=config.retrieve.k, generate=config.generate)
+    train, loss = config.train, None
+    if train.objective == "perplexity":
+        if trained is None:
+            raise TrainingError(
+                "train.objective=perplexity trains the question encoder, and the index's has no weights"
+            )
+        train = train.model_copy(update={"generator_lr": 0.0})
+        loss = partial(perplexity_distillation_loss, temperature=train.reader_temperature)
+    components = Components(train, question_encoder=trained, generator=generator)
+    objective = RagObjective(
+        components, encoder, setup.searcher, k=config.retrieve.k, generate=config.generate, loss=loss
+    )
+    return components, objective
 
 
 def _restore(loop: TrainLoop[Any], checkpoint: str) -> None:

@@ -126,8 +126,9 @@ OF_TRAINING = (
     Condition(
         ("train.reader_temperature",), lambda c: c.train.objective == "perplexity", "with train.objective=perplexity"
     ),
+    Condition(("train.tune", "train.generator_lr"), lambda c: c.train.objective == "rag", "with train.objective=rag"),
     Condition(
-        (*GENERATE, "train.tune", "train.generator_lr"),
+        GENERATE,
         lambda c: c.train.objective not in FROM_MINED,
         f"without train.objective={' or '.join(FROM_MINED)}",
     ),

@@ -100,7 +100,8 @@ def mine_negatives(
         write_triples(out / TRIPLES_FILE, _counted(miner.mine(questions), counts, config))
         if not counts.num_triples:
             raise InputError(
-                f"mine: none of {len(questions)} questions can be used ({_told(counts.left_out)}); see the docs of mine.*"
+                f"mine: none of {len(questions)} questions can be used ({_told(counts.left_out)}); give gold_ids that the index holds, "
+                "or raise mine.candidates and mine.share"
             )
         facts = MineFacts(
             snapshot=reader.snapshot.name,

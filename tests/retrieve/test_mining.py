@@ -58,7 +58,9 @@ def test_candidates_become_negatives_in_their_order_but_for_those_that_may_answe
         ({"share": 0.4}, []),
     ],
 )
-def test_a_negative_scores_below_the_positive_by_share_and_by_margin(settings: dict[str, object], names: list[str]) -> None:
+def test_a_negative_scores_below_the_positive_by_share_and_by_margin(
+    settings: dict[str, object], names: list[str]
+) -> None:
     candidates = [hit(str(score), score) for score in (0.8, 0.79, 0.7, 0.39)]
     assert chosen(candidates, **settings)[0] == names
 

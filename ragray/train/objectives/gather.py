@@ -35,7 +35,7 @@ class AllRanks:
         """Return the rows of all ranks."""
         if not distributed.is_initialized():
             return rows_N
-        gathered: Tensor = _Gather.apply(rows_N)
+        gathered: Tensor = _Gather.apply(rows_N)  # type: ignore[no-untyped-call] # torch leaves it untyped
         return gathered
 
 

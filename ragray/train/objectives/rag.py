@@ -5,7 +5,7 @@ arXiv:2005.11401, section 2.1. B questions, K passages, R = B K rows, L answer t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,9 @@ from ragray.train.components import Components
 from ragray.train.objectives.losses import doc_log_probs, rag_sequence_loss, rag_token_loss
 from ragray.train.objectives.objective import Loss, Searcher, SearchFuture
 from ragray.types import Example, Passage
+
+RagLoss = Callable[[Tensor, Tensor], Tensor]
+"""Of the log-probabilities of passages (B, K) and of answer tokens (B, K, L)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +50,9 @@ class RagObjective:
         *,
         k: int,
         generate: GenerateConfig,
+        loss: RagLoss | None = None,
     ) -> None:
-        """Take ``k`` passages per example.
+        """Take ``k`` passages per example. ``loss`` stands in for that of ``generate.marginalize``.
 
         ``encoder`` makes the question vectors that are searched with; where it has weights, they are those of ``components``.
 
@@ -63,7 +67,7 @@ class RagObjective:
         self._encoder = encoder
         self._searcher = searcher
         self._k, self._temperature, self._max_new_tokens = k, generate.passage_temperature, generate.max_new_tokens
-        self._loss = rag_sequence_loss if generate.marginalize == "sequence" else rag_token_loss
+        self._loss = loss or (rag_sequence_loss if generate.marginalize == "sequence" else rag_token_loss)
         self._prompts = self._generator.prompt_template(generate)
 
     def retrieve(self, examples: Sequence[Example]) -> SearchFuture:
