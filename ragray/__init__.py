@@ -43,6 +43,7 @@ _PUBLIC = {
     "load_encoder": "ragray.embed.load",
     "load_generator": "ragray.generate.load",
     "load_retriever": "ragray.retrieve.load",
+    "mine_negatives": "ragray.stages.mine",
     "promote": "ragray.index.store.lifecycle",
     "rollback": "ragray.index.store.lifecycle",
     "score": "ragray.evaluate.answers",
@@ -88,6 +89,7 @@ if TYPE_CHECKING:
     from ragray.retrieve.retriever import LocalRetriever as LocalRetriever
     from ragray.retrieve.retriever import Retriever as Retriever
     from ragray.run import Run as Run
+    from ragray.stages.mine import mine_negatives as mine_negatives
     from ragray.types import Answer as Answer
     from ragray.types import Citation as Citation
     from ragray.types import Document as Document

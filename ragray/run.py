@@ -11,8 +11,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, field_validator
 
 from ragray.artifact.manifest import open_artifact
-from ragray.config import Config, GenerateConfig, RetrieveConfig, with_present_names
-from ragray.config.answering import FROM_MINED
+from ragray.config import FROM_MINED, Config, GenerateConfig, RetrieveConfig, with_present_names
 from ragray.config.usage import FIXED_BY_RUN, FROM_RUN
 from ragray.embed.encoder import EncoderFingerprint
 from ragray.errors import CorruptArtifactError, first_line

@@ -20,8 +20,7 @@ from ragray.cluster.resources import Want, require
 from ragray.cluster.retrieval.start import pool_want, retriever_pool
 from ragray.cluster.session import session
 from ragray.cluster.train_worker import Outcome, WorkerSetup, train_worker
-from ragray.config import Config, RetrieveConfig, TrainConfig
-from ragray.config.answering import FROM_MINED
+from ragray.config import FROM_MINED, Config, RetrieveConfig, TrainConfig
 from ragray.errors import TrainingError
 from ragray.examples import ExampleSource, read_examples
 from ragray.generate.check import check_questions, warn_of_cut_answers

@@ -1,6 +1,7 @@
 """Configuration: one frozen model per stage (`sections`), read from YAML and overrides (`files`)."""
 
 from ragray.config.answering import (
+    FROM_MINED,
     EvaluateConfig,
     ExamplesConfig,
     GenerateConfig,
@@ -16,6 +17,7 @@ from ragray.config.renamed import with_present_names
 from ragray.config.sections import ClusterConfig, Config
 
 __all__ = [
+    "FROM_MINED",
     "ClusterConfig",
     "Config",
     "EmbedConfig",

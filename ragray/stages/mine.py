@@ -33,6 +33,7 @@ from ragray.retrieve.mining import Mined, choose_negatives, choose_positive, sim
 from ragray.retrieve.rerank import CrossEncoder
 from ragray.retrieve.retriever import LocalRetriever
 from ragray.retrieve.triples import KIND, TRIPLES_FILE, Triple, write_triples
+from ragray.run import Run
 from ragray.types import Example, Hit
 
 BATCH = 64
@@ -87,7 +88,7 @@ def mine_negatives(
     reader = IndexReader.open(index, threads=config.retrieve.threads)
     questions = read_examples(examples, config.examples)
     key = fingerprint([
-        *(reader.snapshot.name, str(run.resolve()) if run else "", config.retrieve.rerank_model),
+        *(reader.snapshot.name, Run.open(run).name if run else "", config.retrieve.rerank_model),
         *(config.retrieve.where, config.retrieve.dense_weight, config.mine.model_dump(mode="json")),
         [example.content for example in questions],
     ])  # fmt: skip
@@ -179,7 +180,7 @@ class Miner:
 def _mined(example: Example, gold: Sequence[Hit], candidates: Sequence[Hit], config: Config) -> Mined | None:
     def holds(hit: Hit) -> bool:
         text = passage_text(hit.passage)
-        return any(contains(text, answer, config.evaluate.metric) for answer in example.answers)
+        return any(contains(text, answer) for answer in example.answers)
 
     positive = choose_positive(gold, candidates, holds)
     return choose_negatives(positive, gold, candidates, holds, config.mine) if positive else None

@@ -1,4 +1,4 @@
-"""Retriever training, but for the training itself. In: an index, what `ragray mine` wrote. Out: what to learn; later, what of it is kept."""
+"""Retriever training, but for the training itself. In: an index, mined questions. Out: what to learn; later, what of it is kept."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def verdict(facts: RunFacts) -> str:
     """Return which weights a retriever run keeps, with the figures that decided."""
     then = "; searches need an index built with its model/passage_encoder" if facts.rebuild_index else ""
     if facts.dev is None:
-        return f"trained encoder kept: no questions were held out (train.dev_share=0){then}"
+        return f"trained encoder kept: no question was held out{then}"
     dev, (low, high) = facts.dev, facts.dev.interval
     where = "" if dev.among == "index" else " among their own passages"
     figures = (
