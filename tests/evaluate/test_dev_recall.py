@@ -21,7 +21,6 @@ def test_an_encoder_that_finds_as_much_or_less_has_not_gained(after: list[int | 
 def test_the_rank_among_some_passages_is_that_of_the_best_gold_passage() -> None:
     encoder = HashEncoder(64)
     passages = ["red apples", "red apples and green pears", "a blue sky", "green pears"]
-    ranks = ranks_in_pool(
-        (encoder, encoder), ["red apples", "green pears", "a blue sky"], passages, [(1,), (0, 3), (0,)], 2
-    )
+    questions, gold = ["red apples", "green pears", "green pears"], [(1,), (0, 3), (0,)]
+    ranks = ranks_in_pool((encoder, encoder), questions, passages, gold, 2)
     assert ranks == [2, 1, None]

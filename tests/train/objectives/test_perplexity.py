@@ -8,19 +8,16 @@ import torch
 
 from ragray.config import GenerateConfig, TrainConfig
 from ragray.index.search.reader import IndexReader
-from ragray.train.loop import TrainLoop
 from ragray.train.objectives.objective import LocalSearcher
 from ragray.train.objectives.rag import RagObjective
 from ragray.train.objectives.ranking_losses import perplexity_distillation_loss
 from tests.train.rig import EXAMPLES, SETTINGS, Rig
 
 
-def test_the_question_encoder_learns_and_the_generator_stays(
+def test_the_loss_is_that_of_the_formula_and_moves_the_question_encoder_alone(
     tiny_decoder: Path, tiny_encoder: Path, tiny_encoder_index: Path
 ) -> None:
-    train = TrainConfig.model_validate(
-        {**SETTINGS, "generator_lr": 0, "encoder_lr": 3e-3, "batch_size": 12, "max_steps": 8}
-    )
+    train = TrainConfig.model_validate({**SETTINGS, "generator_lr": 0})
     components = Rig(tiny_decoder, tiny_encoder, tiny_encoder_index).components(train)
     objective = RagObjective(
         components,
@@ -42,8 +39,11 @@ def test_the_question_encoder_learns_and_the_generator_stays(
         target = torch.stack([row[row != 0].mean() for row in rows]).div(0.1).softmax(0)
         p = (batch.passages_BKD[b].float() @ questions_BD[b]).div(0.5).softmax(0)
         expected += float((target * (target / p).log()).sum()) / 2
-    assert objective.loss(batch).value.item() == pytest.approx(expected, rel=1e-4)
+    before = objective.loss(batch).value
+    assert before.item() == pytest.approx(expected, rel=1e-4)
     assert {name.partition(".")[0] for name, _ in components.trainable()} == {"question_encoder"}
-    steps: list[float] = []
-    TrainLoop(components, objective, EXAMPLES, train=train).run(lambda step: steps.append(step.loss))
-    assert steps[-1] < steps[0]
+    before.backward()
+    with torch.no_grad():
+        for _, parameter in components.trainable():
+            parameter -= 0.01 * parameter.grad
+    assert objective.loss(batch).value.item() < before.item()
