@@ -97,7 +97,7 @@ def mine_negatives(
             return MineReport(MineFacts.model_validate(finished.facts), monotonic() - started, True)
         output.withdraw()
         miner, counts = Miner.load(reader, run, config), _Counts()
-        warn_of_unknown_gold_ids(questions, index, reader.snapshot.name)
+        warn_of_unknown_gold_ids(questions, index, reader.snapshot.name, "mine")
         write_triples(out / TRIPLES_FILE, _counted(miner.mine(questions), counts, config))
         if not counts.num_triples:
             raise InputError(
