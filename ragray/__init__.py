@@ -45,6 +45,7 @@ _PUBLIC = {
     "load_encoder": "ragray.embed.load",
     "load_generator": "ragray.generate.load",
     "load_retriever": "ragray.retrieve.load",
+    "mine_negatives": "ragray.stages.mine",
     "promote": "ragray.index.store.lifecycle",
     "rollback": "ragray.index.store.lifecycle",
     "score": "ragray.evaluate.answers",
@@ -90,6 +91,7 @@ if TYPE_CHECKING:
     from ragray.retrieve.retriever import LocalRetriever as LocalRetriever
     from ragray.retrieve.retriever import Retriever as Retriever
     from ragray.run import Run as Run
+    from ragray.stages.mine import mine_negatives as mine_negatives
     from ragray.stages.rag_layout import export_rag as export_rag
     from ragray.stages.rag_layout import import_rag as import_rag
     from ragray.types import Answer as Answer

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, field_validator
 
 from ragray.artifact.manifest import open_artifact
-from ragray.config import Config, GenerateConfig, RetrieveConfig, with_present_names
+from ragray.config import FROM_MINED, Config, GenerateConfig, RetrieveConfig, with_present_names
 from ragray.config.usage import FIXED_BY_RUN, FROM_RUN
 from ragray.embed.encoder import EncoderFingerprint
 from ragray.errors import CorruptArtifactError, first_line
@@ -19,11 +19,34 @@ from ragray.errors import CorruptArtifactError, first_line
 MODEL_FOLDER = "model"
 GENERATOR_FOLDER = "generator"
 ENCODER_FOLDER = "question_encoder"
+PASSAGE_ENCODER_FOLDER = "passage_encoder"
 
 
 logger = logging.getLogger("ragray")
 
 S = TypeVar("S", GenerateConfig, RetrieveConfig)
+
+
+class DevRecall(BaseModel):
+    """Recall at ``k`` of the gold passages of held-out questions, in percent, with the encoder before and after training.
+
+    ``interval`` holds the gain with 95%. ``among``: what was searched, the index, or the held-out questions' own passages where the
+    passage encoder trained too.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    k: int
+    num_questions: int
+    before: float
+    after: float
+    interval: tuple[float, float]
+    among: Literal["index", "pool"] = "index"
+
+    @property
+    def gained(self) -> bool:
+        """Whether more gold passages are found than before."""
+        return self.after > self.before
 
 
 class RunFacts(BaseModel):
@@ -45,6 +68,12 @@ class RunFacts(BaseModel):
     num_examples: int
     final_loss: FiniteFloat | None = None
     """None for a run that was not trained here."""
+    objective: str = "rag"
+    kept: Literal["trained", "base"] = "trained"
+    """Of a retriever run: whose weights it answers with. `base`: the trained encoder found no more on held-out questions."""
+    dev: DevRecall | None = None
+    rebuild_index: bool = False
+    """Whether the passage encoder was trained too: the run fits an index that is built with it, and no other."""
 
     @field_validator("generate", mode="before")
     @classmethod
@@ -87,12 +116,19 @@ class Run:
         """Folder of the question encoder's weights."""
         return self.folder / MODEL_FOLDER / ENCODER_FOLDER
 
+    @property
+    def has_generator(self) -> bool:
+        """Whether the run decides how answers are written; one that trained a retriever alone leaves that to the settings."""
+        return self.facts.objective not in FROM_MINED
+
     def settings(self, config: Config) -> Config:
         """Return the settings that are in force with this run; the log names those given that differ from the run's.
 
         Prompt and marginalisation are the run's. Answer strategy, passage temperature, number of passages, retrieval mode, filter
-        and reranker are the run's unless they were given. Everything else is that of ``config``.
+        and reranker are the run's unless they were given. Everything else is that of ``config``; all of it for a run without generator.
         """
+        if not self.has_generator:
+            return config
         for dotted in (*FIXED_BY_RUN, *FROM_RUN):
             section, _, key = dotted.partition(".")
             given, trained = getattr(getattr(config, section), key), self._trained(section, key)
@@ -109,7 +145,7 @@ class Run:
 
     def generate_settings(self, config: GenerateConfig) -> GenerateConfig:
         """Return the section `generate` that is in force with this run, as `settings` does."""
-        return self._in_force("generate", config)
+        return self._in_force("generate", config) if self.has_generator else config
 
     def _in_force(self, section: str, config: S) -> S:
         """Return a section with the run's values of the keys that the run decides."""

@@ -42,6 +42,7 @@ NAMES = [
     "load_encoder",
     "load_generator",
     "load_retriever",
+    "mine_negatives",
     "promote",
     "rollback",
     "score",

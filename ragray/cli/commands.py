@@ -18,6 +18,7 @@ from ragray.cli.index_exchange import run_app
 from ragray.cli.keys import keys_app
 from ragray.cli.lookup import ask, search
 from ragray.cli.measure import evaluate, evaluate_retrieval, score
+from ragray.cli.mine import mine
 from ragray.cli.options import (
     Address,
     ConfigFile,
@@ -139,6 +140,7 @@ def embed(
 
 app.command()(search)
 app.command()(ask)
+app.command()(mine)
 
 
 @app.command()
@@ -154,13 +156,18 @@ def train(
     config: ConfigFile = None,
     address: Address = None,
 ) -> None:
-    """Fine-tune question encoder and generator together (RAG-Sequence); run again after a crash to go on."""
+    """Fine-tune question encoder and generator together (RAG-Sequence), or a retriever; run again after a crash to go on.
+
+    With train.objective=contrastive or margin_mse --examples is what `ragray mine` wrote.
+    """
     from ragray.cluster.train import train_rag as run_stage
 
     more = [f"train.num_workers={workers}"] if workers else []
     settings = load_config(config, [*(overrides or []), *more], command="train")
     report = run_stage(index, examples, out, settings, address=address, restart=restart)
     say(f"{out}: {report.num_steps} steps, final loss {report.final_loss:.4f}{took(report)}")
+    if report.verdict:
+        say(f"{out}: {report.verdict}")
 
 
 app.command()(evaluate)

@@ -20,7 +20,7 @@ from ragray.cluster.resources import Want, require
 from ragray.cluster.retrieval.start import pool_want, retriever_pool
 from ragray.cluster.session import session
 from ragray.cluster.train_worker import Outcome, WorkerSetup, train_worker
-from ragray.config import Config, GenerateConfig, RetrieveConfig, TrainConfig
+from ragray.config import FROM_MINED, Config, GenerateConfig, RetrieveConfig, TrainConfig
 from ragray.config.usage import TOGETHER
 from ragray.errors import TrainingError
 from ragray.examples import ExampleSource, read_examples
@@ -42,7 +42,8 @@ UNUSED = ("mode", "where", "rerank_model")
 
 LATER_TRAIN = (
     *("warmup_steps", "lr_schedule", "label_smoothing", "encoder_tune", "encoder_last_layers"),
-    *("gradient_checkpointing", "precision"),
+    *("gradient_checkpointing", "precision", "objective", "score_scale", "reader_temperature", "cache_batch_size"),
+    *("passage_encoder", "dev_share"),
 )
 LATER_GENERATE = ("strategy", "prompt")
 """Keys that decide how a run is trained and that earlier versions lacked: at their defaults they leave its key as it was."""
@@ -59,6 +60,8 @@ class TrainReport:
     final_loss: float
     seconds: float
     reused: bool
+    verdict: str = ""
+    """Of a retriever: which weights were kept, and why."""
 
 
 def train_rag(
@@ -73,13 +76,18 @@ def train_rag(
     """Fine-tune a generator on the current snapshot of an index, as ``generate.strategy`` will have it answer.
 
     With `marginal` the question encoder is trained too, with RAG's loss; with `together` it stays as it is.
-    ``examples`` is a path or URI, a pandas DataFrame, a `datasets.Dataset`, or a list of mappings or `Example`s.
+    ``examples`` is a path or URI, a pandas DataFrame, a `datasets.Dataset`, or a list of mappings or `Example`s. With a
+    ``train.objective`` that learns from mined questions this is `ragray.cluster.train_retriever.train_retriever`.
 
     Raises:
         TrainingError: ``out`` holds a run with other settings and ``restart`` is off, or the workers failed too often.
         InputError: an example is wrong, or there is none; the message names place and field.
         NotAnArtifactError: ``index`` is not an index.
     """
+    if config.train.objective in FROM_MINED:
+        from ragray.cluster.train_retriever import train_retriever
+
+        return train_retriever(index, examples, out, config, address=address, restart=restart)
     started = monotonic()
     snapshot = IndexReader.open(index).snapshot
     questions = read_examples(examples, config.examples)
@@ -88,7 +96,7 @@ def train_rag(
         names = ", ".join(f"retrieve.{name}" for name in unused)
         logger.warning("train: %s without effect: training searches all passages, by vectors", names)
     config = config.model_copy(update={"generate": of_model(config.generate)})
-    together = config.generate.strategy == "together"
+    together = _together(config)
     generator = resolve_part(config.generate.model, "generator")
     if config.generate.strategy == "fid":
         logger.info("train: generate.strategy=fid trains the generator; the question encoder stays as it is")
@@ -109,32 +117,46 @@ def train_rag(
         if finished := output.finished(key):
             facts = RunFacts.model_validate(finished.facts)
             return TrainReport(out, facts.num_steps, facts.final_loss or 0.0, monotonic() - started, True)
-        _claim(output, key, restart)
+        claim(output, key, restart)
         gold = gold_passages(questions, index, snapshot) if together else {}
         if together:
             logger.info("train: generate.strategy=together trains the generator; the question encoder stays as it is")
         with session(address):
             require(
-                "train", [_workers(config.train), pool_want(snapshot, config.retrieve)], wait_s=config.cluster.wait_s
+                "train", [workers(config.train), pool_want(snapshot, config.retrieve)], wait_s=config.cluster.wait_s
             )
             with retriever_pool(index, config.retrieve, snapshot=snapshot.name) as pool:
                 resumed = prepare_state(out)
                 setup = WorkerSetup(
                     str(out.resolve()), str(generator), snapshot.encoder_config, questions, pool, config, resumed, gold
                 )
-                with _shown(out, len(questions), config.train):
+                with shown(out, len(questions), config.train):
                     outcome: Outcome = fit(train_worker, setup, out, config)
         _publish(output, key, snapshot, config, len(questions), outcome)
     return TrainReport(out, outcome.num_steps, outcome.final_loss, monotonic() - started, False)
 
 
-def _workers(config: TrainConfig) -> Want:
+def workers(config: TrainConfig) -> Want:
+    """Return what the training workers reserve."""
     settings = ("train.num_workers", "train.cpus_per_worker", "train.gpus_per_worker")
     return Want("worker", config.num_workers, settings, config.cpus_per_worker, config.gpus_per_worker)
 
 
 def _decisive(config: Config) -> list[dict[str, Any]]:
-    """Return the settings that a run must keep to go on: not how often it logs or saves, nor on what resources it computes.
+    """Return the settings that a run must keep to go on."""
+    unused = {"encoder_lr"} if _together(config) else set(TOGETHER)  # the keys of earlier runs know nothing of it
+    return [
+        {key: value for key, value in decisive(config.train).items() if key not in unused},
+        config.generate.model_dump(
+            mode="json",
+            exclude={"batch_size", "engine", "num_beams", "decoding"} | _at_default(config.generate, LATER_GENERATE),
+        ),
+        config.retrieve.model_dump(mode="json", include={"k"}),
+    ]
+
+
+def decisive(config: TrainConfig) -> dict[str, Any]:
+    """Return what of the section `train` a run must keep to go on: not how often it logs or saves, nor on what resources it computes.
 
     Another number of workers changes the examples per step, yet the run can go on: see `ragray.train.schedule.Schedule`.
     """
@@ -148,16 +170,7 @@ def _decisive(config: Config) -> list[dict[str, Any]]:
         "gpus_per_worker",
         "threads_per_worker",
     }
-    together = config.generate.strategy == "together"  # the keys of earlier runs know nothing of it
-    unused = {"encoder_lr"} if together else set(TOGETHER)
-    return [
-        config.train.model_dump(mode="json", exclude=may_change | unused | _at_default(config.train, LATER_TRAIN)),
-        config.generate.model_dump(
-            mode="json",
-            exclude={"batch_size", "engine", "num_beams", "decoding"} | _at_default(config.generate, LATER_GENERATE),
-        ),
-        config.retrieve.model_dump(mode="json", include={"k"}),
-    ]
+    return config.model_dump(mode="json", exclude=may_change | _at_default(config, LATER_TRAIN))
 
 
 def _at_default(section: TrainConfig | GenerateConfig, keys: Sequence[str]) -> set[str]:
@@ -165,12 +178,17 @@ def _at_default(section: TrainConfig | GenerateConfig, keys: Sequence[str]) -> s
     return {key for key in keys if getattr(section, key) == type(section).model_fields[key].default}
 
 
+def _together(config: Config) -> bool:
+    """Return whether a generator is trained on prompts with all passages."""
+    return config.generate.strategy == "together" and config.train.objective == "rag"
+
+
 def _cited(examples: Sequence[Example]) -> list[Example]:
     """Return examples with their answers as training lets the generator write them."""
     return [replace(example, answers=(f"{example.answers[0]} [1]",)) for example in examples]
 
 
-def _claim(output: StageOutput, key: str, restart: bool) -> None:
+def claim(output: StageOutput, key: str, restart: bool) -> None:
     """Write the key of this run to its folder, which is empty or holds an unfinished run with the same key."""
     out = output.folder
     path = out / KEY_FILE
@@ -189,7 +207,7 @@ def _claim(output: StageOutput, key: str, restart: bool) -> None:
 
 
 @contextmanager
-def _shown(out: Path, num_examples: int, config: TrainConfig) -> Iterator[None]:
+def shown(out: Path, num_examples: int, config: TrainConfig) -> Iterator[None]:
     """Show the steps that the first worker writes to its metrics file."""
     planned = Schedule(num_examples, config.num_workers, config).num_steps(saved_progress(out))
     stop = threading.Event()
@@ -224,6 +242,12 @@ def _publish(
         num_steps=outcome.num_steps,
         num_examples=num_examples,
         final_loss=outcome.final_loss,
+        objective=config.train.objective,
     )
+    publish_run(output, key, facts)
+
+
+def publish_run(output: StageOutput, key: str, facts: RunFacts) -> None:
+    """Write the manifest of a run whose models are saved."""
     files = [path for path in sorted((output.folder / MODEL_FOLDER).rglob("*")) if path.is_file()]
     output.publish(key, facts.model_dump(mode="json"), [*files, output.folder / METRICS_FILE])

@@ -19,14 +19,14 @@ from ragray.errors import RagrayError, TrainingError, first_line
 from ragray.failures import storage_errno, told
 from ragray.run import MODEL_FOLDER
 from ragray.train.metrics import MetricsLog, read_metrics
-from ragray.train.objectives.objective import TOKENS, Searcher
+from ragray.train.mined import MinedQuestions
+from ragray.train.objectives.objective import TOKENS, Objective, Searcher
 from ragray.train.schedule import Rank
 from ragray.types import Example, Passage
 
 if TYPE_CHECKING:
     from ragray.train.components import Components
     from ragray.train.loop import StepMetrics, TrainLoop
-    from ragray.train.objectives.objective import Objective
 
 logger = logging.getLogger("ragray")
 
@@ -36,17 +36,19 @@ class WorkerSetup:
     """Everything that a training worker needs.
 
     ``checkpoint`` is the one to go on from where Ray Train has no record of any, else "". ``gold`` holds by example id the passages
-    that gold ids name, for the objective of `together`.
+    that gold ids name, for the strategy `together`. With ``mined`` a retriever is trained on these questions: there are no generator
+    and no searcher then.
     """
 
     out: str
     generator: str
     encoder: EncoderConfig
     examples: Sequence[Example]
-    searcher: Searcher
+    searcher: Searcher | None
     config: Config
     checkpoint: str = ""
     gold: Mapping[str, Sequence[Passage]] = field(default_factory=dict)
+    mined: MinedQuestions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +138,28 @@ def _loop(setup: WorkerSetup, context: TrainContext, rank: Rank) -> TrainLoop[An
     # The models load to the worker's GPU by themselves, and the encoder keeps using its module: a move here would leave the
     # objective with tensors on another device than the weights.
     parallel = ray.train.torch.prepare_model(components, move_to_device=False)
-    return TrainLoop(components, objective, setup.examples, train=train, rank=rank, parallel=parallel)
+    groups = setup.mined.groups if setup.mined else ()
+    return TrainLoop(components, objective, setup.examples, train=train, rank=rank, parallel=parallel, groups=groups)
 
 
 def make_objective(setup: WorkerSetup) -> tuple[Components, Objective[Any]]:
     """Load the models of a run, and make the objective that trains them."""
+    return _rag_objective(setup) if setup.mined is None else _retriever_objective(setup, setup.mined)
+
+
+def _retriever_objective(setup: WorkerSetup, mined: MinedQuestions) -> tuple[Components, Objective[Any]]:
+    from ragray.embed.transformer import TransformerEncoder
+    from ragray.train.components import Components
+    from ragray.train.objectives.contrastive import ContrastiveObjective
+
+    train = setup.config.train
+    passages = TransformerEncoder.load(setup.encoder) if train.passage_encoder else None
+    questions = TransformerEncoder.load(setup.encoder)
+    components = Components(train, question_encoder=questions, passage_encoder=passages)
+    return components, ContrastiveObjective(components, mined, train)
+
+
+def _rag_objective(setup: WorkerSetup) -> tuple[Components, Objective[Any]]:
     import torch
 
     from ragray.embed.transformer import TransformerEncoder
@@ -148,23 +167,39 @@ def make_objective(setup: WorkerSetup) -> tuple[Components, Objective[Any]]:
     from ragray.train.components import Components
     from ragray.train.objectives.fid import FidObjective
     from ragray.train.objectives.rag import RagObjective
+    from ragray.train.objectives.ranking_losses import PerplexityDistillation
     from ragray.train.objectives.together import TogetherObjective
 
     config, train, k = setup.config, setup.config.train, setup.config.retrieve.k
-    strategy = config.generate.strategy
+    strategy, smoothing = config.generate.strategy, train.label_smoothing
+    assert setup.searcher is not None
     encoder = load_question_encoder(setup.encoder)
     generator = GeneratorModel.load(Path(setup.generator), dtype=torch.float32)
-    trained = encoder if isinstance(encoder, TransformerEncoder) and strategy != "fid" else None
-    if strategy == "together":
-        frozen = train.model_copy(update={"encoder_lr": 0})
+    trained = encoder if isinstance(encoder, TransformerEncoder) else None
+    if train.objective == "perplexity":
+        if trained is None:
+            raise TrainingError(
+                "train.objective=perplexity trains the question encoder, and the index's has no weights"
+            )
+        frozen = train.model_copy(update={"generator_lr": 0.0})
         components = Components(frozen, question_encoder=trained, generator=generator)
+        loss = PerplexityDistillation(train.reader_temperature)
+        return components, RagObjective(components, encoder, setup.searcher, k=k, generate=config.generate, loss=loss)
+    if strategy == "fid":
+        components = Components(train, generator=generator)
+        return components, FidObjective(
+            components, encoder, setup.searcher, k=k, generate=config.generate, label_smoothing=smoothing
+        )
+    if strategy == "together":
+        components = Components(
+            train.model_copy(update={"encoder_lr": 0}), question_encoder=trained, generator=generator
+        )
         return components, TogetherObjective(
             components, encoder, setup.searcher, k=k, generate=config.generate, train=train, gold=setup.gold
         )
     components = Components(train, question_encoder=trained, generator=generator)
-    kind = FidObjective if strategy == "fid" else RagObjective
-    return components, kind(
-        components, encoder, setup.searcher, k=k, generate=config.generate, label_smoothing=train.label_smoothing
+    return components, RagObjective(
+        components, encoder, setup.searcher, k=k, generate=config.generate, label_smoothing=smoothing
     )
 
 

@@ -1,9 +1,11 @@
 """Configuration: one frozen model per stage (`sections`), read from YAML and overrides (`files`)."""
 
 from ragray.config.answering import (
+    FROM_MINED,
     EvaluateConfig,
     ExamplesConfig,
     GenerateConfig,
+    MineConfig,
     RetrieveConfig,
     ServeConfig,
     TrainConfig,
@@ -15,6 +17,7 @@ from ragray.config.renamed import with_present_names
 from ragray.config.sections import ClusterConfig, Config
 
 __all__ = [
+    "FROM_MINED",
     "ClusterConfig",
     "Config",
     "EmbedConfig",
@@ -25,6 +28,7 @@ __all__ = [
     "IndexConfig",
     "IndexType",
     "IngestConfig",
+    "MineConfig",
     "RetrieveConfig",
     "Section",
     "ServeConfig",

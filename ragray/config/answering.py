@@ -1,4 +1,4 @@
-"""Settings of the stages that use an index: retrieve, generate, examples, train, evaluate, serve. In: values. Out: frozen models."""
+"""Settings of the stages that use an index: retrieve, generate, examples, mine, train, evaluate, serve. In: values. Out: frozen models."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ MeasureName = Literal[
     "citation_precision",
 ]
 """What `evaluate.metrics` may name."""
+
+FROM_MINED = ("contrastive", "margin_mse")
+"""Values of `train.objective` that learn from what `ragray mine` wrote, without a generator."""
 
 
 class RetrieveConfig(Section):
@@ -122,6 +125,34 @@ class GenerateConfig(Section):
     batch_size: int = Field(8, ge=1, description="questions answered at the same time")
 
 
+class MineConfig(Section):
+    """Which passages become hard negatives of a question: its best candidates of dense and lexical search, but for these."""
+
+    negatives: int = Field(4, ge=0, le=100, description="hard negatives per question at most; 0: the positives alone")
+    candidates: int = Field(
+        50, ge=1, le=1000, description="passages that dense and lexical search each give to choose negatives from"
+    )
+    share: float = Field(
+        0.95,
+        gt=0,
+        le=1,
+        description="a negative's inner product with the question is below this share of the positive's (TopK-PercPos of NV-Retriever, "
+        "arXiv:2407.15831)",
+    )
+    margin: float = Field(
+        0,
+        ge=0,
+        le=2,
+        description="a negative's inner product with the question is below the positive's by more than this (TopK-MarginPos)",
+    )
+    max_similarity: float = Field(
+        0.8,
+        gt=0,
+        le=1,
+        description="Jaccard similarity of the 3-grams of words from which on a passage repeats the positive and is no negative",
+    )
+
+
 class TrainConfig(Section):
     """How question encoder and generator are fine-tuned."""
 
@@ -209,6 +240,41 @@ class TrainConfig(Section):
         ge=0,
         le=MAX_THREADS,
         description="torch threads per training worker; 0: the cores of the machine divided by the number of workers",
+    )
+    objective: Literal["rag", "perplexity", "contrastive", "margin_mse"] = Field(
+        "rag",
+        description="what is minimised. rag: the loss of the answers, as generate.marginalize says, of generator and question encoder. "
+        "perplexity: the question encoder alone learns which passages help the generator most (Atlas, arXiv:2208.03299). contrastive: "
+        "it learns to find the positive among negatives of `ragray mine` and the other questions' passages. margin_mse: it learns the "
+        "margins of the reranker that `ragray mine` was given (arXiv:2010.02666)",
+    )
+    score_scale: float = Field(
+        20,
+        gt=0,
+        description="inner products of questions and passages are multiplied by it in the objectives contrastive and margin_mse",
+    )
+    reader_temperature: float = Field(
+        0.1,
+        gt=0,
+        description="temperature of the target of objective=perplexity: softmax(log-likelihood of an answer's token / it) over passages",
+    )
+    cache_batch_size: int = Field(
+        0,
+        ge=0,
+        description="texts that are encoded at a time in the objectives contrastive and margin_mse, and once more for their "
+        "gradients: memory holds the activations of so many (as GradCache, arXiv:2101.06983); 0: all at once",
+    )
+    passage_encoder: bool = Field(
+        False,
+        description="train a passage encoder beside the question encoder in the objectives contrastive and margin_mse; the index "
+        "must then be built again with it",
+    )
+    dev_share: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="share of the mined questions that is held out of the objectives contrastive and margin_mse; the trained encoder is "
+        "kept only if it finds more of their gold passages than the one before; 0: none, it is kept",
     )
 
 

@@ -40,6 +40,12 @@ IN_COMMAND: Mapping[tuple[str, str], str] = {
     ("serve", "retrieve.num_replicas"): "copies of the Retriever deployment; each searches the whole index",
     ("serve", "retrieve.threads"): "search threads per copy of the Retriever deployment",
     ("serve", "generate.batch_size"): "questions that a copy of the Generator deployment answers at the same time",
+    ("mine", "retrieve.dense_weight"): "weight of the dense scores in the order in which candidates become negatives",
+    (
+        "mine",
+        "retrieve.rerank_model",
+    ): "cross-encoder whose scores of every pair are written beside it, for train.objective=margin_mse; empty: none",
+    ("mine", "retrieve.where"): "only passages that match become negatives, or positives of questions without gold ids",
     ("train", "retrieve.k"): "passages per example that the loss is marginalised over, or that one prompt holds",
     ("train", "retrieve.num_replicas"): "copies of every shard of the retriever pool",
     ("train", "retrieve.threads"): "search threads per actor of the retriever pool",

@@ -8,6 +8,7 @@ from ragray.config.answering import (
     EvaluateConfig,
     ExamplesConfig,
     GenerateConfig,
+    MineConfig,
     RetrieveConfig,
     ServeConfig,
     TrainConfig,
@@ -36,6 +37,7 @@ class Config(Section):
     retrieve: RetrieveConfig = RetrieveConfig()
     generate: GenerateConfig = GenerateConfig()
     examples: ExamplesConfig = ExamplesConfig()
+    mine: MineConfig = MineConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     serve: ServeConfig = ServeConfig()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from ragray.config.answering import FROM_MINED
 from ragray.config.indexing import EncoderConfig
 from ragray.config.sections import Config
 
@@ -45,6 +46,10 @@ USED: Mapping[str, tuple[str, ...]] = {
     "search": SEARCH,
     "evaluate retrieval": tuple(key for key in SEARCH if key != "retrieve.k"),
     "ask": (*SEARCH, *GENERATE, "generate.engine", "generate.num_beams", "generate.decoding"),
+    "mine": (
+        *("retrieve.where", "retrieve.dense_weight", "retrieve.rerank_model", "retrieve.threads"),
+        *(*ENCODER, "examples.*", "mine.*"),
+    ),
     "train": ("retrieve.k", *POOL, *GENERATE, "train.*", "examples.*", "cluster.*"),
     "run import": (
         *("generate.instruction", "generate.prompt", "generate.marginalize", "generate.max_prompt_tokens"),
@@ -116,8 +121,8 @@ CONDITIONS = (
     Condition(("train.warmup_ratio",), lambda c: not c.train.warmup_steps, "with train.warmup_steps=0"),
     Condition(
         ("train.encoder_lr", "train.encoder_tune"),
-        lambda c: c.generate.strategy == "marginal",
-        "with generate.strategy=marginal",
+        lambda c: c.generate.strategy == "marginal" or c.train.objective != "rag",
+        "with generate.strategy=marginal or another train.objective than rag",
     ),
     Condition(
         ("generate.decoding",),
@@ -148,6 +153,23 @@ CONDITIONS = (
     Condition(("evaluate.exemplars",), lambda c: c.evaluate.shots > 0, "with evaluate.shots above 0"),
     Condition(("serve.log_questions",), lambda c: bool(c.serve.access_log), "with serve.access_log"),
 )
+OF_TRAINING = (
+    Condition(
+        ("train.cache_batch_size", "train.passage_encoder", "train.dev_share", "train.score_scale"),
+        lambda c: c.train.objective in FROM_MINED,
+        f"with train.objective={' or '.join(FROM_MINED)}",
+    ),
+    Condition(
+        ("train.reader_temperature",), lambda c: c.train.objective == "perplexity", "with train.objective=perplexity"
+    ),
+    Condition(("train.tune", "train.generator_lr"), lambda c: c.train.objective == "rag", "with train.objective=rag"),
+    Condition(
+        GENERATE,
+        lambda c: c.train.objective not in FROM_MINED,
+        f"without train.objective={' or '.join(FROM_MINED)}",
+    ),
+)
+"""Which model learns, and from what."""
 OF_THE_INDEX = Condition(
     tuple(key for key in ENCODER if key != "embed.model"),
     lambda c: "model" in c.embed.model_fields_set,
@@ -157,6 +179,10 @@ OF_THE_INDEX = Condition(
 
 def conditions(command: str) -> tuple[Condition, ...]:
     """Return the conditions that apply in a command: one that searches takes the encoder from the index."""
+    if command == "mine":  # it searches both ways, and joins them by a convex combination
+        return (OF_THE_INDEX,)
+    if command == "train":
+        return *CONDITIONS, *OF_TRAINING
     if command == "index tune":  # its mode is always hybrid
         return OF_THE_INDEX, *(one for one in CONDITIONS if "retrieve.pair_weight" not in one.keys)
     return (*CONDITIONS, OF_THE_INDEX) if "retrieve.candidates" in USED.get(command, ()) else CONDITIONS

@@ -110,8 +110,15 @@ class TransformerEncoder(BatchedEncoder):
 
     def question_tensors(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Tokenise questions for `PooledEncoder`: ids and mask, both (B, T), on the module's device."""
+        return self._tensors(texts, self.config.question_prefix)
+
+    def passage_tensors(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Tokenise passages as `question_tensors` does questions."""
+        return self._tensors(texts, self.config.passage_prefix)
+
+    def _tensors(self, texts: Sequence[str], prefix: str) -> tuple[Tensor, Tensor]:
         batch = self.tokenizer(
-            [self.config.question_prefix + text for text in texts],
+            [prefix + text for text in texts],
             padding=True,
             truncation=True,
             max_length=self.config.max_length,

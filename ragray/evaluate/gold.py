@@ -26,7 +26,7 @@ def warn_of_missing_documents(stage: str, index: Path, snapshot: str, judged: Ju
     return len(unknown)
 
 
-def warn_of_unknown_gold_ids(questions: Sequence[Example], index: Path, snapshot: str) -> int:
+def warn_of_unknown_gold_ids(questions: Sequence[Example], index: Path, snapshot: str, stage: str = "evaluate") -> int:
     """Return how many gold ids a snapshot does not hold; the log names the first, as its question can only be missed."""
     gold = {name for question in questions for name in question.gold_ids}
     unknown = missing_ids(index, read_snapshot(index, snapshot), gold) if gold else set()
@@ -34,7 +34,7 @@ def warn_of_unknown_gold_ids(questions: Sequence[Example], index: Path, snapshot
         of = next(question for question in questions if unknown.intersection(question.gold_ids))
         first = next(name for name in of.gold_ids if name in unknown)
         logger.warning(
-            "evaluate: %d of %d gold ids are not in snapshot %s, so that no search finds them (the first: '%s' of example '%s')",
-            *(len(unknown), len(gold), snapshot, first, of.id),
+            "%s: %d of %d gold ids are not in snapshot %s, so that no search finds them (the first: '%s' of example '%s')",
+            *(stage, len(unknown), len(gold), snapshot, first, of.id),
         )
     return len(unknown)

@@ -31,6 +31,11 @@ def gold_ranks(hits: Sequence[Hit], gold_ids: Sequence[str]) -> list[int | None]
     return [first.get(name) for name in gold_ids]
 
 
+def first_gold_rank(hits: Sequence[Hit], gold_ids: Sequence[str]) -> int | None:
+    """Return the rank, from 1, of the first hit whose passage or document is gold."""
+    return min((rank for rank in gold_ranks(hits, gold_ids) if rank is not None), default=None)
+
+
 def ranking_scores(
     ranks: Sequence[int | None], recall_at: Sequence[int], *, num_unknown_gold_ids: int = 0
 ) -> RankingScores:

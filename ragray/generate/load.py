@@ -58,7 +58,7 @@ def load_template(config: GenerateConfig, run: Path | None = None) -> PromptTemp
 
 
 def effective(config: GenerateConfig, run: Path | None) -> tuple[GenerateConfig, Path | None]:
-    """Return the settings that are in force, and the weights of the run, if there is one.
+    """Return the settings that are in force, and the weights of the run, if there is one that has a generator.
 
     A run brings its own settings, as `Run.generate_settings` says, and so does a RAG model, as `of_model` says. Raises `ConfigError`
     where settings do not fit each other.
@@ -71,7 +71,7 @@ def effective(config: GenerateConfig, run: Path | None) -> tuple[GenerateConfig,
             f"generate.engine=openvino gives no probabilities, which generate.strategy={settings.strategy} needs; "
             "set generate.strategy=together, or generate.engine=torch"
         )
-    return settings, opened.generator if opened else None
+    return settings, opened.generator if opened and opened.has_generator else None
 
 
 def of_model(config: GenerateConfig) -> GenerateConfig:

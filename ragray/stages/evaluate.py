@@ -217,7 +217,10 @@ def _key(questions: Sequence[Example], system: SystemUnderTest) -> str:
     """Hash what decides the answers."""
     config = system.config
     parts: list[Any] = [FORMAT, [question.content for question in questions], _decisive(config.generate)]
-    parts.append(system.run.name if system.run else _weights(config.generate.model))
+    if system.run:
+        parts.append(system.run.name)
+    if not (system.run and system.run.has_generator):
+        parts.append(_weights(config.generate.model))
     if system.exemplars:
         parts += ["exemplars", config.evaluate.shots, [example.content for example in system.exemplars]]
     if system.gold:

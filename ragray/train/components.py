@@ -14,12 +14,11 @@ from ragray.embed.saving import save_encoder
 from ragray.embed.transformer import TransformerEncoder
 from ragray.errors import TrainingError
 from ragray.generate.engines.model import GeneratorModel
-from ragray.run import ENCODER_FOLDER, GENERATOR_FOLDER
+from ragray.run import ENCODER_FOLDER, GENERATOR_FOLDER, PASSAGE_ENCODER_FOLDER
 
 NO_DECAY = ("bias", "norm", "Norm")
 """Parts of the names of weights that AdamW does not decay: decay pulls towards zero, which is no neutral value for these."""
 
-PASSAGE_ENCODER_FOLDER = "passage_encoder"
 FOLDERS = {"question_encoder": ENCODER_FOLDER, "passage_encoder": PASSAGE_ENCODER_FOLDER}
 
 B = TypeVar("B")

@@ -66,11 +66,15 @@ class TrainLoop(Generic[B]):
         train: TrainConfig,
         rank: Rank | None = None,
         parallel: nn.Module | None = None,
+        groups: tuple[int, ...] = (),
     ) -> None:
-        """``parallel``: the components wrapped so that gradients are averaged over the ranks (DistributedDataParallel)."""
+        """``parallel``: the components wrapped so that gradients are averaged over the ranks (DistributedDataParallel).
+
+        ``groups``: of each example; those of one group stand apart in the order of every epoch.
+        """
         self.components = components
         self.rank = rank or Rank()
-        self.schedule = Schedule(len(examples), self.rank.world_size, train)
+        self.schedule = Schedule(len(examples), self.rank.world_size, train, groups)
         self.optimizer = torch.optim.AdamW(components.parameter_groups())
         self.progress = Progress()
         self._objective = objective

@@ -9,6 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from ragray.config import TrainConfig
+from ragray.train.spread import spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,8 @@ class Schedule:
     num_examples: int
     world_size: int
     config: TrainConfig
+    groups: tuple[int, ...] = ()
+    """Of each example; those of one group stand apart in every epoch (`ragray.train.spread`). Empty: as chance has it."""
 
     @property
     def step_size(self) -> int:
@@ -82,7 +85,7 @@ class Schedule:
         epoch, place = divmod(progress.examples_seen, self.num_examples)
         share = self.step_size // self.world_size
         start = place + rank * share
-        order = epoch_order(self.config.seed, epoch, self.num_examples)
+        order = epoch_order(self.config.seed, epoch, self.num_examples, self.groups)
         return [int(order[number % self.num_examples]) for number in range(start, start + share)]
 
     def epoch_number(self, progress: Progress) -> int:
@@ -120,7 +123,8 @@ class Schedule:
 
 
 @lru_cache(maxsize=2)  # the epoch that computes, and the next one where its first step is retrieved ahead
-def epoch_order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
-    """Return the order of the examples in an epoch."""
+def epoch_order(seed: int, epoch: int, num_examples: int, groups: tuple[int, ...] = ()) -> np.ndarray:
+    """Return the order of the examples in an epoch; with ``groups``, those of one group stand apart."""
     # numpy hashes the two numbers of a seed into one state: neighbouring epochs and seeds give unrelated orders.
-    return np.random.default_rng([seed, epoch]).permutation(num_examples)
+    order = np.random.default_rng([seed, epoch]).permutation(num_examples)
+    return np.array(spread(order.tolist(), groups)) if groups else order

@@ -159,12 +159,16 @@ class Meeting:
     def __post_init__(self) -> None:
         self.barrier = threading.Barrier(self.world_size, timeout=60)
 
-    def mean(self, number: int, tensor: Tensor) -> Tensor:
+    def all(self, number: int, tensor: Tensor) -> Tensor:
+        """Return the tensors of all ranks, stacked."""
         self.tensors[number] = tensor
         self.barrier.wait()
-        found = torch.stack([self.tensors[rank] for rank in range(self.world_size)]).mean(0)
+        found = torch.stack([self.tensors[rank] for rank in range(self.world_size)])
         self.barrier.wait()
         return found
+
+    def mean(self, number: int, tensor: Tensor) -> Tensor:
+        return self.all(number, tensor).mean(0)
 
 
 class Averaged(nn.Module):

@@ -63,6 +63,24 @@ def live_batches(index: Path, snapshot: Snapshot, start: int = 0, stop: int | No
         offset += ref.num_rows
 
 
+def rows_of_ids(
+    index: Path, snapshot: Snapshot, ids: Collection[str], *, of_documents: bool = True
+) -> dict[str, list[int]]:
+    """Return the live global rows, ascending, of each of some ids: the passage that has it, and the passages of that document.
+
+    Ids that no row has are left out; without ``of_documents`` ids are those of passages alone. Raises as `missing_ids` does.
+    """
+    wanted = pa.array(sorted(set(ids)), pa.string())
+    found: dict[str, set[int]] = {}
+    for block in live_batches(index, snapshot) if len(wanted) else ():
+        passages = block.passages
+        for column in ("id", "document_id") if of_documents else ("id",):
+            places = np.flatnonzero(pc.is_in(passages[column], wanted).to_numpy())
+            for name, row in zip(passages[column].take(places).to_pylist(), block.rows_B[places].tolist(), strict=True):
+                found.setdefault(name, set()).add(block.offset + row)
+    return {name: sorted(rows) for name, rows in found.items()}
+
+
 def missing_ids(index: Path, snapshot: Snapshot, ids: Collection[str]) -> set[str]:
     """Return those of some ids that are neither the passage id nor the document id of a live row.
 

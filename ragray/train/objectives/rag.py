@@ -5,7 +5,7 @@ arXiv:2005.11401, section 2.1. B questions, K passages, R = B K rows, L answer t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,9 @@ from ragray.train.components import Components
 from ragray.train.objectives.losses import AnswerLoss, doc_log_probs, normalised
 from ragray.train.objectives.objective import TOKENS, Loss, Searcher, SearchFuture
 from ragray.types import Example, Passage
+
+RagLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Of log-probabilities of passages (B, K) and of tokens (B, K, L, V), and the labels (B, K, L); a mean over the questions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +56,9 @@ class RagObjective:
         k: int,
         generate: GenerateConfig,
         label_smoothing: float = 0.0,
+        loss: RagLoss | None = None,
     ) -> None:
-        """Take ``k`` passages per example.
+        """Take ``k`` passages per example. ``loss`` stands in for that of ``generate.marginalize``.
 
         ``encoder`` makes the question vectors that are searched with; where it has weights, they are those of ``components``.
 
@@ -69,7 +73,7 @@ class RagObjective:
         self._encoder = encoder
         self._searcher = searcher
         self._k, self._temperature, self._max_new_tokens = k, generate.passage_temperature, generate.max_new_tokens
-        self._loss = AnswerLoss(generate.marginalize, label_smoothing)
+        self._loss = loss or AnswerLoss(generate.marginalize, label_smoothing)
         self._prompts = self._generator.prompt_template(generate)
 
     def retrieve(self, examples: Sequence[Example]) -> SearchFuture:

@@ -62,7 +62,7 @@ def test_the_loss_equals_a_plain_reference(
             num_tokens += sum(map(len, prompts)) + len(answer)
             for place, token in enumerate(answer):
                 total -= float(next_logits(model, prompts, answer[:place]).log_softmax(-1)[token])
-    loss = fid.loss(fid.collate(EXAMPLES, found))
+    loss = fid.loss(fid.collate(EXAMPLES, found, epoch=0))
     assert loss.metrics["tokens"] == num_tokens
     assert loss.value.item() == pytest.approx(total / len(EXAMPLES), rel=1e-5)
 
@@ -72,7 +72,7 @@ def test_label_smoothing_spreads_a_share_of_the_loss_over_the_vocabulary(
 ) -> None:
     plain = objective(tiny_encoder_decoder, tiny_encoder, tiny_encoder_index, TrainConfig())
     smooth = objective(tiny_encoder_decoder, tiny_encoder, tiny_encoder_index, TrainConfig(), label_smoothing=0.2)
-    batch = plain.collate(EXAMPLES, plain.retrieve(EXAMPLES).result())
+    batch = plain.collate(EXAMPLES, plain.retrieve(EXAMPLES).result(), epoch=0)
     logp = plain._generator.log_probs(batch.rows, fused=batch.sizes)
     answered = batch.rows["labels"] != -100
     everywhere = -(logp.mean(-1) * answered).sum(-1).mean()

@@ -102,7 +102,7 @@ def test_loss_and_gradients_are_those_of_transformers(
 ) -> None:
     folders = (request.getfixturevalue(f"tiny_{name}") for name in (encoder, generator))
     objective, components = ours(*folders, pooling=pooling, marginalize=marginalize, smoothing=smoothing)
-    batch = objective.collate(EXAMPLES, found(components.encoders["question_encoder"].fingerprint.dim))
+    batch = objective.collate(EXAMPLES, found(components.encoders["question_encoder"].fingerprint.dim), epoch=0)
     batch = replace(batch, passages_BKD=batch.passages_BKD.double())
     loss = objective.loss(batch).value
     expected, rag = theirs(components, batch, marginalize, smoothing)
