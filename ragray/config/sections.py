@@ -4,17 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from ragray.config.answering import (
-    EvaluateConfig,
-    ExamplesConfig,
-    GenerateConfig,
-    MineConfig,
-    RetrieveConfig,
-    ServeConfig,
-    TrainConfig,
-)
+from ragray.config.answering import EvaluateConfig, GenerateConfig, RetrieveConfig, ServeConfig
 from ragray.config.base import MAX_WAIT_S, Section
 from ragray.config.indexing import EmbedConfig, IndexConfig, IngestConfig
+from ragray.config.training import ExamplesConfig, MineConfig, TrainConfig
 
 
 class ClusterConfig(Section):

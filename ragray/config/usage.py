@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from ragray.config.answering import FROM_MINED
 from ragray.config.indexing import EncoderConfig
 from ragray.config.sections import Config
+from ragray.config.training import FROM_MINED
 
 ENCODER = tuple(f"embed.{key}" for key in EncoderConfig.model_fields)
 POOL = ("retrieve.num_shards", "retrieve.num_replicas", "retrieve.cpus_per_actor", "retrieve.threads")
