@@ -19,6 +19,7 @@ from ragray.evaluate.gold import warn_of_unknown_gold_ids
 from ragray.evaluate.measures.named import require_measurable
 from ragray.evaluate.ranking import gold_ranks
 from ragray.evaluate.report.assemble import Beside, read_baseline, read_bound
+from ragray.evaluate.report.under_test import NOT_DECISIVE, SystemUnderTest, described, exemplars, given_passages
 from ragray.examples import ExampleSource, read_examples
 from ragray.execute.port import Executor, Resources, Task, run_task
 from ragray.generate.answer.markers import with_known_numbers
@@ -41,7 +42,6 @@ from ragray.stages.report import (
     read_report,
     scoring_key,
 )
-from ragray.stages.under_test import NOT_DECISIVE, SystemUnderTest, described, exemplars, given_passages
 from ragray.types import Example, Hit, Passage
 
 PARTS_FOLDER = ".parts"
