@@ -8,9 +8,12 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def pick_device(device: str) -> torch.device:
-    """Resolve `auto` to the GPU if there is one."""
+    """Resolve `auto` to the GPU if there is one; attention is not computed by cuDNN from then on."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    # cuDNN's attention gave gradients of NaN, and another loss, for rows of very different lengths (torch 2.11 on an H100: 960 tokens
+    # beside 177, padded on the left); the other kernels agree with each other.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     return torch.device(device)
 
 
