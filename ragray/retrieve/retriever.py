@@ -30,11 +30,13 @@ Mode = Literal["dense", "lexical", "hybrid"]
 class SearchOptions:
     """What a request changes of how passages are found: ``mode`` replaces that of the settings.
 
-    ``where`` is a filter that passages must match too: beside that of the settings, never instead of it.
+    ``where`` is a filter that passages must match too: beside that of the settings, never instead of it. Without ``rerank`` the
+    order is that of the search, also where a reranker is loaded.
     """
 
     mode: Mode | None = None
     where: str = ""
+    rerank: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,9 +183,10 @@ class LocalRetriever:
         if vectors_ND is None:
             vectors_ND = self.encode(queries)
         where = both(self._settings.where if where is None else where, options.where)
-        depth = max(k, self._settings.candidates) if self._reranker else k
+        reranker = self._reranker if options.rerank else None
+        depth = max(k, self._settings.candidates) if reranker else k
         hits = self._found(queries, vectors_ND, depth, where, options.mode or mode or self._settings.mode).hits
-        ranked = self._reranker.rerank(queries, hits, k) if self._reranker else hits
+        ranked = reranker.rerank(queries, hits, k) if reranker else hits
         return [RetrievalResult(self.snapshot, tuple(found)) for found in ranked]
 
     def embed(self, texts: Sequence[str]) -> Embedded:

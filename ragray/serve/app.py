@@ -21,6 +21,7 @@ from ragray.serve.access.log import AccessLog, open_log
 from ragray.serve.answerer import Answerer
 from ragray.serve.failure import POST_ERRORS, ForeignRoute, Refused, error_responses, failure_of, refusing
 from ragray.serve.guard import ALWAYS_ANSWERED, BodyLimit, Gate, Gated, Limits, with_cors
+from ragray.serve.load.deadline import Deadline
 from ragray.serve.lookup.dify import DifyError, DifyRoute, add_dify
 from ragray.serve.lookup.trainers import add_retrieve
 from ragray.serve.openai.chat import add_chat
@@ -52,6 +53,9 @@ DESCRIPTION = """Answers questions from a corpus and says which passages each an
 * `GET /healthz` is 200 as soon as the service runs, also while it loads its models;
 * `GET /readyz` says what is served, or why nothing is;
 * `GET /` is a page to ask from.
+
+A header `x-request-timeout: SECONDS` says how long a request wants to wait: what cannot be answered by then is refused at once with 429,
+what is not answered by then ends with 504. `x-ragray-degraded` in a response says what was spared because many were waiting.
 
 Every error has the body `{"error": {"type": ..., "message": ...}}`, with `param` and `code` on OpenAI's routes; Dify's has its own.
 """
@@ -94,6 +98,7 @@ def create_app(answerer: Answerer, config: ServeConfig, gate: Gate | None = None
 def _add_guards(app: FastAPI, config: ServeConfig, gate: Gate, responds: Mapping[str, Respond]) -> None:
     """Put what every request passes before the routes, the last added first."""
     app.add_middleware(BodyLimit, max_bytes=config.max_body_bytes)
+    app.add_middleware(Deadline)
     if config.keys_file:
         # The files of the page hold nothing of the corpus, and a browser needs them to ask for a key.
         open_paths = (*ALWAYS_ANSWERED, *site().paths)

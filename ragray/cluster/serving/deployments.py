@@ -42,9 +42,6 @@ RETRIEVE_BATCH = 64
 RETRIEVE_WAIT_S = 0.002
 """How long the first request of a batch waits for others. Short: while a batch is computed, the next one fills anyway."""
 
-GATEWAY_REQUESTS = 1000
-"""Requests that a Gateway holds. It only waits for the deployments behind it, and those refuse what is too much."""
-
 HEALTH_CHECK_PERIOD_S = 2.0
 """Seconds between two health checks of a replica: so long its death may go unnoticed."""
 
@@ -261,7 +258,7 @@ def application(index: str, run: str, config: Config, *, run_name: str = "") -> 
     """
     from ray import serve
 
-    from ragray.cluster.serving.gateway import Gateway
+    from ragray.cluster.serving.gateway import GATEWAY_REQUESTS, Gateway
 
     if run:
         config = Run.open(Path(run)).settings(config)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ragray.cluster.serving.service import loading
-from ragray.config import Config
+from ragray.config import Config, ServeConfig
 from ragray.errors import OverloadedError, RagrayError, ServingError
 from ragray.generate.engine import Generation, GenerationRequest, Piece, Sampling
 from ragray.generate.load import load_template
@@ -22,6 +22,7 @@ from ragray.retrieve.retriever import AS_SET, Embedded, RetrieverModels, SearchO
 from ragray.serve.answerer import Health
 from ragray.serve.app import create_app
 from ragray.serve.guard import Gate
+from ragray.serve.load.admitted import AdmittedWriter
 from ragray.types import Hit, Passage, RetrievalResult
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 T = TypeVar("T")
+
+GATEWAY_REQUESTS = 1000
+"""Requests that a Gateway holds. It only waits for the deployments behind it, and those refuse what is too much."""
 
 
 class Gateway:
@@ -46,7 +50,7 @@ class Gateway:
             run=run,
             model=config.generate.model,
             numbered=config.generate.strategy == "together",
-            with_keys=bool(config.serve.keys_file),
+            config=config.serve,
         )
         self._config = config
         self._gate = Gate()
@@ -93,10 +97,11 @@ class RayAnswerer(Orchestrator):
         run: str,
         model: str,
         numbered: bool,
-        with_keys: bool,
+        config: ServeConfig,
     ) -> None:
-        finder, writer = DeployedFinder(retriever), DeployedWriter(generator, check)
-        super().__init__(finder, writer, k=k, run=run, model=model, numbered=numbered, with_keys=with_keys)
+        writer = AdmittedWriter(DeployedWriter(generator, check), config, most=GATEWAY_REQUESTS)
+        how = {"numbered": numbered, "with_keys": bool(config.keys_file)}
+        super().__init__(DeployedFinder(retriever), writer, k=k, run=run, model=model, spare=writer.spare, **how)
         self._retriever = retriever
 
     async def embed(self, texts: Sequence[str]) -> Embedded:
