@@ -61,7 +61,7 @@ class ApartGenerator(Generator):
         self._check = check
         self._name = name
         self._step_timeout_s = step_timeout_s
-        self._process = self._start()
+        self._process = EngineProcess(name, load, step_timeout_s)
         self._runner: ApartRunner | None = None
 
     def check(self, question: str, instruction: str = "") -> None:
@@ -75,18 +75,13 @@ class ApartGenerator(Generator):
         """
         if not self._process.is_alive or (self._runner is not None and len(self._runner)):
             self._process.end()
-            self._process = self._start()
+            self._process = EngineProcess(self._name, self._load, self._step_timeout_s)
         self._runner = ApartRunner(self._process)
         return self._runner
 
-    def _start(self) -> EngineProcess:
-        process = EngineProcess(self._name, self._load, self._step_timeout_s)
-        weakref.finalize(self, process.end)
-        return process
-
 
 class EngineProcess:
-    """A process that holds a generator with one batch, and our end of its pipe."""
+    """A process that holds a generator with one batch, and our end of its pipe; it ends when nobody refers to this any more."""
 
     def __init__(self, name: str, load: Load, step_timeout_s: float) -> None:
         self._name = name
@@ -94,6 +89,7 @@ class EngineProcess:
         self._running: subprocess.Popen[bytes]
         self._pipe: Connection
         self._running, self._pipe = spawn(MODULE, name, os.environ)
+        self._end = weakref.finalize(self, _end, self._running, self._pipe)
         try:
             self._ask((load, step_timeout_s), START_TIMEOUT_S)
         except RagrayError:
@@ -121,9 +117,7 @@ class EngineProcess:
 
     def end(self) -> None:
         """End the process, whatever it is doing."""
-        self._running.kill()
-        self._running.wait()
-        self._pipe.close()
+        self._end()
 
     def _ask(self, message: object, timeout_s: float) -> Any:
         try:
@@ -148,6 +142,12 @@ class EngineProcess:
             self._running.wait(1)  # it closed its end of the pipe an instant before it ended
         self.end()
         return self._running.returncode
+
+
+def _end(running: subprocess.Popen[bytes], pipe: Connection) -> None:
+    running.kill()
+    running.wait()
+    pipe.close()
 
 
 class ApartRunner:
