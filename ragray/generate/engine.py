@@ -143,6 +143,11 @@ class Engine:
         """Return the number of requests that wait or are being answered."""
         return len(self._scheduler)
 
+    @property
+    def num_running(self) -> int:
+        """Number of requests in the batch."""
+        return self._scheduler.num_running
+
     def submit(self, request: GenerationRequest, sampling: Sampling = GREEDY) -> Submission:
         """Queue a request; what comes of it is returned by `step`, until it is cancelled."""
         submission = Submission(request, sampling)

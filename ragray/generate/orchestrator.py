@@ -212,8 +212,10 @@ class Orchestrator:
 
     async def _look_up(self, queries: Sequence[str], k: int, options: SearchOptions) -> list[RetrievalResult]:
         """Find passages: the one place where that is done, within the filter of the caller's key."""
+        started, caller = monotonic(), current_caller()
         found = await self._finder.find(queries, k, bound(options, with_keys=self._with_keys))
-        current_caller().snapshot = next((result.snapshot for result in found), "")
+        caller.retrieve_s = monotonic() - started
+        caller.snapshot = next((result.snapshot for result in found), "")
         return found
 
 

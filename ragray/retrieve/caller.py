@@ -19,7 +19,8 @@ from ragray.retrieve.retriever import SearchOptions, both
 class Caller:
     """One request: the name of its key ("" without one), the filter of that key, and what the request did so far.
 
-    ``num_tokens`` counts what the models read and wrote for it, as far as they report it. ``degraded`` says what was spared because
+    ``num_tokens`` counts what the models read and wrote for it, as far as they report it; ``retrieve_s`` is the time
+    of its last lookup. ``degraded`` says what was spared because
     many requests were waiting.
     """
 
@@ -28,6 +29,7 @@ class Caller:
     questions: list[str] = field(default_factory=list)
     snapshot: str = ""
     num_tokens: int = 0
+    retrieve_s: float | None = None
     degraded: str = ""
 
 

@@ -17,6 +17,7 @@ from ragray.index.search.result import SearchResult
 from ragray.index.store.snapshot import Snapshot
 from ragray.retrieve.fuse import fuse_ranks, fuse_scores
 from ragray.retrieve.pairs import with_pairs
+from ragray.retrieve.question_cache import CachingEncoder
 from ragray.retrieve.rerank import Reranker
 from ragray.retrieve.tuned import in_force
 from ragray.text.analyzer import require_analyzer
@@ -55,6 +56,15 @@ class RetrieverModels:
     reranker: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class RetrieverFacts:
+    """When the snapshot was made (ISO 8601), and how many questions had a vector that was remembered, how many were encoded."""
+
+    snapshot_made_at: str
+    cache_hits: int = 0
+    cache_misses: int = 0
+
+
 AS_SET = SearchOptions()
 """Nothing is changed."""
 
@@ -69,6 +79,10 @@ class Retriever(Protocol):
     @property
     def models(self) -> RetrieverModels:
         """The models that are loaded."""
+
+    @property
+    def facts(self) -> RetrieverFacts:
+        """What is to be watched."""
 
     def search(self, queries: Sequence[str], k: int, options: SearchOptions = AS_SET) -> list[RetrievalResult]:
         """Return for every query its k best passages, best first, fewer where the index holds fewer; all from one snapshot."""
@@ -148,6 +162,14 @@ class LocalRetriever:
         """The models that are loaded."""
         encoder = self._encoder.fingerprint.model if self._encoder else ""
         return RetrieverModels(encoder, self._settings.rerank_model if self._reranker else "")
+
+    @property
+    def facts(self) -> RetrieverFacts:
+        """What is to be watched."""
+        made_at = self._searcher.snapshot.created_at
+        if isinstance(self._encoder, CachingEncoder):
+            return RetrieverFacts(made_at, self._encoder.hits, self._encoder.misses)
+        return RetrieverFacts(made_at)
 
     def encode(self, queries: Sequence[str]) -> Vectors | None:
         """Return the vectors of questions, (N, D) float32, for several searches; None where there is no encoder.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar
@@ -18,6 +18,8 @@ from ragray.retrieve.caller import current_caller
 from ragray.retrieve.retriever import AS_SET, Embedded, Retriever, RetrieverModels, SearchOptions
 from ragray.serve.answerer import Health
 from ragray.serve.load.admitted import AdmittedWriter
+from ragray.serve.metrics import gauges
+from ragray.serve.metrics.catalogue import Metric
 from ragray.serve.model_thread import ModelThread
 from ragray.types import Hit, Passage, RetrievalResult
 
@@ -67,6 +69,10 @@ class LocalAnswerer(Orchestrator):
     async def health(self) -> Health:
         """Describe what is served."""
         return Health(snapshot=self._retriever.snapshot, run=self._run)
+
+    def gauges(self) -> Mapping[Metric, float]:
+        """Return what is to be watched of the retriever and of the generator's thread."""
+        return {**gauges.of_retriever(self._retriever), **gauges.of_writer(self._threads[1].thread)}
 
     def close(self) -> None:
         """Let both threads end."""
@@ -121,7 +127,7 @@ class ThreadWriter:
 
     def __init__(self, generator: Generator) -> None:
         self._generator = generator
-        self._thread = ModelThread(generator)
+        self.thread = ModelThread(generator)
 
     async def check(self, question: str, instruction: str) -> None:
         """Raise `InputError` where a question is too long."""
@@ -129,12 +135,12 @@ class ThreadWriter:
 
     async def generate(self, requests: Sequence[GenerationRequest], samplings: Sequence[Sampling]) -> list[Generation]:
         """Answer several requests."""
-        return list(await asyncio.gather(*map(self._thread.generate, requests, samplings)))
+        return list(await asyncio.gather(*map(self.thread.generate, requests, samplings)))
 
     def stream(self, request: GenerationRequest, sampling: Sampling) -> AsyncGenerator[Piece, None]:
         """Yield an answer piece by piece, then, last, the whole."""
-        return self._thread.stream(request, sampling)
+        return self.thread.stream(request, sampling)
 
     def close(self) -> None:
         """Let the thread end."""
-        self._thread.close()
+        self.thread.close()

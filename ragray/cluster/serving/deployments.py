@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pydantic import JsonValue
 
+from ragray.cluster.serving.metrics import RayMetrics
 from ragray.config import Config, GenerateConfig
 from ragray.errors import ConfigError, ServingError
 from ragray.generate.engine import Generation, GenerationRequest, Piece, Sampling
@@ -30,6 +31,8 @@ from ragray.retrieve.retriever import AS_SET, Embedded, Retriever, RetrieverMode
 from ragray.retrieve.tuned import with_tuned
 from ragray.run import Run
 from ragray.serve.answerer import Health
+from ragray.serve.metrics import gauges
+from ragray.serve.metrics.catalogue import SNAPSHOT_REFUSED
 from ragray.serve.model_thread import ModelThread
 from ragray.types import Hit, Passage, RetrievalResult
 
@@ -127,6 +130,7 @@ class RetrieverReplica:
         self._loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="index")
         self._loading: set[asyncio.Task[None]] = set()
         self._last_error = ""
+        self._metrics = RayMetrics()
         batched = serve.batch(max_batch_size=RETRIEVE_BATCH, batch_wait_timeout_s=RETRIEVE_WAIT_S)
         self._search: Callable[[str, int, SearchOptions], Awaitable[RetrievalResult | Exception]]
         self._search = batched(self.search_batch)
@@ -153,6 +157,12 @@ class RetrieverReplica:
             loading=bool(self._loading),
             last_error=self._last_error,
         )
+
+    def check_health(self) -> None:
+        """Show what is to be watched: Serve calls this every few seconds."""
+        self._metrics.set(SNAPSHOT_REFUSED, bool(self._last_error))
+        if current := self._holder.current:
+            self._metrics.show(gauges.of_retriever(current.snapshot.retriever))
 
     async def _try_to_swap(self, number: int, user_config: Mapping[str, JsonValue]) -> None:
         try:
@@ -239,6 +249,11 @@ class GeneratorReplica:
         from ragray.generate.load import load_generator
 
         self._thread = ModelThread(load_generator(config, Path(run) if run else None))
+        self._metrics = RayMetrics()
+
+    def check_health(self) -> None:
+        """Show what is to be watched: Serve calls this every few seconds."""
+        self._metrics.show(gauges.of_writer(self._thread))
 
     async def generate(self, request: GenerationRequest, sampling: Sampling) -> Generation:
         """Answer a request."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from ragray.cluster.serving.metrics import RayMetrics
 from ragray.cluster.serving.service import loading
 from ragray.config import Config, ServeConfig
 from ragray.errors import OverloadedError, RagrayError, ServingError
@@ -23,6 +24,7 @@ from ragray.serve.answerer import Health
 from ragray.serve.app import create_app
 from ragray.serve.guard import Gate
 from ragray.serve.load.admitted import AdmittedWriter
+from ragray.serve.metrics.catalogue import Metric
 from ragray.types import Hit, Passage, RetrievalResult
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ class Gateway:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Make the application; Serve calls this in the replica."""
-        return create_app(self._answerer, self._config.serve, self._gate)
+        return create_app(self._answerer, self._config.serve, self._gate, RayMetrics())
 
     async def refuse_requests(self, drop: bool) -> int:
         """Refuse requests from now on; returns how many are being answered, after dropping them with ``drop``."""
@@ -120,6 +122,10 @@ class RayAnswerer(Orchestrator):
         """Name the models beside that which answers."""
         with translate_ray_errors():
             return await _result(self._retriever.models.remote())
+
+    def gauges(self) -> Mapping[Metric, float]:
+        """Return nothing: the deployments export what is to be watched of them."""
+        return {}
 
     async def health(self) -> Health:
         """Describe what is served; raises `ServingError` while a deployment has no replica that runs."""
