@@ -18,20 +18,26 @@ class PrometheusMetrics:
 
     def __init__(self, gauges: Gauges = dict) -> None:
         self._gauges = gauges
-        self._registry = CollectorRegistry()
-        self._all = {metric: _make(metric, self._registry) for metric in METRICS}
+        self._registry = registry = CollectorRegistry()
+        self._counters = {m: Counter(m.name, m.help, m.labels, registry=registry) for m in _of_kind("counter")}
+        self._times = {
+            m: Histogram(m.name, m.help, m.labels, registry=registry, buckets=SECONDS) for m in _of_kind("histogram")
+        }
+        self._levels = {m: Gauge(m.name, m.help, registry=registry) for m in _of_kind("gauge")}
 
     def count(self, metric: Metric, number: float = 1, labels: tuple[str, ...] = ()) -> None:
         """Add to a counter."""
-        self._of(metric, labels).inc(number)
+        counter = self._counters[metric]
+        (counter.labels(*labels) if labels else counter).inc(number)
 
     def time(self, metric: Metric, seconds: float, labels: tuple[str, ...] = ()) -> None:
         """Put a time into a histogram."""
-        self._of(metric, labels).observe(seconds)
+        times = self._times[metric]
+        (times.labels(*labels) if labels else times).observe(seconds)
 
     def set(self, metric: Metric, value: float) -> None:
         """Set a gauge."""
-        self._of(metric, ()).set(value)
+        self._levels[metric].set(value)
 
     def text(self) -> bytes:
         """Return everything in Prometheus' text format."""
@@ -39,18 +45,9 @@ class PrometheusMetrics:
             self.set(metric, value)
         return generate_latest(self._registry)
 
-    def _of(self, metric: Metric, labels: tuple[str, ...]) -> Counter | Gauge | Histogram:
-        return self._all[metric].labels(*labels) if metric.labels else self._all[metric]
 
-
-def _make(metric: Metric, registry: CollectorRegistry) -> Counter | Gauge | Histogram:
-    match metric.kind:
-        case "counter":
-            return Counter(metric.name, metric.help, metric.labels, registry=registry)
-        case "gauge":
-            return Gauge(metric.name, metric.help, metric.labels, registry=registry)
-        case "histogram":
-            return Histogram(metric.name, metric.help, metric.labels, registry=registry, buckets=SECONDS)
+def _of_kind(kind: str) -> list[Metric]:
+    return [metric for metric in METRICS if metric.kind == kind]
 
 
 def add_metrics(app: APIRouter, metrics: PrometheusMetrics) -> None:
