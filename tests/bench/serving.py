@@ -4,9 +4,10 @@
 
 Closed loops: each client sends its next question when it has its answer. Prompts hold two passages of the sample (about 200 tokens),
 no two the same; passages are handed over, so that only writing is measured. `openvino` and `torch` are `/v1/chat/completions`,
-streamed, of an application on 127.0.0.1 in this process, the model in one of its own (strategy together); `raw` is the same pipeline of openvino-genai without
-ragray above it, on the same token ids; `transformers` is `generate`, one request at a time. All in one run: compare the ratios.
-The first request of each client begins when those of all others do; the times to the first text leave it out, `burst` has it.
+streamed, of an application on 127.0.0.1 in this process, OpenVINO's model in one of its own (strategy together); `raw` is the same
+pipeline of openvino-genai without ragray above it, on the same token ids; `transformers` is `generate`, one request at a time. All in
+one run: compare the ratios. The first request of each client begins when those of all others do; the times to the first text leave
+it out, `burst` has it.
 """
 
 import argparse
@@ -82,19 +83,18 @@ class Measured:
     requests_per_s: float
     first_p50_s: float
     first_p95_s: float
-    burst_p95_s: float
+    burst_p95_s: float | None
     errors: int
 
     @classmethod
     def of(cls, system: str, clients: int, tokens: int, seconds: float, timed: Sequence[Timed]) -> "Measured":
         good = [each for each in timed if not each.failed]
-        burst, first = ([each.first_s for each in good if each.in_burst is way] or [np.nan] for way in (True, False))
-        p50, p95 = map(float, np.percentile(first, [50, 95]))
-        burst_p95 = float(np.percentile(burst, 95))
+        burst, first = ([each.first_s for each in good if each.in_burst is way] for way in (True, False))
+        p50, p95 = (round(float(np.percentile(first, percent)), 3) for percent in (50, 95))
+        burst_p95 = round(float(np.percentile(burst, 95)), 3) if burst else None
         errors = sum(each.failed for each in timed)
         rate = (len(timed) - errors) / seconds
-        times = (round(seconds, 3) for seconds in (p50, p95, burst_p95))
-        return cls(system, clients, tokens, len(timed), round(rate, 3), *times, errors)
+        return cls(system, clients, tokens, len(timed), round(rate, 3), p50, p95, burst_p95, errors)
 
 
 def questions() -> Iterator[GenerationRequest]:
@@ -294,7 +294,7 @@ def table(found: Sequence[Measured]) -> None:
     for each in found:
         raws, alone = by.get(("raw", each.clients, each.tokens)), by.get(("transformers", 1, each.tokens))
         ratios = [f"{each.requests_per_s / rate:.2f}" if rate else "-" for rate in (raws, alone)]
-        numbers = (each.requests_per_s, each.first_p50_s, each.first_p95_s, each.burst_p95_s)
+        numbers = (each.requests_per_s, each.first_p50_s, each.first_p95_s, each.burst_p95_s or float("nan"))
         shown.add_row(
             each.system, str(each.clients), str(each.tokens), *(f"{n:.2f}" for n in numbers), str(each.errors), *ratios
         )
