@@ -178,7 +178,18 @@ class ServeConfig(Section):
     max_queued_requests: int = Field(
         64, ge=1, description="requests that may wait per deployment; further ones are answered with status 429"
     )
-    request_timeout_s: float = Field(60, gt=0, description="seconds that a request may take")
+    request_timeout_s: float = Field(
+        60,
+        gt=0,
+        description="seconds that a request may take; one that would not be answered by then, as things are, is refused with status 429",
+    )
+    degraded_k: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="passages per answer at most, and no reranking, while answers take more than 0.4 of request_timeout_s; the header "
+        "x-ragray-degraded says so; 0: never",
+    )
     drain_timeout_s: float = Field(
         30, ge=0, description="seconds that a service which is told to stop waits for the answers in flight"
     )

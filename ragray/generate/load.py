@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+from functools import partial
 from pathlib import Path
 
 from ragray.config import GenerateConfig
 from ragray.convert.to_gguf import why_not_gguf
 from ragray.errors import ConfigError
+from ragray.generate.engines.apart import ApartGenerator
 from ragray.generate.engines.fake import FirstSentenceGenerator
 from ragray.generate.generator import Generator
 from ragray.generate.template import PromptTemplate, make_template
@@ -23,6 +25,8 @@ def load_generator(
 ) -> Generator:
     """Load the fine-tuned generator of a run, else the configured model; OpenVINO takes so many threads (0: all).
 
+    OpenVINO runs in a process of its own, which ends when the generator is dropped.
+
     Raises:
         ModelNotFoundError, ModelError, ConfigError: the model cannot be loaded, or its prompts cannot be made.
         ArtifactError: the run cannot be opened.
@@ -31,9 +35,10 @@ def load_generator(
         return FirstSentenceGenerator(numbered=config.strategy == "together")
     settings, weights = effective(config, run)
     if engine_of(settings, weights, device) == "openvino":
-        from ragray.generate.engines.openvino import OpenVinoGenerator
+        from ragray.generate.engines.openvino import SETTING, OpenVinoGenerator
 
-        return OpenVinoGenerator.load(settings, weights=weights, threads=threads)
+        load = partial(OpenVinoGenerator.load, settings, weights=weights, threads=threads)
+        return ApartGenerator(load, _template(settings, weights).check, name=SETTING)
     from ragray.generate.engines.transformer import TransformerGenerator
 
     return TransformerGenerator.load(settings, weights=weights, device=device)
@@ -46,7 +51,10 @@ def load_template(config: GenerateConfig, run: Path | None = None) -> PromptTemp
     """
     if run is None and config.model == FAKE:
         return None
-    settings, weights = effective(config, run)
+    return _template(*effective(config, run))
+
+
+def _template(settings: GenerateConfig, weights: Path | None) -> PromptTemplate:
     folder = weights or resolve_model(settings.model)
     return make_template(load_tokenizer(folder), load_model_config(folder), settings)
 

@@ -9,6 +9,7 @@ from ragray.embed.encoder import Encoder
 from ragray.embed.load import load_encoder
 from ragray.embed.prompts import PREFIXES
 from ragray.index.search.reader import IndexReader
+from ragray.retrieve.question_cache import CachingEncoder
 from ragray.retrieve.rerank import CrossEncoder
 from ragray.retrieve.retriever import LocalRetriever
 from ragray.retrieve.tuned import log_overridden
@@ -38,8 +39,15 @@ def load_retriever(
     return LocalRetriever(reader, encoder, settings, reranker)
 
 
-def question_encoder(reader: IndexReader, run: Path | None, config: Config, *, device: str = "auto") -> Encoder:
-    """Load the question encoder for an open index; one named in the configuration must be the index's own."""
+def question_encoder(reader: IndexReader, run: Path | None, config: Config, *, device: str = "auto") -> CachingEncoder:
+    """Load the question encoder for an open index; one named in the configuration must be the index's own.
+
+    It remembers the questions that were asked last.
+    """
+    return CachingEncoder(_question_encoder(reader, run, config, device=device))
+
+
+def _question_encoder(reader: IndexReader, run: Path | None, config: Config, *, device: str) -> Encoder:
     settings: EncoderConfig = reader.snapshot.encoder_config
     if "model" in config.embed.model_fields_set:
         recorded = {key: getattr(settings, key) for key in PREFIXES if key not in config.embed.model_fields_set}

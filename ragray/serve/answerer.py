@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from ragray.generate.orchestrator import Found, QuestionRequest, ServedAnswer
 from ragray.retrieve.retriever import AS_SET, Embedded, RetrieverModels, SearchOptions
+from ragray.serve.metrics.catalogue import Metric
 from ragray.types import Hit, Passage, RetrievalResult
 
 
@@ -65,6 +66,9 @@ class Answerer(Protocol):
 
     async def models(self) -> RetrieverModels:
         """Name the models beside that which answers."""
+
+    def gauges(self) -> Mapping[Metric, float]:
+        """Return what is to be watched of what runs in this process."""
 
     async def health(self) -> Health:
         """Describe what is served; raises `RagrayError` with the reason where nothing can be."""

@@ -21,8 +21,12 @@ from ragray.serve.access.log import AccessLog, open_log
 from ragray.serve.answerer import Answerer
 from ragray.serve.failure import POST_ERRORS, ForeignRoute, Refused, error_responses, failure_of, refusing
 from ragray.serve.guard import ALWAYS_ANSWERED, BodyLimit, Gate, Gated, Limits, with_cors
+from ragray.serve.load.deadline import Deadline
 from ragray.serve.lookup.dify import DifyError, DifyRoute, add_dify
 from ragray.serve.lookup.trainers import add_retrieve
+from ragray.serve.metrics.measured import Measured
+from ragray.serve.metrics.port import Metrics
+from ragray.serve.metrics.prometheus import PrometheusMetrics, add_metrics
 from ragray.serve.openai.chat import add_chat
 from ragray.serve.openai.embeddings import add_embeddings
 from ragray.serve.openai.errors import OpenAIErrorResponse, OpenAIRoute
@@ -53,6 +57,9 @@ DESCRIPTION = """Answers questions from a corpus and says which passages each an
 * `GET /readyz` says what is served, or why nothing is;
 * `GET /` is a page to ask from.
 
+A header `x-request-timeout: SECONDS` says how long a request wants to wait: what cannot be answered by then is refused at once with 429,
+what is not answered by then ends with 504. `x-ragray-degraded` in a response says what was spared because many were waiting.
+
 Every error has the body `{"error": {"type": ..., "message": ...}}`, with `param` and `code` on OpenAI's routes; Dify's has its own.
 """
 
@@ -66,11 +73,15 @@ ANSWER_RESPONSES = {
 }
 
 
-def create_app(answerer: Answerer, config: ServeConfig, gate: Gate | None = None) -> FastAPI:
+def create_app(
+    answerer: Answerer, config: ServeConfig, gate: Gate | None = None, metrics: Metrics | None = None
+) -> FastAPI:
     """Make the application. A request that is invalid, too late or too much is answered with one error body.
 
-    Once ``gate`` is closed, new requests are refused with 503; those that are open are still answered.
+    Once ``gate`` is closed, new requests are refused with 503; those that are open are still answered. What is measured goes to
+    ``metrics``; without them it is kept in this process, with what the answerer has to show, and shown at `/metrics`.
     """
+    metrics = metrics or PrometheusMetrics(lambda: answerer.gauges())
     app = FastAPI(title="ragray", version="1", description=DESCRIPTION, docs_url=None, redoc_url=None)
     for kind in (Refused, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _respond)
@@ -78,8 +89,12 @@ def create_app(answerer: Answerer, config: ServeConfig, gate: Gate | None = None
     _add_answer(ask, answerer, config)
     _add_search(ask, answerer, config)
     add_retrieve(ask, answerer, config)
+    operate = APIRouter()
+    if isinstance(metrics, PrometheusMetrics):
+        add_metrics(operate, metrics)
     openai, dify = _openai(answerer, config), _dify(answerer, config)
-    for routes, error in ((ask, ErrorResponse), (openai, OpenAIErrorResponse), (dify, DifyError)):
+    own, others = ((ask, ErrorResponse), (operate, ErrorResponse)), ((openai, OpenAIErrorResponse), (dify, DifyError))
+    for routes, error in (*own, *others):
         # Only what OpenAPI says of keys: `Door` asks for them, whatever a route declares.
         secured = [Security(HTTPBearer(auto_error=False))] if config.keys_file else []
         responses = error_responses(401, 429, model=error) if config.keys_file else {}
@@ -87,19 +102,23 @@ def create_app(answerer: Answerer, config: ServeConfig, gate: Gate | None = None
     gate = gate or Gate()
     _add_health(app, answerer, gate)
     add_page(app)
-    _add_guards(app, config, gate, _foreign(openai, dify))
+    _add_guards(app, config, gate, _foreign(openai, dify), metrics)
     return app
 
 
-def _add_guards(app: FastAPI, config: ServeConfig, gate: Gate, responds: Mapping[str, Respond]) -> None:
+def _add_guards(
+    app: FastAPI, config: ServeConfig, gate: Gate, responds: Mapping[str, Respond], metrics: Metrics
+) -> None:
     """Put what every request passes before the routes, the last added first."""
     app.add_middleware(BodyLimit, max_bytes=config.max_body_bytes)
+    app.add_middleware(Deadline)
     if config.keys_file:
         # The files of the page hold nothing of the corpus, and a browser needs them to ask for a key.
         open_paths = (*ALWAYS_ANSWERED, *site().paths)
         keyring = Keyring(Path(config.keys_file))
         app.add_middleware(Door, keyring=keyring, open_paths=open_paths, responds=responds)
     app.add_middleware(Gated, gate=gate, limits=Limits(config.max_body_bytes, config.cors_origins))
+    app.add_middleware(Measured, metrics=metrics)
     app.add_middleware(AccessLog, write=open_log(config), with_questions=config.log_questions)
     app.add_middleware(with_cors, origins=config.cors_origins)
 

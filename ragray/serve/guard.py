@@ -14,15 +14,17 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ragray.errors import ServingError
+from ragray.retrieve.caller import current_caller
 from ragray.serve.failure import Failure, failure_of
 
 ALWAYS_ANSWERED = ("/healthz", "/readyz")
 """Paths that a service answers also while it stops."""
 
 LIMITS_HEADER = "x-ragray-limits"
+DEGRADED_HEADER = "x-ragray-degraded"
 REQUEST_ID = "x-request-id"
 EXPOSED_HEADERS = (
-    *("Retry-After", "X-Request-ID", "X-Ragray-Snapshot", "X-Ragray-Run", "Server-Timing"),
+    *("Retry-After", "X-Request-ID", "X-Ragray-Snapshot", "X-Ragray-Run", "Server-Timing", DEGRADED_HEADER),
     *(f"X-RateLimit-{fact}-{what}" for what in ("Requests", "Tokens") for fact in ("Limit", "Remaining", "Reset")),
 )
 PREFLIGHT_S = 600
@@ -201,6 +203,8 @@ class Gated:
                 started = True
                 headers = MutableHeaders(scope=message)
                 headers[LIMITS_HEADER] = self._limits
+                if degraded := current_caller().degraded:
+                    headers[DEGRADED_HEADER] = degraded
                 if not named:
                     headers[REQUEST_ID] = uuid.uuid4().hex
             await send(message)

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from ragray.generate.orchestrator import ServedAnswer
 from ragray.serve.failure import Failure, failure_of
+from ragray.serve.load.deadline import time_left
 from ragray.serve.schema import AnswerResponse, Delta
 
 Pieces = AsyncGenerator[str | ServedAnswer, None]
@@ -98,7 +99,7 @@ async def open_stream(
     pieces: Pieces, *, timeout_s: float, form: EventForm | None = None, headers: Mapping[str, str] | None = None
 ) -> EventStream:
     """Wait for the first piece, so that an error before it still decides the status; return the response of all events."""
-    deadline = asyncio.get_running_loop().time() + timeout_s
+    deadline = asyncio.get_running_loop().time() + time_left(timeout_s)
     try:
         first = await _next(pieces, deadline)
     except BaseException:

@@ -18,6 +18,7 @@ BENCHES = (
     "lexical",
     "memory",
     "nasty",
+    "overload",
     "readers",
     "scifact",
     "serving",

@@ -247,7 +247,7 @@ def test_an_unhealthy_service_is_503_with_the_reason() -> None:
 def test_openapi_lists_the_routes_and_one_error_body(client: TestClient) -> None:
     paths = client.get("/openapi.json").json()["paths"]
     compatible = {"/v1/chat/completions", "/v1/embeddings", "/v1/rerank", "/v1/models", "/retrieve", "/retrieval"}
-    assert set(paths) == {"/v1/answer", "/v1/search", "/healthz", "/readyz"} | compatible
+    assert set(paths) == {"/v1/answer", "/v1/search", "/healthz", "/readyz", "/metrics"} | compatible
     refused = paths["/v1/answer"]["post"]["responses"]["422"]["content"]["application/json"]["schema"]
     assert refused["$ref"].endswith("/ErrorResponse")
     assert "text/event-stream" in paths["/v1/answer"]["post"]["responses"]["200"]["content"]

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pydantic import JsonValue
 
+from ragray.cluster.serving.metrics import RayMetrics
 from ragray.config import Config, GenerateConfig
 from ragray.errors import ConfigError, ServingError
 from ragray.generate.engine import Generation, GenerationRequest, Piece, Sampling
@@ -30,6 +31,8 @@ from ragray.retrieve.retriever import AS_SET, Embedded, Retriever, RetrieverMode
 from ragray.retrieve.tuned import with_tuned
 from ragray.run import Run
 from ragray.serve.answerer import Health
+from ragray.serve.metrics import gauges
+from ragray.serve.metrics.catalogue import SNAPSHOT_REFUSED
 from ragray.serve.model_thread import ModelThread
 from ragray.types import Hit, Passage, RetrievalResult
 
@@ -41,9 +44,6 @@ logger = logging.getLogger("ragray.serve")
 RETRIEVE_BATCH = 64
 RETRIEVE_WAIT_S = 0.002
 """How long the first request of a batch waits for others. Short: while a batch is computed, the next one fills anyway."""
-
-GATEWAY_REQUESTS = 1000
-"""Requests that a Gateway holds. It only waits for the deployments behind it, and those refuse what is too much."""
 
 HEALTH_CHECK_PERIOD_S = 2.0
 """Seconds between two health checks of a replica: so long its death may go unnoticed."""
@@ -130,6 +130,7 @@ class RetrieverReplica:
         self._loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="index")
         self._loading: set[asyncio.Task[None]] = set()
         self._last_error = ""
+        self._metrics = RayMetrics()
         batched = serve.batch(max_batch_size=RETRIEVE_BATCH, batch_wait_timeout_s=RETRIEVE_WAIT_S)
         self._search: Callable[[str, int, SearchOptions], Awaitable[RetrievalResult | Exception]]
         self._search = batched(self.search_batch)
@@ -156,6 +157,12 @@ class RetrieverReplica:
             loading=bool(self._loading),
             last_error=self._last_error,
         )
+
+    def check_health(self) -> None:
+        """Show what is to be watched: Serve calls this every few seconds."""
+        self._metrics.set(SNAPSHOT_REFUSED, bool(self._last_error))
+        if current := self._holder.current:
+            self._metrics.show(gauges.of_retriever(current.snapshot.retriever))
 
     async def _try_to_swap(self, number: int, user_config: Mapping[str, JsonValue]) -> None:
         try:
@@ -242,6 +249,11 @@ class GeneratorReplica:
         from ragray.generate.load import load_generator
 
         self._thread = ModelThread(load_generator(config, Path(run) if run else None))
+        self._metrics = RayMetrics()
+
+    def check_health(self) -> None:
+        """Show what is to be watched: Serve calls this every few seconds."""
+        self._metrics.show(gauges.of_writer(self._thread))
 
     async def generate(self, request: GenerationRequest, sampling: Sampling) -> Generation:
         """Answer a request."""
@@ -261,7 +273,7 @@ def application(index: str, run: str, config: Config, *, run_name: str = "") -> 
     """
     from ray import serve
 
-    from ragray.cluster.serving.gateway import Gateway
+    from ragray.cluster.serving.gateway import GATEWAY_REQUESTS, Gateway
 
     if run:
         config = Run.open(Path(run)).settings(config)

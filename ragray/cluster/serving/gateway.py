@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from ragray.cluster.serving.metrics import RayMetrics
 from ragray.cluster.serving.service import loading
-from ragray.config import Config
+from ragray.config import Config, ServeConfig
 from ragray.errors import OverloadedError, RagrayError, ServingError
 from ragray.generate.engine import Generation, GenerationRequest, Piece, Sampling
 from ragray.generate.load import load_template
@@ -22,6 +23,8 @@ from ragray.retrieve.retriever import AS_SET, Embedded, RetrieverModels, SearchO
 from ragray.serve.answerer import Health
 from ragray.serve.app import create_app
 from ragray.serve.guard import Gate
+from ragray.serve.load.admitted import AdmittedWriter
+from ragray.serve.metrics.catalogue import Metric
 from ragray.types import Hit, Passage, RetrievalResult
 
 if TYPE_CHECKING:
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 T = TypeVar("T")
+
+GATEWAY_REQUESTS = 1000
+"""Requests that a Gateway holds. It only waits for the deployments behind it, and those refuse what is too much."""
 
 
 class Gateway:
@@ -46,14 +52,14 @@ class Gateway:
             run=run,
             model=config.generate.model,
             numbered=config.generate.strategy == "together",
-            with_keys=bool(config.serve.keys_file),
+            config=config.serve,
         )
         self._config = config
         self._gate = Gate()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Make the application; Serve calls this in the replica."""
-        return create_app(self._answerer, self._config.serve, self._gate)
+        return create_app(self._answerer, self._config.serve, self._gate, RayMetrics())
 
     async def refuse_requests(self, drop: bool) -> int:
         """Refuse requests from now on; returns how many are being answered, after dropping them with ``drop``."""
@@ -93,10 +99,11 @@ class RayAnswerer(Orchestrator):
         run: str,
         model: str,
         numbered: bool,
-        with_keys: bool,
+        config: ServeConfig,
     ) -> None:
-        finder, writer = DeployedFinder(retriever), DeployedWriter(generator, check)
-        super().__init__(finder, writer, k=k, run=run, model=model, numbered=numbered, with_keys=with_keys)
+        writer = AdmittedWriter(DeployedWriter(generator, check), config, most=GATEWAY_REQUESTS)
+        how = {"numbered": numbered, "with_keys": bool(config.keys_file)}
+        super().__init__(DeployedFinder(retriever), writer, k=k, run=run, model=model, spare=writer.spare, **how)
         self._retriever = retriever
 
     async def embed(self, texts: Sequence[str]) -> Embedded:
@@ -115,6 +122,10 @@ class RayAnswerer(Orchestrator):
         """Name the models beside that which answers."""
         with translate_ray_errors():
             return await _result(self._retriever.models.remote())
+
+    def gauges(self) -> Mapping[Metric, float]:
+        """Return nothing: the deployments export what is to be watched of them."""
+        return {}
 
     async def health(self) -> Health:
         """Describe what is served; raises `ServingError` while a deployment has no replica that runs."""
