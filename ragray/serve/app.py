@@ -19,15 +19,18 @@ from ragray.serve.access.door import Door, Respond
 from ragray.serve.access.keyring import Keyring
 from ragray.serve.access.log import AccessLog, open_log
 from ragray.serve.answerer import Answerer
+from ragray.serve.batch.route import add_batch
 from ragray.serve.failure import POST_ERRORS, ForeignRoute, Refused, error_responses, failure_of, refusing
 from ragray.serve.guard import ALWAYS_ANSWERED, BodyLimit, Gate, Gated, Limits, with_cors
 from ragray.serve.lookup.dify import DifyError, DifyRoute, add_dify
 from ragray.serve.lookup.trainers import add_retrieve
+from ragray.serve.mcp.route import add_mcp
 from ragray.serve.openai.chat import add_chat
 from ragray.serve.openai.embeddings import add_embeddings
 from ragray.serve.openai.errors import OpenAIErrorResponse, OpenAIRoute
 from ragray.serve.openai.models import add_models
 from ragray.serve.openai.rerank import add_rerank
+from ragray.serve.openai.responses.route import add_responses
 from ragray.serve.page.routes import add_page, site
 from ragray.serve.schema import (
     AliveResponse,
@@ -47,8 +50,10 @@ DESCRIPTION = """Answers questions from a corpus and says which passages each an
 
 * `POST /v1/answer` looks passages up and writes an answer, at once or as server-sent events;
 * `POST /v1/search` only looks passages up;
-* `POST /v1/chat/completions`, `/v1/embeddings`, `/v1/rerank` and `GET /v1/models` are for OpenAI's clients and those like them;
+* `POST /v1/chat/completions`, `/v1/responses`, `/v1/embeddings`, `/v1/rerank` and `GET /v1/models` are for OpenAI's clients and those like them;
+* `POST /v1/batch` takes many of these requests, one per line;
 * `POST /retrieve` is for trainers by reinforcement learning, `POST /retrieval` is Dify's external knowledge;
+* `POST /mcp` is for clients of the Model Context Protocol: the tools `search` and `fetch`;
 * `GET /healthz` is 200 as soon as the service runs, also while it loads its models;
 * `GET /readyz` says what is served, or why nothing is;
 * `GET /` is a page to ask from.
@@ -78,14 +83,22 @@ def create_app(answerer: Answerer, config: ServeConfig, gate: Gate | None = None
     _add_answer(ask, answerer, config)
     _add_search(ask, answerer, config)
     add_retrieve(ask, answerer, config)
+    batch = APIRouter()
+    add_batch(batch, config)
     openai, dify = _openai(answerer, config), _dify(answerer, config)
-    for routes, error in ((ask, ErrorResponse), (openai, OpenAIErrorResponse), (dify, DifyError)):
+    for routes, error in (
+        (ask, ErrorResponse),
+        (batch, ErrorResponse),
+        (openai, OpenAIErrorResponse),
+        (dify, DifyError),
+    ):
         # Only what OpenAPI says of keys: `Door` asks for them, whatever a route declares.
         secured = [Security(HTTPBearer(auto_error=False))] if config.keys_file else []
         responses = error_responses(401, 429, model=error) if config.keys_file else {}
         app.include_router(routes, dependencies=secured, responses=responses)
     gate = gate or Gate()
     _add_health(app, answerer, gate)
+    add_mcp(app, answerer, config)
     add_page(app)
     _add_guards(app, config, gate, _foreign(openai, dify))
     return app
@@ -113,7 +126,7 @@ def _foreign(*routers: APIRouter) -> dict[str, Respond]:
 def _openai(answerer: Answerer, config: ServeConfig) -> APIRouter:
     """Return the routes whose errors are OpenAI's."""
     routes = APIRouter(route_class=OpenAIRoute)
-    for add in (add_chat, add_embeddings, add_rerank, add_models):
+    for add in (add_chat, add_responses, add_embeddings, add_rerank, add_models):
         add(routes, answerer, config)
     return routes
 

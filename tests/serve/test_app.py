@@ -246,8 +246,9 @@ def test_an_unhealthy_service_is_503_with_the_reason() -> None:
 
 def test_openapi_lists_the_routes_and_one_error_body(client: TestClient) -> None:
     paths = client.get("/openapi.json").json()["paths"]
-    compatible = {"/v1/chat/completions", "/v1/embeddings", "/v1/rerank", "/v1/models", "/retrieve", "/retrieval"}
-    assert set(paths) == {"/v1/answer", "/v1/search", "/healthz", "/readyz"} | compatible
+    openai = {f"/v1/{name}" for name in ("chat/completions", "responses", "embeddings", "rerank", "models")}
+    own = {"/v1/answer", "/v1/search", "/v1/batch", "/healthz", "/readyz"}
+    assert set(paths) == own | openai | {"/retrieve", "/retrieval"}
     refused = paths["/v1/answer"]["post"]["responses"]["422"]["content"]["application/json"]["schema"]
     assert refused["$ref"].endswith("/ErrorResponse")
     assert "text/event-stream" in paths["/v1/answer"]["post"]["responses"]["200"]["content"]
