@@ -50,7 +50,7 @@ DESCRIPTION = """Answers questions from a corpus and says which passages each an
 
 * `POST /v1/answer` looks passages up and writes an answer, at once or as server-sent events;
 * `POST /v1/search` only looks passages up;
-* `POST /v1/chat/completions`, `/v1/responses`, `/v1/embeddings`, `/v1/rerank` and `GET /v1/models` are for OpenAI's clients and those like them;
+* `POST /v1/chat/completions`, `/v1/responses`, `/v1/embeddings`, `/v1/rerank` and `GET /v1/models` are for OpenAI's clients;
 * `POST /v1/batch` takes many of these requests, one per line;
 * `POST /retrieve` is for trainers by reinforcement learning, `POST /retrieval` is Dify's external knowledge;
 * `POST /mcp` is for clients of the Model Context Protocol: the tools `search` and `fetch`;

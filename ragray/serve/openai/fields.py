@@ -1,4 +1,4 @@
-"""What chat completions and responses have in common. In: fields of a request. Out: checked values; what cannot be done is refused by name."""
+"""What chat completions and responses have in common. In: fields of a request. Out: checked values, or a refusal by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Responses as events. In: an answer as it is written. Out: OpenAI's events of a response, each with its number, the last with the whole."""
+"""Responses as events. In: an answer as it is written. Out: OpenAI's events of a response, numbered, the last with the whole."""
 
 from __future__ import annotations
 
