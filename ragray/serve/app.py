@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from pathlib import Path
+from time import monotonic
 
 from fastapi import APIRouter, FastAPI, Request, Security
 from fastapi.exceptions import RequestValidationError
@@ -25,7 +26,7 @@ from ragray.serve.guard import ALWAYS_ANSWERED, BodyLimit, Gate, Gated, Limits, 
 from ragray.serve.lookup.dify import DifyError, DifyRoute, add_dify
 from ragray.serve.lookup.trainers import add_retrieve
 from ragray.serve.mcp.route import add_mcp
-from ragray.serve.openai.chat import add_chat
+from ragray.serve.openai.chat import add_chat, served_headers
 from ragray.serve.openai.embeddings import add_embeddings
 from ragray.serve.openai.errors import OpenAIErrorResponse, OpenAIRoute
 from ragray.serve.openai.models import add_models
@@ -146,7 +147,7 @@ def _add_answer(app: APIRouter, answerer: Answerer, config: ServeConfig) -> None
         response_model=AnswerResponse,
         responses=ANSWER_RESPONSES,
     )
-    async def answer(body: AnswerRequest) -> AnswerResponse | Response:
+    async def answer(body: AnswerRequest, response: Response) -> AnswerResponse | Response:
         """Look passages up, write an answer from them, and say how much each passage supports it.
 
         With `stream` the answer comes as server-sent events while it is written: `data: {"delta": "..."}` for each
@@ -157,16 +158,22 @@ def _add_answer(app: APIRouter, answerer: Answerer, config: ServeConfig) -> None
         async with refusing(config.request_timeout_s):
             if body.stream:
                 return await open_stream(answerer.stream(request), timeout_s=config.request_timeout_s)
-            return AnswerResponse.of(await answerer.answer(request))
+            served = await answerer.answer(request)
+            times = {"retrieve": served.retrieve_s, "generate": served.generate_s}
+            response.headers.update(served_headers(served.answer.snapshot, served.run, times))
+            return AnswerResponse.of(served)
 
 
 def _add_search(app: APIRouter, answerer: Answerer, config: ServeConfig) -> None:
     @app.post("/v1/search", summary="Look passages up", tags=["ask"], responses=error_responses(*POST_ERRORS))
-    async def search(body: SearchRequest) -> SearchResponse:
+    async def search(body: SearchRequest, response: Response) -> SearchResponse:
         """Return the passages nearest to a query, best first, without writing an answer."""
         require_short("query", body.query, config.max_question_chars)
         async with refusing(config.request_timeout_s):
-            return SearchResponse.of(await answerer.search(body.query, k=body.k))
+            started = monotonic()
+            found = await answerer.search(body.query, k=body.k)
+            response.headers.update(served_headers(found.snapshot, "", {"retrieve": monotonic() - started}))
+            return SearchResponse.of(found)
 
 
 def _add_health(app: FastAPI, answerer: Answerer, gate: Gate) -> None:
