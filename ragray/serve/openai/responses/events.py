@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from itertools import count
 
-from pydantic import JsonValue
-
 from ragray.generate.orchestrator import ServedAnswer
 from ragray.serve.failure import Failure
 from ragray.serve.openai.errors import OpenAIErrorDetail, OpenAIErrorResponse
@@ -95,6 +93,6 @@ class ResponseEvents:
     def _delta(self, text: str) -> str:
         return self._event("response.output_text.delta", **self._place, delta=text, logprobs=())
 
-    def _event(self, kind: str, **fields: JsonValue | Wire | tuple[()]) -> str:
+    def _event(self, kind: str, **fields: object) -> str:
         data = ResponseEvent.model_validate({"type": kind, "sequence_number": next(self._numbers), **fields})
         return event(data, name=kind, only_set=True)
