@@ -20,8 +20,8 @@ from tests.serve.test_app import Failing
 from tests.serve.test_guard import scope_of
 
 STREAMS = 500
-KEPT_BYTES = 300_000
-"""What may be held after many requests: caches of the interpreter and of libraries fill a little."""
+KEPT_BYTES = 50_000
+"""What may be held after many requests: a few hundred bytes for each would be more."""
 
 ROUTES: dict[str, dict[str, object]] = {
     "/v1/answer": {"question": "who?"},
@@ -77,21 +77,29 @@ class Leaving:
             self.status = message["status"]
 
 
+async def abandon(app: ASGIApp, route: str, number: int) -> None:
+    clients = [Leaving(route) for _ in range(number)]
+    await asyncio.gather(*(app(scope_of(route), client.receive, client.send) for client in clients))
+    assert {client.status for client in clients} == {200}
+
+
 @pytest.mark.parametrize("route", list(ROUTES))
 def test_streams_that_are_abandoned_leave_nothing_behind(route: str) -> None:
-    async def abandon(app: ASGIApp, number: int) -> None:
-        clients = [Leaving(route) for _ in range(number)]
-        await asyncio.gather(*(app(scope_of(route), client.receive, client.send) for client in clients))
-        assert {client.status for client in clients} == {200}
+    async def scenario() -> None:
+        answerer, gate, before = Endless(), Gate(), len(asyncio.all_tasks())
+        await abandon(create_app(answerer, ServeConfig(), gate), route, STREAMS)
+        assert (answerer.num_open, gate.num_open, len(asyncio.all_tasks())) == (0, 0, before)
 
+    asyncio.run(scenario())
+
+
+def test_memory_after_abandoned_streams_is_what_it_was_after_as_many_before_them() -> None:
     async def scenario() -> int:
-        answerer, gate = Endless(), Gate()
-        app = create_app(answerer, ServeConfig(), gate)
-        await abandon(app, 5)
-        tasks, memory = len(asyncio.all_tasks()), held_bytes()
-        await abandon(app, STREAMS)
-        assert (answerer.num_open, gate.num_open, len(asyncio.all_tasks())) == (0, 0, tasks)
-        return held_bytes() - memory
+        app, held = create_app(Endless(), ServeConfig()), []
+        for _ in range(2):
+            await abandon(app, "/v1/responses", 150)
+            held.append(held_bytes())
+        return held[1] - held[0]
 
     with tracing():
         assert asyncio.run(scenario()) < KEPT_BYTES
