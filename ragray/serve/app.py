@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from pathlib import Path
 from time import monotonic
 
@@ -16,13 +15,13 @@ from starlette.exceptions import HTTPException
 from ragray.config import ServeConfig
 from ragray.errors import RagrayError, ServingError
 from ragray.generate.orchestrator import QuestionRequest
-from ragray.serve.access.door import Door, Respond
+from ragray.serve.access.door import Door
 from ragray.serve.access.keyring import Keyring
 from ragray.serve.access.log import AccessLog, open_log
 from ragray.serve.answerer import Answerer
 from ragray.serve.batch.route import add_batch
 from ragray.serve.failure import POST_ERRORS, ForeignRoute, Refused, error_responses, failure_of, refusing
-from ragray.serve.guard import ALWAYS_ANSWERED, BodyLimit, Gate, Gated, Limits, with_cors
+from ragray.serve.guard import ALWAYS_ANSWERED, BodyLimit, Gate, Gated, Limits, Responds, with_cors
 from ragray.serve.lookup.dify import DifyError, DifyRoute, add_dify
 from ragray.serve.lookup.trainers import add_retrieve
 from ragray.serve.mcp.route import add_mcp
@@ -66,7 +65,7 @@ Every error has the body `{"error": {"type": ..., "message": ...}}`, with `param
 ANSWER_RESPONSES = {
     200: {
         "description": "The answer, whole or (with `stream`) as events.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}, "example": EVENT_EXAMPLE}},
+        "content": {"text/event-stream": {"schema": {}, "example": EVENT_EXAMPLE}},
     },
     **error_responses(*POST_ERRORS),
 }
@@ -105,20 +104,21 @@ def create_app(answerer: Answerer, config: ServeConfig, gate: Gate | None = None
     return app
 
 
-def _add_guards(app: FastAPI, config: ServeConfig, gate: Gate, responds: Mapping[str, Respond]) -> None:
+def _add_guards(app: FastAPI, config: ServeConfig, gate: Gate, responds: Responds) -> None:
     """Put what every request passes before the routes, the last added first."""
-    app.add_middleware(BodyLimit, max_bytes=config.max_body_bytes)
+    app.add_middleware(BodyLimit, max_bytes=config.max_body_bytes, responds=responds)
     if config.keys_file:
         # The files of the page hold nothing of the corpus, and a browser needs them to ask for a key.
         open_paths = (*ALWAYS_ANSWERED, *site().paths)
         keyring = Keyring(Path(config.keys_file))
         app.add_middleware(Door, keyring=keyring, open_paths=open_paths, responds=responds)
-    app.add_middleware(Gated, gate=gate, limits=Limits(config.max_body_bytes, config.cors_origins))
+    limits = Limits(config.max_body_bytes, config.cors_origins)
+    app.add_middleware(Gated, gate=gate, limits=limits, responds=responds)
     app.add_middleware(AccessLog, write=open_log(config), with_questions=config.log_questions)
     app.add_middleware(with_cors, origins=config.cors_origins)
 
 
-def _foreign(*routers: APIRouter) -> dict[str, Respond]:
+def _foreign(*routers: APIRouter) -> Responds:
     """Return for each path whose errors are those of another interface how they are written."""
     routes = (route for router in routers for route in router.routes)
     return {route.path: route.respond for route in routes if isinstance(route, ForeignRoute)}

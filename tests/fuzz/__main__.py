@@ -9,6 +9,7 @@ environment of its own, `work/fuzz`. The service has the three passages of the t
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from tests.serve.online import listening
 from tests.serve.river import make_index, river_client
 from tests.venvs import python_with
 
+HOOKS = Path(__file__).with_name("hooks.py")
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 
 
@@ -37,7 +39,9 @@ def main() -> int:
         with river_client(make_index(Path(folder) / "index"), config=config) as river, listening(river.app) as address:
             command = [str(python.with_name("schemathesis")), "run", f"{address}/openapi.json", "--checks", CHECKS]
             command += ["--max-examples", str(asked.examples), "--header", f"Authorization: Bearer {secret}"]
-            return subprocess.run([*command, "--generation-database", "none", *more], check=False).returncode
+            command += ["--generation-database", "none", *more]
+            environment = os.environ | {"SCHEMATHESIS_HOOKS": str(HOOKS)}
+            return subprocess.run(command, env=environment, check=False).returncode
 
 
 if __name__ == "__main__":

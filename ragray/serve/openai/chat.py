@@ -20,7 +20,7 @@ from ragray.serve.strict import invalid
 RESPONSES = {
     200: {
         "description": "The answer, whole or (with `stream`) as events.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}, "example": CHUNK_EXAMPLE}},
+        "content": {"text/event-stream": {"schema": {}, "example": CHUNK_EXAMPLE}},
     },
     **OPENAI_ERRORS,
 }

@@ -12,8 +12,8 @@ from fastapi.testclient import TestClient
 
 from ragray.config import ServeConfig
 from ragray.errors import ConfigError
-from ragray.serve.access.door import own_path
 from ragray.serve.access.keys import add_key, revoke_key
+from ragray.serve.guard import own_path
 from tests.serve.access.teams import bearer, client_of
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")

@@ -20,7 +20,7 @@ from ragray.serve.stream import open_stream
 RESPONSES = {
     200: {
         "description": "The answer, whole or (with `stream`) as events.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}, "example": EVENTS_EXAMPLE}},
+        "content": {"text/event-stream": {"schema": {}, "example": EVENTS_EXAMPLE}},
     },
     **OPENAI_ERRORS,
 }
