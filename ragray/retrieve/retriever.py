@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+import numpy as np
+
 from ragray.config import RetrieveConfig
 from ragray.embed.encoder import Encoder, Vectors
 from ragray.errors import ConfigError
@@ -32,12 +34,14 @@ Mode = Literal["dense", "lexical", "hybrid"]
 class SearchOptions:
     """What a request changes of how passages are found: ``mode`` replaces that of the settings.
 
-    ``where`` is a filter that passages must match too: beside that of the settings, never instead of it. Without ``rerank`` the
+    ``where`` is a filter that passages must match too: beside that of the settings, never instead of it. With ``listed`` nothing is
+    searched for: the first passages that match are returned in the order of the index, whatever the query. Without ``rerank`` the
     order is that of the search, also where a reranker is loaded.
     """
 
     mode: Mode | None = None
     where: str = ""
+    listed: bool = False
     rerank: bool = True
 
 
@@ -209,14 +213,21 @@ class LocalRetriever:
         """
         if not queries:
             return []
+        where = both(self._settings.where if where is None else where, options.where)
+        if options.listed:
+            return [self._listed(k, where)] * len(queries)
         if vectors_ND is None:
             vectors_ND = self.encode(queries)
-        where = both(self._settings.where if where is None else where, options.where)
         reranker = self._reranker if options.rerank else None
         depth = max(k, self._settings.candidates) if reranker else k
         hits = self._found(queries, vectors_ND, depth, where, options.mode or mode or self._settings.mode).hits
         ranked = reranker.rerank(queries, hits, k) if reranker else hits
         return [RetrievalResult(self.snapshot, tuple(found)) for found in ranked]
+
+    def _listed(self, k: int, where: str) -> RetrievalResult:
+        """Return the first k passages that match a filter: what a vector of zeros finds, for which all score alike."""
+        [hits] = self._searcher.search(np.zeros((1, self._searcher.snapshot.dim), np.float32), k, where=where).hits
+        return RetrievalResult(self.snapshot, tuple(hits))
 
     def embed(self, texts: Sequence[str]) -> Embedded:
         """Encode texts as questions are encoded.

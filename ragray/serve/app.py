@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from pathlib import Path
+from time import monotonic
 
 from fastapi import APIRouter, FastAPI, Request, Security
 from fastapi.exceptions import RequestValidationError
@@ -15,23 +15,26 @@ from starlette.exceptions import HTTPException
 from ragray.config import ServeConfig
 from ragray.errors import RagrayError, ServingError
 from ragray.generate.orchestrator import QuestionRequest
-from ragray.serve.access.door import Door, Respond
+from ragray.serve.access.door import Door
 from ragray.serve.access.keyring import Keyring
 from ragray.serve.access.log import AccessLog, open_log
 from ragray.serve.answerer import Answerer
+from ragray.serve.batch.route import add_batch
 from ragray.serve.failure import POST_ERRORS, ForeignRoute, Refused, error_responses, failure_of, refusing
-from ragray.serve.guard import ALWAYS_ANSWERED, BodyLimit, Gate, Gated, Limits, with_cors
+from ragray.serve.guard import ALWAYS_ANSWERED, BodyLimit, Gate, Gated, Limits, Responds, with_cors
 from ragray.serve.load.deadline import Deadline
 from ragray.serve.lookup.dify import DifyError, DifyRoute, add_dify
 from ragray.serve.lookup.trainers import add_retrieve
+from ragray.serve.mcp.route import add_mcp
 from ragray.serve.metrics.measured import Measured
 from ragray.serve.metrics.port import Metrics
 from ragray.serve.metrics.prometheus import PrometheusMetrics, add_metrics
-from ragray.serve.openai.chat import add_chat
+from ragray.serve.openai.chat import add_chat, served_headers
 from ragray.serve.openai.embeddings import add_embeddings
 from ragray.serve.openai.errors import OpenAIErrorResponse, OpenAIRoute
 from ragray.serve.openai.models import add_models
 from ragray.serve.openai.rerank import add_rerank
+from ragray.serve.openai.responses.route import add_responses
 from ragray.serve.page.routes import add_page, site
 from ragray.serve.schema import (
     AliveResponse,
@@ -51,8 +54,10 @@ DESCRIPTION = """Answers questions from a corpus and says which passages each an
 
 * `POST /v1/answer` looks passages up and writes an answer, at once or as server-sent events;
 * `POST /v1/search` only looks passages up;
-* `POST /v1/chat/completions`, `/v1/embeddings`, `/v1/rerank` and `GET /v1/models` are for OpenAI's clients and those like them;
+* `POST /v1/chat/completions`, `/v1/responses`, `/v1/embeddings`, `/v1/rerank` and `GET /v1/models` are for OpenAI's clients;
+* `POST /v1/batch` takes many of these requests, one per line;
 * `POST /retrieve` is for trainers by reinforcement learning, `POST /retrieval` is Dify's external knowledge;
+* `POST /mcp` is for clients of the Model Context Protocol: the tools `search` and `fetch`;
 * `GET /healthz` is 200 as soon as the service runs, also while it loads its models;
 * `GET /readyz` says what is served, or why nothing is;
 * `GET /` is a page to ask from.
@@ -67,7 +72,7 @@ Every error has the body `{"error": {"type": ..., "message": ...}}`, with `param
 ANSWER_RESPONSES = {
     200: {
         "description": "The answer, whole or (with `stream`) as events.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}, "example": EVENT_EXAMPLE}},
+        "content": {"text/event-stream": {"schema": {}, "example": EVENT_EXAMPLE}},
     },
     **error_responses(*POST_ERRORS),
 }
@@ -89,41 +94,47 @@ def create_app(
     _add_answer(ask, answerer, config)
     _add_search(ask, answerer, config)
     add_retrieve(ask, answerer, config)
-    operate = APIRouter()
+    batch, operate = APIRouter(), APIRouter()
+    add_batch(batch, config)
     if isinstance(metrics, PrometheusMetrics):
         add_metrics(operate, metrics)
     openai, dify = _openai(answerer, config), _dify(answerer, config)
-    own, others = ((ask, ErrorResponse), (operate, ErrorResponse)), ((openai, OpenAIErrorResponse), (dify, DifyError))
-    for routes, error in (*own, *others):
+    for routes, error in (
+        (ask, ErrorResponse),
+        (batch, ErrorResponse),
+        (operate, ErrorResponse),
+        (openai, OpenAIErrorResponse),
+        (dify, DifyError),
+    ):
         # Only what OpenAPI says of keys: `Door` asks for them, whatever a route declares.
         secured = [Security(HTTPBearer(auto_error=False))] if config.keys_file else []
         responses = error_responses(401, 429, model=error) if config.keys_file else {}
         app.include_router(routes, dependencies=secured, responses=responses)
     gate = gate or Gate()
     _add_health(app, answerer, gate)
+    add_mcp(app, answerer, config)
     add_page(app)
     _add_guards(app, config, gate, _foreign(openai, dify), metrics)
     return app
 
 
-def _add_guards(
-    app: FastAPI, config: ServeConfig, gate: Gate, responds: Mapping[str, Respond], metrics: Metrics
-) -> None:
+def _add_guards(app: FastAPI, config: ServeConfig, gate: Gate, responds: Responds, metrics: Metrics) -> None:
     """Put what every request passes before the routes, the last added first."""
-    app.add_middleware(BodyLimit, max_bytes=config.max_body_bytes)
+    app.add_middleware(BodyLimit, max_bytes=config.max_body_bytes, responds=responds)
     app.add_middleware(Deadline)
     if config.keys_file:
         # The files of the page hold nothing of the corpus, and a browser needs them to ask for a key.
         open_paths = (*ALWAYS_ANSWERED, *site().paths)
         keyring = Keyring(Path(config.keys_file))
         app.add_middleware(Door, keyring=keyring, open_paths=open_paths, responds=responds)
-    app.add_middleware(Gated, gate=gate, limits=Limits(config.max_body_bytes, config.cors_origins))
+    limits = Limits(config.max_body_bytes, config.cors_origins)
+    app.add_middleware(Gated, gate=gate, limits=limits, responds=responds)
     app.add_middleware(Measured, metrics=metrics)
     app.add_middleware(AccessLog, write=open_log(config), with_questions=config.log_questions)
     app.add_middleware(with_cors, origins=config.cors_origins)
 
 
-def _foreign(*routers: APIRouter) -> dict[str, Respond]:
+def _foreign(*routers: APIRouter) -> Responds:
     """Return for each path whose errors are those of another interface how they are written."""
     routes = (route for router in routers for route in router.routes)
     return {route.path: route.respond for route in routes if isinstance(route, ForeignRoute)}
@@ -132,7 +143,7 @@ def _foreign(*routers: APIRouter) -> dict[str, Respond]:
 def _openai(answerer: Answerer, config: ServeConfig) -> APIRouter:
     """Return the routes whose errors are OpenAI's."""
     routes = APIRouter(route_class=OpenAIRoute)
-    for add in (add_chat, add_embeddings, add_rerank, add_models):
+    for add in (add_chat, add_responses, add_embeddings, add_rerank, add_models):
         add(routes, answerer, config)
     return routes
 
@@ -152,7 +163,7 @@ def _add_answer(app: APIRouter, answerer: Answerer, config: ServeConfig) -> None
         response_model=AnswerResponse,
         responses=ANSWER_RESPONSES,
     )
-    async def answer(body: AnswerRequest) -> AnswerResponse | Response:
+    async def answer(body: AnswerRequest, response: Response) -> AnswerResponse | Response:
         """Look passages up, write an answer from them, and say how much each passage supports it.
 
         With `stream` the answer comes as server-sent events while it is written: `data: {"delta": "..."}` for each
@@ -163,16 +174,22 @@ def _add_answer(app: APIRouter, answerer: Answerer, config: ServeConfig) -> None
         async with refusing(config.request_timeout_s):
             if body.stream:
                 return await open_stream(answerer.stream(request), timeout_s=config.request_timeout_s)
-            return AnswerResponse.of(await answerer.answer(request))
+            served = await answerer.answer(request)
+            times = {"retrieve": served.retrieve_s, "generate": served.generate_s}
+            response.headers.update(served_headers(served.answer.snapshot, served.run, times))
+            return AnswerResponse.of(served)
 
 
 def _add_search(app: APIRouter, answerer: Answerer, config: ServeConfig) -> None:
     @app.post("/v1/search", summary="Look passages up", tags=["ask"], responses=error_responses(*POST_ERRORS))
-    async def search(body: SearchRequest) -> SearchResponse:
+    async def search(body: SearchRequest, response: Response) -> SearchResponse:
         """Return the passages nearest to a query, best first, without writing an answer."""
         require_short("query", body.query, config.max_question_chars)
         async with refusing(config.request_timeout_s):
-            return SearchResponse.of(await answerer.search(body.query, k=body.k))
+            started = monotonic()
+            found = await answerer.search(body.query, k=body.k)
+            response.headers.update(served_headers(found.snapshot, "", {"retrieve": monotonic() - started}))
+            return SearchResponse.of(found)
 
 
 def _add_health(app: FastAPI, answerer: Answerer, gate: Gate) -> None:

@@ -30,9 +30,9 @@ RETRY_AFTER_S = 1
 NO_KEY, BAD_KEY = "no_api_key", "invalid_api_key"
 """Codes of requests without a key, and of those whose key is not known."""
 
-POST_ERRORS = (413, 415, 422, 429, 500, 503, 504)
+POST_ERRORS = (400, 413, 415, 422, 429, 500, 503, 504)
 MEANINGS = {
-    400: "The request is invalid; the message names the field.",
+    400: "The request cannot be answered; the message names the field or the limit.",
     401: "The request brings no key that is known here.",
     404: "There is no such model, or none is loaded.",
     413: "The body is larger than the service allows.",

@@ -15,11 +15,12 @@ from ragray.serve.openai.conversation import to_question
 from ragray.serve.openai.errors import OPENAI_ERRORS
 from ragray.serve.openai.models import require_model
 from ragray.serve.stream import open_stream
+from ragray.serve.strict import invalid
 
 RESPONSES = {
     200: {
         "description": "The answer, whole or (with `stream`) as events.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}, "example": CHUNK_EXAMPLE}},
+        "content": {"text/event-stream": {"schema": {}, "example": CHUNK_EXAMPLE}},
     },
     **OPENAI_ERRORS,
 }
@@ -48,7 +49,9 @@ def add_chat(app: APIRouter, answerer: Answerer, config: ServeConfig) -> None:
 
 
 async def _answer(body: ChatRequest, answerer: Answerer, config: ServeConfig) -> Response:
-    request = to_question(body, config.max_question_chars)
+    if body.stream_options is not None and not body.stream:
+        raise invalid(("stream_options",), "is only for stream=true", "invalid_value")
+    request = to_question(body, body.messages, body.sampling, config.max_question_chars)
     head = CompletionHead(body.model)
     if not body.stream:
         served = await answerer.answer(request)
