@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import ParamSpec, TypeVar
 
@@ -14,8 +15,9 @@ from ragray.generate.engine import Generation, GenerationRequest, Piece, Samplin
 from ragray.generate.generator import Generator
 from ragray.generate.orchestrator import Orchestrator
 from ragray.retrieve.caller import current_caller
+from ragray.retrieve.follow import FollowedRetriever
 from ragray.retrieve.retriever import AS_SET, Embedded, Retriever, RetrieverModels, SearchOptions
-from ragray.serve.answerer import Health
+from ragray.serve.answerer import Health, health_of
 from ragray.serve.model_thread import ModelThread
 from ragray.types import Hit, Passage, RetrievalResult
 
@@ -38,7 +40,9 @@ class LocalAnswerer(Orchestrator):
         max_waiting: int = 64,
         with_keys: bool = False,
     ) -> None:
+        """Take what answers; a `FollowedRetriever` is followed from now on, until `close`."""
         self._retriever = retriever
+        self._follower = retriever.follower.start() if isinstance(retriever, FollowedRetriever) else None
         self._threads = ThreadFinder(retriever, max_waiting), ThreadWriter(generator, max_waiting)
         super().__init__(*self._threads, k=k, run=run, model=model, numbered=numbered, with_keys=with_keys)
 
@@ -58,10 +62,14 @@ class LocalAnswerer(Orchestrator):
 
     async def health(self) -> Health:
         """Describe what is served."""
+        if self._follower:
+            return replace(health_of(self._follower), run=self._run)
         return Health(snapshot=self._retriever.snapshot, run=self._run)
 
     def close(self) -> None:
-        """Let both threads end."""
+        """Let the threads end."""
+        if self._follower:
+            self._follower.close()
         for thread in self._threads:
             thread.close()
 
