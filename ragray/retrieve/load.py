@@ -76,9 +76,7 @@ class SnapshotOpener:
 
     def __call__(self, source: IndexSource, *, checked: bool = False) -> LocalRetriever:
         """Open a snapshot; ``checked`` also searches for some of its rows. Raises as `load_retriever` does."""
-        reader = IndexReader.open(
-            Path(source.index), snapshot=source.snapshot or None, threads=self._settings.threads
-        )
+        reader = IndexReader.open(Path(source.index), snapshot=source.snapshot or None, threads=self._settings.threads)
         LocalRetriever(reader, None, self._settings)  # raises what is wrong with the settings before a model is loaded
         if checked:
             require_findable(reader)

@@ -12,7 +12,6 @@ from ragray.retrieve.follow import Follower
 from ragray.retrieve.retriever import AS_SET, Embedded, RetrieverModels, SearchOptions
 from ragray.types import Hit, Passage, RetrievalResult
 
-
 REFUSED = "a newer snapshot was refused; ask with a key for the reason"
 
 

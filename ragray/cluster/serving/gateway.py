@@ -43,7 +43,12 @@ class Gateway:
     """The ingress deployment: the HTTP interface over `RayAnswerer`."""
 
     def __init__(
-        self, retriever: DeploymentHandle | None, generator: DeploymentHandle, config: Config, source: IndexSource, run: str
+        self,
+        retriever: DeploymentHandle | None,
+        generator: DeploymentHandle,
+        config: Config,
+        source: IndexSource,
+        run: str,
     ) -> None:
         """Take the name of the run; without a handle the Retriever is made here, in this process."""
         folder = Path(source.run) if source.run else None

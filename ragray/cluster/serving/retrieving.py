@@ -125,7 +125,8 @@ class RetrieverReplica:
 
     async def _retriever(self, source: Source) -> Retriever:
         source = source or self.shelf.held() or self.first
-        return self.shelf.find(source) or await asyncio.to_thread(self.shelf.get, source)
+        found = self.shelf.find(source)
+        return await asyncio.to_thread(self.shelf.get, source) if found is None else found
 
 
 def search_batch(

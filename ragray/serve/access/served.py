@@ -1,4 +1,4 @@
-"""What a response was answered from, in its headers. In: a request's `Caller` after its lookup. Out: `x-ragray-snapshot`, `x-ragray-run`."""
+"""What a response was answered from, as headers. In: a request's `Caller` after its lookup. Out: `x-ragray-snapshot`, `x-ragray-run`."""
 
 from __future__ import annotations
 
