@@ -22,6 +22,7 @@ BENCHES = (
     "scifact",
     "serving",
     "squad_open",
+    "swaps",
     "sync",
 )
 

@@ -9,13 +9,13 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
 
-from ragray.cluster.serving.remote import remote, result_of
-from ragray.cluster.serving.remote import translate_ray_errors as translate_ray_errors
+from ragray.cluster.serving.remote import PAUSES_S, EndedError, answer_of, remote, translate_ray_errors
 from ragray.cluster.serving.retrieving import RETRIEVE_BATCH, RetrieverCalls, RetrieverReplica
 from ragray.cluster.serving.service import loading
 from ragray.config import Config
@@ -170,20 +170,26 @@ class DeployedWriter:
 
     async def generate(self, requests: Sequence[GenerationRequest], samplings: Sequence[Sampling]) -> list[Generation]:
         """Answer several requests."""
-        with translate_ray_errors():
-            answers = map(self.generator.generate.remote, requests, samplings)
-            return list(await asyncio.gather(*map(result_of, answers)))
+        sent = [partial(self.generator.generate.remote, *each) for each in zip(requests, samplings, strict=True)]
+        return list(await asyncio.gather(*map(answer_of, sent)))
 
     async def stream(self, request: GenerationRequest, sampling: Sampling) -> AsyncGenerator[Piece, None]:
-        """Yield an answer piece by piece, then, last, the whole."""
-        pieces = self.generator.options(stream=True).stream.remote(request, sampling)
-        try:
-            with translate_ray_errors():
-                async for piece in pieces:
-                    yield piece
-        except (asyncio.CancelledError, GeneratorExit):
-            pieces.cancel()
-            raise
+        """Yield an answer piece by piece, then, last, the whole; one that has not begun is begun anew where its replica ends."""
+        for pause_s in (*PAUSES_S, None):
+            begun, pieces = False, self.generator.options(stream=True).stream.remote(request, sampling)
+            try:
+                with translate_ray_errors():
+                    async for piece in pieces:
+                        begun = True
+                        yield piece
+                    return
+            except EndedError:
+                if begun or pause_s is None:
+                    raise
+                await asyncio.sleep(pause_s)
+            except (asyncio.CancelledError, GeneratorExit):
+                pieces.cancel()
+                raise
 
 
 def _not_running() -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 T = TypeVar("T")
+
+PAUSES_S = (0.1, 0.5, 2.0)
+"""Pauses before a request is sent again whose replica ended; Serve itself holds it until another one runs."""
 
 ASK_TIMEOUT_S = 10.0
 PREPARE_TIMEOUT_S = 900.0
@@ -37,30 +40,25 @@ class RemoteRetriever:
 
     async def search(self, query: str, k: int, options: SearchOptions, source: Source) -> RetrievalResult:
         """Search for one query."""
-        with translate_ray_errors():
-            return await result_of(self.handle.search.remote(query, k, options, source))
+        return await answer_of(lambda: self.handle.search.remote(query, k, options, source))
 
     async def search_many(
         self, queries: list[str], k: int, options: SearchOptions, source: Source
     ) -> list[RetrievalResult]:
         """Search for the queries of one request."""
-        with translate_ray_errors():
-            return await result_of(self.handle.search_many.remote(queries, k, options, source))
+        return await answer_of(lambda: self.handle.search_many.remote(queries, k, options, source))
 
     async def embed(self, texts: Sequence[str], source: Source) -> Embedded:
         """Encode texts as questions are encoded."""
-        with translate_ray_errors():
-            return await result_of(self.handle.embed.remote(texts, source))
+        return await answer_of(lambda: self.handle.embed.remote(texts, source))
 
     async def rerank(self, query: str, passages: Sequence[Passage], source: Source) -> list[Hit]:
         """Order passages by the reranker's scores, best first."""
-        with translate_ray_errors():
-            return await result_of(self.handle.rerank.remote(query, passages, source))
+        return await answer_of(lambda: self.handle.rerank.remote(query, passages, source))
 
     async def models(self, source: Source) -> RetrieverModels:
         """Name the models that are loaded."""
-        with translate_ray_errors():
-            return await result_of(self.handle.models.remote(source))
+        return await answer_of(lambda: self.handle.models.remote(source))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +101,31 @@ def _raise_first(found: Sequence[Any]) -> None:
                 raise each
 
 
-async def result_of(response: DeploymentResponse[T]) -> T:
-    """Wait for a deployment's answer; cancelling this cancels the request."""
-    try:
-        result: T = await response
-        return result
-    except asyncio.CancelledError:
-        response.cancel()
-        raise
+class EndedError(ServingError):
+    """The replica that worked on a request ended; the request may be sent again."""
+
+
+async def answer_of(send: Callable[[], DeploymentResponse[T]]) -> T:
+    """Send a request and wait for its answer; where the replica ends meanwhile, send it again. Cancelling this cancels the request.
+
+    Raises:
+        ServingError: the replicas of several attempts ended, or none can be started.
+    """
+    for pause_s in PAUSES_S:
+        with contextlib.suppress(EndedError):
+            return await _answer(send())
+        await asyncio.sleep(pause_s)
+    return await _answer(send())
+
+
+async def _answer(response: DeploymentResponse[T]) -> T:
+    with translate_ray_errors():
+        try:
+            result: T = await response
+            return result
+        except asyncio.CancelledError:
+            response.cancel()
+            raise
 
 
 @contextlib.contextmanager
@@ -130,5 +145,7 @@ def translate_ray_errors() -> Iterator[None]:
         raise OverloadedError("as many requests are waiting as may wait; try again in a second") from err
     except RayTaskError as err:
         raise err.cause from err
-    except (DeploymentUnavailableError, ReplicaUnavailableError, RequestCancelledError, RayError) as err:
-        raise ServingError("the process that worked on this request ended; try again in a second") from err
+    except RequestCancelledError as err:
+        raise ServingError("this request was cancelled; try again in a second") from err
+    except (DeploymentUnavailableError, ReplicaUnavailableError, RayError) as err:
+        raise EndedError("the process that worked on this request ended; try again in a second") from err
