@@ -183,6 +183,12 @@ class ServeConfig(Section):
         description="where passages are looked up: in processes of their own, which can be many, or in that of the Gateway, which "
         "saves a hop of some 10 ms and a process",
     )
+    gateway_replicas: int = Field(
+        1,
+        ge=1,
+        le=MAX_ACTORS,
+        description="copies of the Gateway; each counts the limits of keys on its own",
+    )
     retriever_max_replicas: int = Field(
         0,
         ge=0,

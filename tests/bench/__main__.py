@@ -10,6 +10,7 @@ from pathlib import Path
 
 BENCHES = (
     "ann",
+    "autoscale",
     "chinese",
     "embed_speed",
     "filters",

@@ -51,6 +51,8 @@ SWAPS = 20
 AFTER_S = 20.0
 """Seconds after an event within which a response that is not 200 is counted as its consequence."""
 
+REVOKED_WITHIN_S = 3.0
+
 COLOURS = ("red", "blue")
 TITLES = {
     "shard": "ray::ShardSearcher",
@@ -112,6 +114,7 @@ class Load:
     wrong: list[str] = field(default_factory=list)
     switched: list[tuple[float, str]] = field(default_factory=list)
     slowest_s: float = 0.0
+    revoked_at: float = 0.0
 
     async def run(self, clients: int) -> None:
         """Ask until `ended`."""
@@ -132,13 +135,22 @@ class Load:
             except httpx.HTTPError as err:
                 seen = type(err).__name__
             self.slowest_s = max(self.slowest_s, time.monotonic() - started)
-            if seen:
+            if name == "revoked" and self.revoked_at:
+                self._hold_refused(seen, started)
+            elif seen:
                 happened, event = self.last_event
                 after = event if time.monotonic() - happened < AFTER_S else "nothing"
-                self.failed[f"{kind} {name}: {seen} after {after}"] += 1
+                self.failed[f"{kind}: {seen} after {after}"] += 1
                 await asyncio.sleep(0.2)
             else:
                 self.done[kind] += 1
+
+    def _hold_refused(self, seen: str, started: float) -> None:
+        """A revoked key is refused with 401, after a moment in which its file is read again."""
+        if seen == "401":
+            self.done["refused with the revoked key"] += 1
+        elif started > self.revoked_at + REVOKED_WITHIN_S:
+            self.wrong.append(f"revoked key: {seen or 200}")
 
     async def _search(self, client: httpx.AsyncClient, text: str, headers: dict[str, str]) -> str:
         response = await client.post("/v1/search", json={"query": text, "k": 3}, headers=headers)
@@ -239,13 +251,16 @@ async def measure(load: Load, planned: list[Event], clients: int, minutes: float
             await asyncio.sleep(max(0.0, started + 60 * minutes * event.at - time.monotonic()))
             load.last_event = time.monotonic(), event.name
             await asyncio.to_thread(event.do)
+            if event.name == "revoked key":
+                load.revoked_at = time.monotonic()
             await asyncio.sleep(3)
             try:
                 ready = (await client.get("/readyz", headers=headers)).json()
                 said.append(f"{event.name}: {ready.get('snapshot')} {ready.get('status')} {ready.get('last_error')}")
             except (httpx.HTTPError, ValueError) as err:
                 said.append(f"{event.name}: {type(err).__name__}")
-            print(f"{time.monotonic() - started:6.1f} s {said[-1]} {dict(load.done)} {dict(load.failed)}", flush=True)
+            counts = f"{sum(load.done.values())} answered, {sum(load.failed.values())} not, {len(load.wrong)} wrong"
+            print(f"{time.monotonic() - started:6.1f} s {said[-1]}; {counts}", flush=True)
         await asyncio.sleep(max(0.0, started + 60 * minutes - time.monotonic()))
     load.ended = True
     await asyncio.wait_for(asking, 120)

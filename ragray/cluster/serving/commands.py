@@ -167,7 +167,7 @@ def _checked(config: Config, host: str) -> Config:
 
 def deployment_wants(config: Config, snapshot: Snapshot | None = None) -> list[Want]:
     """Return what the deployments of `application` reserve for a snapshot; Serve's own actors reserve nothing."""
-    generators = generator_copies(config)
+    gateways, generators = config.serve.gateway_replicas, generator_copies(config)
     writing = Want(
         "Generator",
         generators.most,
@@ -179,8 +179,8 @@ def deployment_wants(config: Config, snapshot: Snapshot | None = None) -> list[W
     sharded = snapshot and config.retrieve.num_shards > 1
     spread = [pool_want(snapshot, config.retrieve)] if snapshot and sharded else []
     if config.serve.retriever == "gateway":
-        settings = ("serve.retriever_gpus",)
-        return [Want("Gateway", 1, settings, cpus=GATEWAY_CPUS, gpus=config.serve.retriever_gpus), *spread, writing]
+        settings = ("serve.gateway_replicas", "serve.retriever_gpus")
+        return [Want("Gateway", gateways, settings, GATEWAY_CPUS, config.serve.retriever_gpus), *spread, writing]
     retrievers = retriever_copies(config)
     retrieving = Want(
         "Retriever",
@@ -190,7 +190,7 @@ def deployment_wants(config: Config, snapshot: Snapshot | None = None) -> list[W
         config.serve.retriever_gpus,
         together=retrievers.least,
     )
-    return [Want("Gateway", 1, (), cpus=GATEWAY_CPUS), retrieving, *spread, writing]
+    return [Want("Gateway", gateways, ("serve.gateway_replicas",), GATEWAY_CPUS), retrieving, *spread, writing]
 
 
 def base_url(config: ServeConfig) -> str:

@@ -110,6 +110,7 @@ def application(index: str, run: str, config: Config, *, run_name: str = "") -> 
     )(GeneratorReplica).bind(config.generate, run)
     gateway = serve.deployment(
         name="Gateway",
+        num_replicas=config.serve.gateway_replicas,
         ray_actor_options={"num_cpus": GATEWAY_CPUS, "num_gpus": 0 if retrieving else config.serve.retriever_gpus},
         max_ongoing_requests=GATEWAY_REQUESTS,
         max_queued_requests=GATEWAY_REQUESTS,
