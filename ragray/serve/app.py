@@ -89,7 +89,7 @@ def create_app(answerer: Answerer, config: ServeConfig, gate: Gate | None = None
     gate = gate or Gate()
     _add_health(app, answerer, gate, with_keys=bool(config.keys_file))
     add_page(app)
-    app.add_middleware(NamesServed, run=answerer.run)
+    app.add_middleware(NamesServed, answerer=answerer)
     _add_guards(app, config, gate, _foreign(openai, dify))
     return app
 

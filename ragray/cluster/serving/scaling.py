@@ -17,8 +17,8 @@ RETRIEVER_TARGET = 16
 LOOK_BACK_S = 30.0
 """Seconds over which requests are averaged, where a decision may take that long; Ray's own default."""
 
-LEAST_LOOK_BACK_S = 10.0
-"""Gateways report their requests every 10 s."""
+LEAST_LOOK_BACK_S = 12.0
+"""More than the 10 s after which Gateways report their requests again, as Ray demands."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ragray.retrieve.caller import current_caller
+from ragray.serve.answerer import Answerer
 
 SNAPSHOT, RUN = "x-ragray-snapshot", "x-ragray-run"
 
@@ -13,9 +14,9 @@ SNAPSHOT, RUN = "x-ragray-snapshot", "x-ragray-run"
 class NamesServed:
     """Names the snapshot that a request's passages came from, and the run, in the head of every response that needed one."""
 
-    def __init__(self, app: ASGIApp, run: str) -> None:
+    def __init__(self, app: ASGIApp, answerer: Answerer) -> None:
         self._app = app
-        self._run = run
+        self._answerer = answerer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -24,7 +25,7 @@ class NamesServed:
         async def name(message: Message) -> None:
             if message["type"] == "http.response.start" and caller.questions:
                 headers = MutableHeaders(scope=message)
-                for header, value in ((SNAPSHOT, caller.snapshot), (RUN, self._run)):
+                for header, value in ((SNAPSHOT, caller.snapshot), (RUN, self._answerer.run)):
                     if value:
                         headers.setdefault(header, value)
             await send(message)

@@ -24,7 +24,7 @@ def test_a_largest_number_lets_serve_choose_between_it_and_the_least() -> None:
     ]
     assert [(each.min_replicas, each.max_replicas) for each in found] == [(1, 4), (0, 2)]
     assert [each.target_ongoing_requests for each in found] == [16, 5]
-    assert {(each.upscale_delay_s, each.downscale_delay_s, each.look_back_period_s) for each in found} == {(1, 120, 10)}
+    assert {(each.upscale_delay_s, each.downscale_delay_s, each.look_back_period_s) for each in found} == {(1, 120, 12)}
 
 
 def test_only_the_least_copies_need_room_before_a_service_starts() -> None:
