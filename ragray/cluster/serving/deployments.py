@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ragray.cluster.serving.retrieving import RETRIEVE_BATCH, RetrieverReplica
-from ragray.cluster.serving.scaling import GATEWAY_CPUS, RETRIEVER_CPUS, copies, generator_copies, retriever_copies
+from ragray.cluster.serving.scaling import (
+    GATEWAY_CPUS,
+    GATEWAY_REQUESTS,
+    RETRIEVER_CPUS,
+    copies,
+    generator_copies,
+    retriever_copies,
+)
 from ragray.config import Config, GenerateConfig
 from ragray.generate.engine import Generation, GenerationRequest, Piece, Sampling
 from ragray.index.store.snapshot import read_snapshot
@@ -27,9 +34,6 @@ from ragray.serve.model_thread import ModelThread
 
 if TYPE_CHECKING:
     from ray.serve import Application
-
-GATEWAY_REQUESTS = 1000
-"""Requests that a Gateway holds. It only waits for the deployments behind it, and those refuse what is too much."""
 
 HEALTH_CHECK_PERIOD_S = 2.0
 """Seconds between two health checks of a replica: so long its death may go unnoticed."""

@@ -17,6 +17,7 @@ from pydantic import JsonValue
 
 from ragray.cluster.serving.remote import PAUSES_S, EndedError, answer_of, remote, translate_ray_errors
 from ragray.cluster.serving.retrieving import RETRIEVE_BATCH, RetrieverCalls, RetrieverReplica
+from ragray.cluster.serving.scaling import GATEWAY_REQUESTS
 from ragray.cluster.serving.service import loading
 from ragray.config import Config
 from ragray.errors import RagrayError, ServingError
@@ -55,8 +56,9 @@ class Gateway:
         inside = None if retriever else RetrieverReplica(config, source)
         calls, keeper, served = (inside, inside.shelf, inside.first) if inside else remote(retriever)
         self._follower = Follower(source, keeper, served, once=not config.serve.follow_index).start()
+        most = config.serve.max_queued_requests + 2 * RETRIEVE_BATCH if inside else GATEWAY_REQUESTS
         self._answerer = RayAnswerer(
-            FollowedFinder(calls, self._follower, Places(config.serve.max_queued_requests + 2 * RETRIEVE_BATCH)),
+            FollowedFinder(calls, self._follower, Places(most)),
             DeployedWriter(generator, QuestionCheck(lambda: load_template(config.generate, folder))),
             k=config.retrieve.k,
             run=run,

@@ -11,6 +11,9 @@ GATEWAY_CPUS = 0.1
 RETRIEVER_CPUS = 0.5
 """What each reserves. A Gateway mostly waits."""
 
+GATEWAY_REQUESTS = 1000
+"""Requests that a Gateway holds. It only waits for the deployments behind it, and those refuse what is too much."""
+
 RETRIEVER_TARGET = 16
 """Requests in flight per Retriever beyond which another one is started."""
 
