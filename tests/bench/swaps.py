@@ -71,7 +71,7 @@ parser.add_argument("settings", nargs="*", default=[])
 
 def write_snapshots(folder: Path) -> dict[str, str]:
     """Write an index of two snapshots and one whose FAISS file is of other vectors; return their names by colour."""
-    names = {}
+    names: dict[str, str] = {}
     for colour in COLOURS:
         passages = [Passage(f"{colour}-{n}", f"{helpers.sentence(n)} in {colour}.", "", f"d{n}") for n in range(ROWS)]
         corpus = helpers.write_corpus(folder / colour / "corpus", passages)
