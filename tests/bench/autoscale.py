@@ -2,8 +2,9 @@
 
     python -m tests.bench autoscale [--port 8850] [--least 1] [--most 2] [--seconds 60]
 
-The Generator (fake) begins with `--least` copies; with 0 none runs until the first question, and none again after the last. One client
-asks, then sixteen, then one, then (with `--least 0`) nobody. The run ends early in a phase once the copies expected of it are seen.
+The Generator (a tiny model of random weights, one answer at a time, so that requests wait) begins with `--least` copies; with 0 none
+runs until the first question, and none again after the last. One client asks, then sixteen, then one, then (with `--least 0`) nobody.
+A phase ends early once the copies expected of it have run for a while.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ragray.artifact.files import write_json
-from tests import helpers
+from tests import helpers, tiny
 from tests.bench.swaps import await_ready
 from tests.processes import descendants
 
@@ -70,7 +71,7 @@ async def ask(client: httpx.AsyncClient, phase: Phase) -> None:
 async def run(phase: Phase, url: str, pid: int, seconds: float) -> None:
     """Let the clients ask until the copies expected have run for a while, or the time is over."""
     started, reached = time.monotonic(), 0.0
-    async with httpx.AsyncClient(base_url=url, timeout=120) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=300) as client:
         asking = [asyncio.create_task(ask(client, phase)) for _ in range(phase.clients)]
         while time.monotonic() - started < seconds and not (reached and time.monotonic() - reached > HOLD_S):
             copies = len(descendants(pid, TITLE))
@@ -92,10 +93,12 @@ def main() -> None:
     url = f"http://127.0.0.1:{args.port}"
     scale = [f"serve.generator_replicas={args.least}", f"serve.generator_max_replicas={args.most}"]
     delays = ["serve.upscale_delay_s=1", "serve.downscale_delay_s=5"]
-    settings = ["generate.model=first-sentence", "generate.batch_size=1", f"serve.port={args.port}", *scale, *delays]
+    slow = ["generate.batch_size=1", "generate.max_new_tokens=100", "serve.request_timeout_s=300"]
     phases = [Phase(1, 1), Phase(16, args.most), Phase(1, 1), *([Phase(0, 0)] if args.least == 0 else [])]
     with tempfile.TemporaryDirectory() as made:
         index = helpers.index_of(Path(made), helpers.some_passages(40))
+        model = tiny.save_decoder(Path(made) / "model")
+        settings = [f"generate.model={model}", *slow, f"serve.port={args.port}", *scale, *delays]
         command = [sys.executable, "-m", "ragray.cli", "serve", "--index", str(index), *settings]
         process = subprocess.Popen(command, start_new_session=True)
         try:

@@ -1,10 +1,13 @@
 """Errors of Serve and of its replicas, on their way to a client."""
 
+import asyncio
+from collections.abc import Callable, Coroutine
+
 import pytest
 
-from ragray.cluster.serving.remote import translate_ray_errors
+from ragray.cluster.serving.remote import answer_of, translate_ray_errors
 from ragray.cluster.serving.service import underlying_error
-from ragray.errors import EncoderMismatchError, OverloadedError, ServingError
+from ragray.errors import EncoderMismatchError, InputError, OverloadedError, ServingError
 
 
 def test_errors_of_serve_and_of_replicas_come_out_as_errors_of_ragray() -> None:
@@ -20,6 +23,31 @@ def test_errors_of_serve_and_of_replicas_come_out_as_errors_of_ragray() -> None:
         with pytest.raises(expected) as caught, translate_ray_errors():
             raise raised
         assert "traceback" not in str(caught.value)
+
+
+def test_a_request_whose_replica_ended_is_sent_again_and_every_other_error_is_told() -> None:
+    from ray.exceptions import RayActorError, RayTaskError
+
+    sent: list[Exception | None] = []
+
+    def sending(*outcomes: Exception | None) -> Callable[[], Coroutine[None, None, str]]:
+        left = iter(outcomes)
+
+        async def answer() -> str:
+            sent.append(error := next(left))
+            if error:
+                raise error
+            return "answered"
+
+        return answer
+
+    died, wrong = RayActorError(), RayTaskError("search", "a traceback", InputError("k=0")).as_instanceof_cause()
+    assert asyncio.run(answer_of(sending(died, died, None))) == "answered"  # type: ignore[arg-type] # a coroutine is awaited as well
+    assert sent == [died, died, None]
+    with pytest.raises(InputError, match="k=0"):
+        asyncio.run(answer_of(sending(died, wrong, None)))  # type: ignore[arg-type]
+    with pytest.raises(ServingError, match="ended"):
+        asyncio.run(answer_of(sending(*[died] * 9)))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
