@@ -9,6 +9,7 @@ A phase ends early once the copies expected of it have run for a while.
 
 import argparse
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -107,7 +108,8 @@ def main() -> None:
             for phase in phases:
                 asyncio.run(run(phase, url, process.pid, args.seconds))
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
             process.wait(120)
     report(phases, args)
 

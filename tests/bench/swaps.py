@@ -9,6 +9,7 @@ but 200, by what had happened in the seconds before, and every answer whose pass
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -303,7 +304,8 @@ def main() -> None:
             planned = events(folder, names, colours, process.pid, keys)
             said = asyncio.run(measure(load, planned, args.clients, args.minutes))
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
             process.wait(120)
     report(load, said, args)
 
