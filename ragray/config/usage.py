@@ -44,7 +44,7 @@ USED: Mapping[str, tuple[str, ...]] = {
     "train": ("retrieve.k", *POOL, *GENERATE, "train.*", "examples.*", "cluster.*"),
     "evaluate": (*SEARCH, "generate.*", "evaluate.*", "examples.*", "cluster.*"),
     "score": ("examples.*", "evaluate.metric"),
-    "serve": (*SEARCH, "retrieve.num_replicas", "generate.*", "serve.*", "cluster.*"),
+    "serve": (*SEARCH, *POOL, "generate.*", "serve.*", "cluster.*"),
     **dict.fromkeys(("keys add", "keys list", "keys revoke"), ("serve.keys_file",)),
     "quickstart": ("*",),
     "config show": ("*",),
@@ -109,6 +109,14 @@ CONDITIONS = (
         ("retrieve.candidates",),
         lambda c: c.retrieve.mode == "hybrid" or bool(c.retrieve.rerank_model),
         "with retrieve.mode=hybrid or with a retrieve.rerank_model",
+    ),
+    Condition(
+        ("serve.upscale_delay_s", "serve.downscale_delay_s"),
+        lambda c: max(c.serve.retriever_max_replicas, c.serve.generator_max_replicas) > 0,
+        "with serve.retriever_max_replicas or serve.generator_max_replicas",
+    ),
+    Condition(
+        ("retrieve.num_replicas",), lambda c: c.serve.retriever == "deployment", "with serve.retriever=deployment"
     ),
     Condition(("serve.log_questions",), lambda c: bool(c.serve.access_log), "with serve.access_log"),
 )

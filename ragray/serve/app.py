@@ -15,9 +15,11 @@ from starlette.exceptions import HTTPException
 from ragray.config import ServeConfig
 from ragray.errors import RagrayError, ServingError
 from ragray.generate.orchestrator import QuestionRequest
+from ragray.retrieve.caller import current_caller
 from ragray.serve.access.door import Door
 from ragray.serve.access.keyring import Keyring
 from ragray.serve.access.log import AccessLog, open_log
+from ragray.serve.access.served import NamesServed
 from ragray.serve.answerer import Answerer
 from ragray.serve.batch.route import add_batch
 from ragray.serve.failure import POST_ERRORS, ForeignRoute, Refused, error_responses, failure_of, refusing
@@ -111,9 +113,10 @@ def create_app(
         responses = error_responses(401, 429, model=error) if config.keys_file else {}
         app.include_router(routes, dependencies=secured, responses=responses)
     gate = gate or Gate()
-    _add_health(app, answerer, gate)
+    _add_health(app, answerer, gate, with_keys=bool(config.keys_file))
     add_mcp(app, answerer, config)
     add_page(app)
+    app.add_middleware(NamesServed, answerer=answerer)
     _add_guards(app, config, gate, _foreign(openai, dify), metrics)
     return app
 
@@ -192,7 +195,7 @@ def _add_search(app: APIRouter, answerer: Answerer, config: ServeConfig) -> None
             return SearchResponse.of(found)
 
 
-def _add_health(app: FastAPI, answerer: Answerer, gate: Gate) -> None:
+def _add_health(app: FastAPI, answerer: Answerer, gate: Gate, *, with_keys: bool) -> None:
     @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", summary="Say that the service runs", tags=["operate"])
     async def healthz() -> AliveResponse:
@@ -202,17 +205,22 @@ def _add_health(app: FastAPI, answerer: Answerer, gate: Gate) -> None:
     @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz", summary="Say what is served", tags=["operate"], responses=error_responses(500, 503))
     async def readyz() -> HealthResponse:
-        """Return 200 with the snapshot and run that are served, or 503 with the reason why nothing is."""
+        """Return 200 with the snapshot and run that are served, or 503 with the reason why nothing is.
+
+        Where keys are in force, the index's folder and why another snapshot was refused are told to those who bring one.
+        """
         async with refusing(2 * HEALTH_TIMEOUT_S):
             if gate.closed:
                 raise ServingError("the service is stopping")
             try:
                 async with asyncio.timeout(HEALTH_TIMEOUT_S):
-                    return HealthResponse.of(await answerer.health())
+                    health = await answerer.health()
             except TimeoutError as err:
                 raise ServingError(f"the retriever did not answer within {HEALTH_TIMEOUT_S:.0f} s") from err
             except RagrayError as err:
                 raise ServingError(str(err)) from err
+            known = current_caller().name or not with_keys
+            return HealthResponse.of(health if known else health.for_strangers())
 
 
 async def _respond(request: Request, err: Exception) -> Response:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import ParamSpec, TypeVar
 
@@ -15,11 +16,12 @@ from ragray.generate.engine import Generation, GenerationRequest, Piece, Samplin
 from ragray.generate.generator import Generator
 from ragray.generate.orchestrator import Orchestrator
 from ragray.retrieve.caller import current_caller
+from ragray.retrieve.follow import FollowedRetriever
 from ragray.retrieve.retriever import AS_SET, Embedded, Retriever, RetrieverModels, SearchOptions
-from ragray.serve.answerer import Health
+from ragray.serve.answerer import Health, health_of
 from ragray.serve.load.admitted import AdmittedWriter
 from ragray.serve.metrics import gauges
-from ragray.serve.metrics.catalogue import Metric
+from ragray.serve.metrics.catalogue import SNAPSHOT_REFUSED, Metric
 from ragray.serve.model_thread import ModelThread
 from ragray.types import Hit, Passage, RetrievalResult
 
@@ -46,7 +48,9 @@ class LocalAnswerer(Orchestrator):
         with_keys: bool = False,
         config: ServeConfig | None = None,
     ) -> None:
+        """Take what answers; a `FollowedRetriever` is followed from now on, until `close`."""
         self._retriever = retriever
+        self._follower = retriever.follower.start() if isinstance(retriever, FollowedRetriever) else None
         self._threads = ThreadFinder(retriever, max_waiting), ThreadWriter(generator)
         writer = AdmittedWriter(self._threads[1], config or ServeConfig(), most=max_waiting)
         how = {"numbered": numbered, "with_keys": with_keys}
@@ -68,14 +72,19 @@ class LocalAnswerer(Orchestrator):
 
     async def health(self) -> Health:
         """Describe what is served."""
+        if self._follower:
+            return replace(health_of(self._follower), run=self._run)
         return Health(snapshot=self._retriever.snapshot, run=self._run)
 
     def gauges(self) -> Mapping[Metric, float]:
         """Return what is to be watched of the retriever and of the generator's thread."""
-        return {**gauges.of_retriever(self._retriever), **gauges.of_writer(self._threads[1].thread)}
+        refused = {SNAPSHOT_REFUSED: bool(self._follower.last_error)} if self._follower else {}
+        return {**gauges.of_retriever(self._retriever), **gauges.of_writer(self._threads[1].thread), **refused}
 
     def close(self) -> None:
-        """Let both threads end."""
+        """Let the threads end."""
+        if self._follower:
+            self._follower.close()
         for thread in self._threads:
             thread.close()
 

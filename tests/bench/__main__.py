@@ -10,6 +10,7 @@ from pathlib import Path
 
 BENCHES = (
     "ann",
+    "autoscale",
     "chinese",
     "embed_speed",
     "filters",
@@ -23,6 +24,7 @@ BENCHES = (
     "scifact",
     "serving",
     "squad_open",
+    "swaps",
     "sync",
 )
 

@@ -241,6 +241,18 @@ def test_a_ready_service_says_what_is_served(client: TestClient) -> None:
     assert (body["status"], body["snapshot"], body["run"]) == ("ok", "s1", "run")
 
 
+@pytest.mark.parametrize("body", [{"question": "who?"}, {"question": "who?", "stream": True}, {"query": "who?"}])
+def test_a_response_names_its_snapshot_and_run_in_its_headers(client: TestClient, body: dict[str, object]) -> None:
+    headers = client.post("/v1/search" if "query" in body else "/v1/answer", json=body).headers
+    assert (headers["x-ragray-snapshot"], headers["x-ragray-run"]) == ("s1", "run")
+
+
+def test_a_closed_book_answer_names_no_snapshot_and_what_is_no_answer_neither(client: TestClient) -> None:
+    closed = client.post("/v1/answer", json={"question": "who?", "closed_book": True}).headers
+    assert ("x-ragray-snapshot" in closed, closed["x-ragray-run"]) == (False, "run")
+    assert not {"x-ragray-snapshot", "x-ragray-run"} & set(client.get("/v1/models").headers)
+
+
 def test_an_unhealthy_service_is_503_with_the_reason() -> None:
     response = client_of(Failing(ServingError("no index is loaded"))).get("/readyz")
     assert (response.status_code, response.json()["error"]["message"]) == (503, "no index is loaded")

@@ -54,6 +54,8 @@ class Door:
         elif scope["type"] != "http":
             await send({"type": "websocket.close", "code": POLICY_VIOLATION})
         elif own_path(scope) in self._open_paths:
+            known = self._key_of(scope)
+            current_caller().name = known.name if isinstance(known, Key) else ""
             await self._app(scope, receive, send)
         else:
             known = self._key_of(scope)
