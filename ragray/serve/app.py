@@ -19,7 +19,7 @@ from ragray.retrieve.caller import current_caller
 from ragray.serve.access.door import Door
 from ragray.serve.access.keyring import Keyring
 from ragray.serve.access.log import AccessLog, open_log
-from ragray.serve.access.served import NamesServed
+from ragray.serve.access.served import NamesServed, timing
 from ragray.serve.answerer import Answerer
 from ragray.serve.batch.route import add_batch
 from ragray.serve.failure import POST_ERRORS, ForeignRoute, Refused, error_responses, failure_of, refusing
@@ -31,7 +31,7 @@ from ragray.serve.mcp.route import add_mcp
 from ragray.serve.metrics.measured import Measured
 from ragray.serve.metrics.port import Metrics
 from ragray.serve.metrics.prometheus import PrometheusMetrics, add_metrics
-from ragray.serve.openai.chat import add_chat, served_headers
+from ragray.serve.openai.chat import add_chat
 from ragray.serve.openai.embeddings import add_embeddings
 from ragray.serve.openai.errors import OpenAIErrorResponse, OpenAIRoute
 from ragray.serve.openai.models import add_models
@@ -178,8 +178,7 @@ def _add_answer(app: APIRouter, answerer: Answerer, config: ServeConfig) -> None
             if body.stream:
                 return await open_stream(answerer.stream(request), timeout_s=config.request_timeout_s)
             served = await answerer.answer(request)
-            times = {"retrieve": served.retrieve_s, "generate": served.generate_s}
-            response.headers.update(served_headers(served.answer.snapshot, served.run, times))
+            response.headers.update(timing(retrieve=served.retrieve_s, generate=served.generate_s))
             return AnswerResponse.of(served)
 
 
@@ -191,7 +190,7 @@ def _add_search(app: APIRouter, answerer: Answerer, config: ServeConfig) -> None
         async with refusing(config.request_timeout_s):
             started = monotonic()
             found = await answerer.search(body.query, k=body.k)
-            response.headers.update(served_headers(found.snapshot, "", {"retrieve": monotonic() - started}))
+            response.headers.update(timing(retrieve=monotonic() - started))
             return SearchResponse.of(found)
 
 

@@ -1,4 +1,7 @@
-"""What a response was answered from, as headers. In: a request's `Caller` after its lookup. Out: `x-ragray-snapshot`, `x-ragray-run`."""
+"""What a response was answered from, as headers. In: a request's `Caller` after its lookup. Out: `x-ragray-snapshot`, `x-ragray-run`.
+
+Where the time went is known to a route alone, which writes it with `timing`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,11 @@ from ragray.retrieve.caller import current_caller
 from ragray.serve.answerer import Answerer
 
 SNAPSHOT, RUN = "x-ragray-snapshot", "x-ragray-run"
+
+
+def timing(**seconds: float) -> dict[str, str]:
+    """Return the header that says how long each stage took, in milliseconds."""
+    return {"server-timing": ", ".join(f"{stage};dur={1000 * value:.1f}" for stage, value in seconds.items())}
 
 
 class NamesServed:

@@ -20,6 +20,7 @@ from ragray.serve.batch.inner import post
 from ragray.serve.batch.lines import BatchRequest, BatchResponse, BatchResult, WrongLine, read_lines
 from ragray.serve.failure import POST_ERRORS, Failure, error_responses, refusing
 from ragray.serve.guard import REQUEST_ID
+from ragray.serve.load.deadline import time_left
 from ragray.serve.stream import ClosingStream
 from ragray.serve.strict import invalid
 
@@ -66,7 +67,7 @@ def add_batch(app: APIRouter, config: ServeConfig) -> None:
             lines = list(read_lines(await request.body()))
             if not lines:
                 raise invalid((), "holds no request, expected one JSON object per line")
-            deadline = asyncio.get_running_loop().time() + config.request_timeout_s
+            deadline = asyncio.get_running_loop().time() + time_left(config.request_timeout_s)
             results = _results(request.app, request.scope, lines, deadline)
             return ClosingStream(results, behind=results, deadline=deadline, media_type=JSONL)
 

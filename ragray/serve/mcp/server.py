@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 from ragray.config import ServeConfig
 from ragray.serve.access.settings import is_loopback
 from ragray.serve.failure import failure_of
+from ragray.serve.load.deadline import time_left
 from ragray.serve.mcp.tools import FetchArguments, FetchedDocument, SearchArguments, SearchResults, Tools
 from ragray.serve.schema import Wire
 
@@ -78,7 +79,7 @@ class McpServer:
         if call is None:
             raise MCPError(types.INVALID_PARAMS, f"there is no tool '{params.name}', only {', '.join(self._tools)}")
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(time_left(self._timeout_s)):
                 result = await call(params.arguments or {})
         except Exception as err:
             said = types.TextContent(type="text", text=failure_of(err).message)

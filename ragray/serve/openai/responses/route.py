@@ -6,9 +6,9 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
 from ragray.config import ServeConfig
+from ragray.serve.access.served import timing
 from ragray.serve.answerer import Answerer
 from ragray.serve.failure import refusing
-from ragray.serve.openai.chat import served_headers
 from ragray.serve.openai.conversation import to_question
 from ragray.serve.openai.errors import OPENAI_ERRORS
 from ragray.serve.openai.models import require_model
@@ -59,12 +59,11 @@ async def _answer(body: ResponseRequest, answerer: Answerer, config: ServeConfig
     head = ResponseHead(body)
     if not body.stream:
         served = await answerer.answer(request)
-        times = {"retrieve": served.retrieve_s, "generate": served.generate_s}
-        headers = served_headers(served.answer.snapshot, served.run, times)
+        headers = timing(retrieve=served.retrieve_s, generate=served.generate_s)
         return JSONResponse(response_of(head, served).model_dump(mode="json"), headers=headers)
     found = await answerer.find(request)
     form = ResponseEvents(head, numbered=answerer.numbered)
-    headers = served_headers(found.result.snapshot, answerer.run, {"retrieve": found.retrieve_s})
+    headers = timing(retrieve=found.retrieve_s)
     return await open_stream(
         answerer.write(request, found), timeout_s=config.request_timeout_s, form=form, headers=headers
     )
