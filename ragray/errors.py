@@ -112,9 +112,13 @@ class ServingError(RagrayError):
 
 
 class OverloadedError(RagrayError):
-    """As many requests are waiting as the service admits; try again later."""
+    """As many requests are waiting as the service admits; try again after ``retry_after_s`` seconds."""
 
     exit_code = 9
+
+    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class ClusterError(RagrayError):

@@ -1,6 +1,9 @@
 """Processes that a test started, found by descent, so that no other cluster on the machine is ever touched."""
 
+import contextlib
 import os
+import time
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -38,3 +41,18 @@ def marked(marker: str) -> list[int]:
         except OSError:  # it has ended meanwhile
             continue
     return sorted(found)
+
+
+def left_after(pids: Iterable[int], title: bytes, seconds: float) -> list[int]:
+    """Wait until the processes of a title have ended; return those that are left when the time is over."""
+    left, deadline = list(pids), time.monotonic() + seconds
+    while left and time.monotonic() < deadline:
+        time.sleep(0.05)
+        left = [pid for pid in left if _is(pid, title)]
+    return left
+
+
+def _is(pid: int, title: bytes) -> bool:
+    with contextlib.suppress(OSError):
+        return title in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from ragray.config.base import LEAST_CPUS, MAX_ACTORS, MAX_THREADS, ORIGIN, Gpus, Section
+from ragray.config.base import LEAST_CPUS, MAX_ACTORS, MAX_THREADS, MAX_WAIT_S, ORIGIN, Gpus, Section
 from ragray.config.tasks import Task
 
 MeasureName = Literal[
@@ -28,9 +28,12 @@ class RetrieveConfig(Section):
 
     k: int = Field(3, ge=1, le=1000, description="passages per question")
     num_shards: int = Field(
-        1, ge=1, le=MAX_ACTORS, description="shards of a retriever pool; each holds some of the segments"
+        1,
+        ge=1,
+        le=MAX_ACTORS,
+        description="shards of a retriever pool, in training and in serving; each holds some of the segments",
     )
-    num_replicas: int = Field(1, ge=1, le=MAX_ACTORS, description="copies of the retriever")
+    num_replicas: int = Field(1, ge=1, le=MAX_ACTORS, description="copies of the retriever, each with all shards")
     cpus_per_actor: float = Field(0.5, ge=0, le=1024, description="CPUs that each actor of a retriever pool reserves")
     threads: int = Field(1, ge=1, le=MAX_THREADS, description="search threads per retriever")
     mode: Literal["dense", "lexical", "hybrid"] = Field(
@@ -168,7 +171,40 @@ class ServeConfig(Section):
 
     host: str = Field("127.0.0.1", description="address that the HTTP proxy listens on")
     port: int = Field(8000, ge=1, le=65535, description="port that the HTTP proxy listens on")
-    generator_replicas: int = Field(1, ge=1, le=MAX_ACTORS, description="copies of the Generator deployment")
+    follow_index: bool = Field(
+        True,
+        description="serve what `ragray index promote`, `rollback` and `sync` make current: it is opened beside the served snapshot, "
+        "checked, and switched to between requests",
+    )
+    retriever: Literal["deployment", "gateway"] = Field(
+        "deployment",
+        description="where passages are looked up: in processes of their own, which can be many, or in that of the Gateway, which "
+        "saves a hop of some 10 ms and a process",
+    )
+    gateway_replicas: int = Field(
+        1,
+        ge=1,
+        le=MAX_ACTORS,
+        description="copies of the Gateway; each counts the limits of keys on its own",
+    )
+    retriever_max_replicas: int = Field(
+        0,
+        ge=0,
+        le=MAX_ACTORS,
+        description="copies of the Retriever under load at most; it begins with retrieve.num_replicas; 0: always as many",
+    )
+    generator_replicas: int = Field(
+        1, ge=0, le=MAX_ACTORS, description="copies of the Generator at least; 0: none runs until it is asked"
+    )
+    generator_max_replicas: int = Field(
+        0, ge=0, le=MAX_ACTORS, description="copies of the Generator under load at most; 0: always generator_replicas"
+    )
+    upscale_delay_s: float = Field(
+        5, ge=0, le=MAX_WAIT_S, description="seconds that the load must ask for more copies before one is started"
+    )
+    downscale_delay_s: float = Field(
+        120, ge=0, le=MAX_WAIT_S, description="seconds that the load must ask for fewer copies before one is ended"
+    )
     retriever_gpus: Gpus = Field(
         0, description="GPUs per Retriever, for the question encoder and the reranker; 0: they run on the CPU"
     )
@@ -176,7 +212,18 @@ class ServeConfig(Section):
     max_queued_requests: int = Field(
         64, ge=1, description="requests that may wait per deployment; further ones are answered with status 429"
     )
-    request_timeout_s: float = Field(60, gt=0, description="seconds that a request may take")
+    request_timeout_s: float = Field(
+        60,
+        gt=0,
+        description="seconds that a request may take; one that would not be answered by then, as things are, is refused with status 429",
+    )
+    degraded_k: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="passages per answer at most, and no reranking, while answers take more than 0.4 of request_timeout_s; the header "
+        "x-ragray-degraded says so; 0: never",
+    )
     drain_timeout_s: float = Field(
         30, ge=0, description="seconds that a service which is told to stop waits for the answers in flight"
     )
@@ -201,6 +248,14 @@ class ServeConfig(Section):
     log_questions: bool = Field(
         False, description="write the texts of questions and queries into the access log; otherwise it holds none"
     )
+
+    @model_validator(mode="after")
+    def _can_place(self) -> ServeConfig:
+        if not self.generator_replicas and not self.generator_max_replicas:
+            raise ValueError("generator_replicas=0 lets none run at all; set generator_max_replicas to 1 or more, too")
+        if self.retriever == "gateway" and self.retriever_max_replicas:
+            raise ValueError("retriever_max_replicas has no effect with retriever=gateway; choose retriever=deployment")
+        return self
 
     @field_validator("cors_origins")
     @classmethod

@@ -38,6 +38,10 @@ IN_COMMAND: Mapping[tuple[str, str], str] = {
     },
     ("serve", "retrieve.k"): "passages per question where a request names no k",
     ("serve", "retrieve.num_replicas"): "copies of the Retriever deployment; each searches the whole index",
+    (
+        "serve",
+        "retrieve.num_shards",
+    ): "actors that each copy of the Retriever spreads its segments over; 1: it opens them itself",
     ("serve", "retrieve.threads"): "search threads per copy of the Retriever deployment",
     ("serve", "generate.batch_size"): "questions that a copy of the Generator deployment answers at the same time",
     ("mine", "retrieve.dense_weight"): "weight of the dense scores in the order in which candidates become negatives",

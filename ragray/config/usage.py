@@ -57,7 +57,7 @@ USED: Mapping[str, tuple[str, ...]] = {
     ),
     "evaluate": (*SEARCH, "generate.*", "evaluate.*", "examples.*", "cluster.*"),
     "score": ("generate.task", "examples.*", "evaluate.metric", "evaluate.metrics"),
-    "serve": (*SEARCH, "retrieve.num_replicas", "generate.*", "serve.*", "cluster.*"),
+    "serve": (*SEARCH, *POOL, "generate.*", "serve.*", "cluster.*"),
     **dict.fromkeys(("keys add", "keys list", "keys revoke"), ("serve.keys_file",)),
     "quickstart": ("*",),
     "config show": ("*",),
@@ -151,6 +151,14 @@ CONDITIONS = (
         "with retrieve.mode=hybrid or with a retrieve.rerank_model",
     ),
     Condition(("evaluate.exemplars",), lambda c: c.evaluate.shots > 0, "with evaluate.shots above 0"),
+    Condition(
+        ("serve.upscale_delay_s", "serve.downscale_delay_s"),
+        lambda c: max(c.serve.retriever_max_replicas, c.serve.generator_max_replicas) > 0,
+        "with serve.retriever_max_replicas or serve.generator_max_replicas",
+    ),
+    Condition(
+        ("retrieve.num_replicas",), lambda c: c.serve.retriever == "deployment", "with serve.retriever=deployment"
+    ),
     Condition(("serve.log_questions",), lambda c: bool(c.serve.access_log), "with serve.access_log"),
 )
 OF_TRAINING = (

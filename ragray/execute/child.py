@@ -6,11 +6,10 @@ It ends when nobody holds the other end of the pipe any more.
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
-from multiprocessing.connection import Connection
 from typing import Any
 
+from ragray.execute.spawn import own_end
 from ragray.execute.worker import Job, Worker
 
 BEGUN = "begun"
@@ -19,8 +18,7 @@ BEGUN = "begun"
 
 def main(handle: int) -> None:
     """Do units until the pipe is closed."""
-    os.set_inheritable(handle, False)
-    with Connection(handle) as parent, contextlib.suppress(EOFError, ConnectionError):
+    with own_end(handle) as parent, contextlib.suppress(EOFError, ConnectionError):
         job: Job[Any] = parent.recv()
         worker = Worker(job)
         while True:

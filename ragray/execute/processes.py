@@ -1,7 +1,6 @@
 """Work in processes of this machine. In: a task and units of work. Out: the units, as they are finished; a process that dies is replaced.
 
-A process is told its job and its units through a pipe of its own (`multiprocessing.connection`), and ends when nobody holds the
-other end. It is no child of `multiprocessing`, which would run the main script of the program again.
+A process is told its job and its units through a pipe of its own, and ends when nobody holds the other end (`ragray.execute.spawn`).
 """
 
 from __future__ import annotations
@@ -9,13 +8,11 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import sys
 import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Lock
@@ -24,6 +21,7 @@ from typing import IO, Any, Generic, TypeVar
 from ragray.errors import ConfigError, RagrayError
 from ragray.execute.child import BEGUN
 from ragray.execute.port import Finished, Resources, Task
+from ragray.execute.spawn import spawn
 from ragray.execute.worker import Job, Outcome, crash_marker_folder
 
 MODULE = "ragray.execute.child"
@@ -155,14 +153,9 @@ class _Crew(Generic[U]):
         with self._lock:
             if self._ended:
                 raise RagrayError("the work was interrupted; run again")
-            ours, theirs = Pipe()
             output = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
-            name = f"{self._job.task.__module__}:{self._job.task.__qualname__}"  # for who looks at the processes
-            with theirs:
-                running = subprocess.Popen(
-                    [sys.executable, "-m", MODULE, str(theirs.fileno()), name], pass_fds=[theirs.fileno()],
-                    stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, env=self._environment(),
-                )  # fmt: skip
+            name = f"{self._job.task.__module__}:{self._job.task.__qualname__}"
+            running, ours = spawn(MODULE, name, self._environment(), output)
             process = _Process(running, ours, output)
             self._started.append(process)
         with contextlib.suppress(OSError):  # it has ended; so will the question be answered
@@ -170,7 +163,5 @@ class _Crew(Generic[U]):
         return process
 
     def _environment(self) -> dict[str, str]:
-        """Return the variables of a process: our modules, as many threads as it has CPUs, no GPU."""
-        path = os.pathsep.join(filter(None, sys.path))
-        threads = {"OMP_NUM_THREADS": str(self._threads)}
-        return threads | dict(os.environ) | {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""}
+        """Return the variables of a process: as many threads as it has CPUs, no GPU."""
+        return {"OMP_NUM_THREADS": str(self._threads), **os.environ, "CUDA_VISIBLE_DEVICES": ""}

@@ -133,14 +133,20 @@ class Engine:
     """Answers requests side by side. `submit` may be called from any thread, all else from one."""
 
     def __init__(self, open_runner: Callable[[], Runner]) -> None:
-        """Take what opens an empty runner; it is called again after an error, as the batch may be damaged then."""
+        """Take what opens an empty runner; after an error the next step opens another, as the batch may be damaged then."""
         self._open_runner = open_runner
-        self._runner = open_runner()
-        self._scheduler = Scheduler[Submission](self._runner.max_running)
+        runner = open_runner()
+        self._runner: Runner | None = runner
+        self._scheduler = Scheduler[Submission](runner.max_running)
 
     def __len__(self) -> int:
         """Return the number of requests that wait or are being answered."""
         return len(self._scheduler)
+
+    @property
+    def num_running(self) -> int:
+        """Number of requests in the batch."""
+        return self._scheduler.num_running
 
     def submit(self, request: GenerationRequest, sampling: Sampling = GREEDY) -> Submission:
         """Queue a request; what comes of it is returned by `step`, until it is cancelled."""
@@ -152,18 +158,23 @@ class Engine:
         """Let requests leave and join, and write a token of every answer; return what came of each request.
 
         An error is the last that comes of a request. `InputError` of one that joins is its own; any other error is that of all in
-        the batch, those that join included: it may have come while their rows were put beside the others.
+        the batch, those that join included: it may have come while their rows were put beside the others. Where no runner can be
+        opened, all that wait are told why.
         """
         scheduler = self._scheduler
+        try:
+            runner = self._runner = self._open_runner() if self._runner is None else self._runner
+        except Exception as err:
+            return [(submission, err) for submission in scheduler.close()]
         for key in scheduler.leave():
-            self._runner.remove(key)
+            runner.remove(key)
         refused: list[tuple[Submission, Piece | Exception]] = []
         try:
-            if joining := scheduler.join(joinable=self._runner.joinable):
-                refused += [(scheduler.finish(key), err) for key, err in self._runner.add(joining).items()]
-            pieces = self._runner.step() if scheduler.num_running else []
+            if joining := scheduler.join(joinable=runner.joinable):
+                refused += [(scheduler.finish(key), err) for key, err in runner.add(joining).items()]
+            pieces = runner.step() if scheduler.num_running else []
         except Exception as err:
-            self._runner = self._open_runner()
+            self._runner = None
             return [*refused, *((submission, err) for submission in scheduler.fail())]
         done = {key for key, piece in pieces if isinstance(piece, Generation)}
         written = [(scheduler.get(key), piece) for key, piece in pieces]

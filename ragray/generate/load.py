@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ragray.config import GenerateConfig
 from ragray.convert.rag import marginalize_of, rag_config
 from ragray.convert.to_gguf import why_not_gguf
 from ragray.errors import ConfigError
+from ragray.generate.engines.apart import ApartGenerator
 from ragray.generate.engines.fake import FirstSentenceGenerator
 from ragray.generate.generator import Generator
 from ragray.generate.template import RAG_DOC_SEP, RAG_TITLE_SEP, PromptTemplate, make_template
@@ -26,6 +28,8 @@ def load_generator(
 ) -> Generator:
     """Load the fine-tuned generator of a run, else the configured model; OpenVINO takes so many threads (0: all).
 
+    OpenVINO runs in a process of its own, which ends when the generator is dropped.
+
     Raises:
         ModelNotFoundError, ModelError, ConfigError: the model cannot be loaded, or its prompts cannot be made.
         ArtifactError: the run cannot be opened.
@@ -34,9 +38,10 @@ def load_generator(
         return FirstSentenceGenerator(numbered=config.strategy == "together")
     settings, weights = effective(config, run)
     if engine_of(settings, weights, device) == "openvino":
-        from ragray.generate.engines.openvino import OpenVinoGenerator
+        from ragray.generate.engines.openvino import SETTING, OpenVinoGenerator
 
-        return OpenVinoGenerator.load(settings, weights=weights, threads=threads)
+        load = partial(OpenVinoGenerator.load, settings, weights=weights, threads=threads)
+        return ApartGenerator(load, _template(settings, weights).check, name=SETTING)
     from ragray.generate.engines.transformer import TransformerGenerator
 
     require_encoder_decoder(load_model_config(weights or resolve_part(settings.model, "generator")), settings)
@@ -50,7 +55,10 @@ def load_template(config: GenerateConfig, run: Path | None = None) -> PromptTemp
     """
     if run is None and config.model == FAKE:
         return None
-    settings, weights = effective(config, run)
+    return _template(*effective(config, run))
+
+
+def _template(settings: GenerateConfig, weights: Path | None) -> PromptTemplate:
     folder = weights or resolve_part(settings.model, "generator")
     model = load_model_config(folder)
     require_encoder_decoder(model, settings)

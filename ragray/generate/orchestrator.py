@@ -7,7 +7,7 @@ directly, `ragray.serve.local` the same in threads, and `ragray.cluster.serving.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Protocol
@@ -80,6 +80,15 @@ class AnswerWriter(Protocol):
         """Yield an answer piece by piece, then, last, the whole; closing the generator stops the writing."""
 
 
+Spare = Callable[[int, SearchOptions], tuple[int, SearchOptions]]
+"""What changes how many passages are looked up for an answer, and how."""
+
+
+def as_asked(k: int, options: SearchOptions) -> tuple[int, SearchOptions]:
+    """Change nothing."""
+    return k, options
+
+
 class Orchestrator:
     """Answers questions: checks them, finds their passages, has the answers written, and names the sources."""
 
@@ -93,10 +102,11 @@ class Orchestrator:
         model: str = "",
         numbered: bool = False,
         with_keys: bool = False,
+        spare: Spare = as_asked,
     ) -> None:
         """Take the names of the run and of the base model that write the answers, and whether they cite by `[n]`.
 
-        ``with_keys`` demands a key of whoever looks up.
+        ``with_keys`` demands a key of whoever looks up. ``spare`` may make the lookup for an answer cheaper.
         """
         self._finder = finder
         self._writer = writer
@@ -105,6 +115,7 @@ class Orchestrator:
         self._model = model
         self._numbered = numbered
         self._with_keys = with_keys
+        self._spare = spare
 
     @property
     def run(self) -> str:
@@ -189,7 +200,7 @@ class Orchestrator:
             require_text(request.question, f"question {number}")
             current_caller().questions.append(request.question)
             await self._writer.check(request.question, request.instruction)
-        wanted = [None if each.closed_book else (each.k or self._k, each.search) for each in requests]
+        wanted = [None if each.closed_book else self._spare(each.k or self._k, each.search) for each in requests]
         found = [NOTHING_FOUND] * len(requests)
         for want in dict.fromkeys(filter(None, wanted)):
             numbers = [number for number, each in enumerate(wanted) if each == want]
@@ -201,8 +212,10 @@ class Orchestrator:
 
     async def _look_up(self, queries: Sequence[str], k: int, options: SearchOptions) -> list[RetrievalResult]:
         """Find passages: the one place where that is done, within the filter of the caller's key."""
+        started, caller = monotonic(), current_caller()
         found = await self._finder.find(queries, k, bound(options, with_keys=self._with_keys))
-        current_caller().snapshot = next((result.snapshot for result in found), "")
+        caller.retrieve_s = monotonic() - started
+        caller.snapshot = next((result.snapshot for result in found), "")
         return found
 
 

@@ -19,7 +19,9 @@ from ragray.retrieve.retriever import SearchOptions, both
 class Caller:
     """One request: the name of its key ("" without one), the filter of that key, and what the request did so far.
 
-    ``num_tokens`` counts what the models read and wrote for it, as far as they report it.
+    ``num_tokens`` counts what the models read and wrote for it, as far as they report it; ``retrieve_s`` is the time
+    of its last lookup. ``degraded`` says what was spared because
+    many requests were waiting.
     """
 
     name: str = ""
@@ -27,6 +29,8 @@ class Caller:
     questions: list[str] = field(default_factory=list)
     snapshot: str = ""
     num_tokens: int = 0
+    retrieve_s: float | None = None
+    degraded: str = ""
 
 
 _CALLER: ContextVar[Caller | None] = ContextVar("caller", default=None)

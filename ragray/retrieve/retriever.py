@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+import numpy as np
+
 from ragray.config import RetrieveConfig
 from ragray.embed.encoder import Encoder, Vectors
 from ragray.errors import ConfigError
@@ -18,6 +20,7 @@ from ragray.index.search.spread import spread_of
 from ragray.index.store.snapshot import Snapshot
 from ragray.retrieve.fuse import fuse_ranks, fuse_scores
 from ragray.retrieve.pairs import with_pairs
+from ragray.retrieve.question_cache import CachingEncoder
 from ragray.retrieve.rerank import Reranker
 from ragray.retrieve.tuned import in_force
 from ragray.text.analyzer import require_analyzer
@@ -31,11 +34,15 @@ Mode = Literal["dense", "lexical", "hybrid"]
 class SearchOptions:
     """What a request changes of how passages are found: ``mode`` replaces that of the settings.
 
-    ``where`` is a filter that passages must match too: beside that of the settings, never instead of it.
+    ``where`` is a filter that passages must match too: beside that of the settings, never instead of it. With ``listed`` nothing is
+    searched for: the first passages that match are returned in the order of the index, whatever the query. Without ``rerank`` the
+    order is that of the search, also where a reranker is loaded.
     """
 
     mode: Mode | None = None
     where: str = ""
+    listed: bool = False
+    rerank: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +61,15 @@ class RetrieverModels:
     reranker: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class RetrieverFacts:
+    """When the snapshot was made (ISO 8601), and how many questions had a vector that was remembered, how many were encoded."""
+
+    snapshot_made_at: str
+    cache_hits: int = 0
+    cache_misses: int = 0
+
+
 AS_SET = SearchOptions()
 """Nothing is changed."""
 
@@ -68,6 +84,10 @@ class Retriever(Protocol):
     @property
     def models(self) -> RetrieverModels:
         """The models that are loaded."""
+
+    @property
+    def facts(self) -> RetrieverFacts:
+        """What is to be watched."""
 
     def search(self, queries: Sequence[str], k: int, options: SearchOptions = AS_SET) -> list[RetrievalResult]:
         """Return for every query its k best passages, best first, fewer where the index holds fewer; all from one snapshot."""
@@ -154,6 +174,14 @@ class LocalRetriever:
         encoder = self._encoder.fingerprint.model if self._encoder else ""
         return RetrieverModels(encoder, self._settings.rerank_model if self._reranker else "")
 
+    @property
+    def facts(self) -> RetrieverFacts:
+        """What is to be watched."""
+        made_at = self._searcher.snapshot.created_at
+        if isinstance(self._encoder, CachingEncoder):
+            return RetrieverFacts(made_at, self._encoder.hits, self._encoder.misses)
+        return RetrieverFacts(made_at)
+
     def encode(self, queries: Sequence[str]) -> Vectors | None:
         """Return the vectors of questions, (N, D) float32, for several searches; None where there is no encoder.
 
@@ -185,13 +213,21 @@ class LocalRetriever:
         """
         if not queries:
             return []
+        where = both(self._settings.where if where is None else where, options.where)
+        if options.listed:
+            return [self._listed(k, where)] * len(queries)
         if vectors_ND is None:
             vectors_ND = self.encode(queries)
-        where = both(self._settings.where if where is None else where, options.where)
-        depth = max(k, self._settings.candidates) if self._reranker else k
+        reranker = self._reranker if options.rerank else None
+        depth = max(k, self._settings.candidates) if reranker else k
         hits = self._found(queries, vectors_ND, depth, where, options.mode or mode or self._settings.mode).hits
-        ranked = self._reranker.rerank(queries, hits, k) if self._reranker else hits
+        ranked = reranker.rerank(queries, hits, k) if reranker else hits
         return [RetrievalResult(self.snapshot, tuple(found)) for found in ranked]
+
+    def _listed(self, k: int, where: str) -> RetrievalResult:
+        """Return the first k passages that match a filter: what a vector of zeros finds, for which all score alike."""
+        [hits] = self._searcher.search(np.zeros((1, self._searcher.snapshot.dim), np.float32), k, where=where).hits
+        return RetrievalResult(self.snapshot, tuple(hits))
 
     def embed(self, texts: Sequence[str]) -> Embedded:
         """Encode texts as questions are encoded.

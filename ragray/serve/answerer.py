@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
+from ragray.errors import ServingError
 from ragray.generate.orchestrator import Found, QuestionRequest, ServedAnswer
+from ragray.retrieve.follow import Follower
 from ragray.retrieve.retriever import AS_SET, Embedded, RetrieverModels, SearchOptions
+from ragray.serve.metrics.catalogue import Metric
 from ragray.types import Hit, Passage, RetrievalResult
+
+REFUSED = "a newer snapshot was refused; ask with a key for the reason"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +25,22 @@ class Health:
     index: str = ""
     loading: bool = False
     last_error: str = ""
+
+    def for_strangers(self) -> Health:
+        """Return it without what names files."""
+        return replace(self, index="", last_error=REFUSED if self.last_error else "")
+
+
+def health_of(follower: Follower) -> Health:
+    """Describe what is served by its follower; raises `ServingError` while that is not known yet."""
+    if follower.served is None:
+        raise ServingError("it is not known yet which snapshot is open")
+    return Health(
+        follower.served.snapshot,
+        index=follower.served.index,
+        loading=follower.loading,
+        last_error=follower.last_error,
+    )
 
 
 class Answerer(Protocol):
@@ -65,6 +86,9 @@ class Answerer(Protocol):
 
     async def models(self) -> RetrieverModels:
         """Name the models beside that which answers."""
+
+    def gauges(self) -> Mapping[Metric, float]:
+        """Return what is to be watched of what runs in this process."""
 
     async def health(self) -> Health:
         """Describe what is served; raises `RagrayError` with the reason where nothing can be."""

@@ -52,8 +52,11 @@ class Edge:
         await app(scope, receive, send)
 
     async def _exchange(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = _Exchange(send)
-        await self._app(scope, receive, exchange.send)
+        body, exchange = _Body(receive), _Exchange(send)
+        await self._app({**scope}, body.receive, exchange.send)
+        if exchange.failure() is LOST and not body.left:  # its Gateway ended: another one answers
+            exchange = _Exchange(send)
+            await self._app({**scope}, body.once_more(), exchange.send)
         self._limits = exchange.limits or self._limits
         if failure := exchange.failure():
             alive = failure.status in (500, 503) and scope["path"].endswith("/healthz") and _reads(scope)
@@ -99,6 +102,35 @@ class _Exchange:
             del headers[LIMITS_HEADER]
         of_the_proxy = message["status"] >= 400 and kind.startswith("text/plain")
         self._failure = OF_THE_PROXY.get(message["status"]) if of_the_proxy else None
+
+
+class _Body:
+    """Keeps what is received of a request, which the proxy holds in memory anyway, so that it can be received once more."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._kept: list[Message] = []
+        self.left = False
+        """Whether the client has left."""
+
+    async def receive(self) -> Message:
+        """Receive a message, and keep it."""
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._kept.append(message)
+        else:
+            self.left = True
+        return message
+
+    def once_more(self) -> Receive:
+        """Return what receives all that was kept, then what is still to come."""
+        kept = iter(self._kept)
+
+        async def receive() -> Message:
+            message = next(kept, None)
+            return await self._receive() if message is None else message
+
+        return receive
 
 
 def _reads(scope: Scope) -> bool:

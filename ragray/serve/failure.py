@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from ragray.errors import ConfigError, InputError, OverloadedError, RagrayError, ServingError
+from ragray.serve.load.deadline import time_left
 from ragray.serve.schema import ErrorDetail, ErrorResponse
 from ragray.serve.strict import JsonRoute
 
@@ -29,9 +30,9 @@ RETRY_AFTER_S = 1
 NO_KEY, BAD_KEY = "no_api_key", "invalid_api_key"
 """Codes of requests without a key, and of those whose key is not known."""
 
-POST_ERRORS = (413, 415, 422, 429, 500, 503, 504)
+POST_ERRORS = (400, 413, 415, 422, 429, 500, 503, 504)
 MEANINGS = {
-    400: "The request is invalid; the message names the field.",
+    400: "The request cannot be answered; the message names the field or the limit.",
     401: "The request brings no key that is known here.",
     404: "There is no such model, or none is loaded.",
     413: "The body is larger than the service allows.",
@@ -85,9 +86,12 @@ class Refused(Exception):  # noqa: N818 - no error of the program: it carries a 
 
 @contextlib.asynccontextmanager
 async def refusing(timeout_s: float) -> AsyncIterator[None]:
-    """Turn an exception of the block, or a block that takes too long, into a response, so that the server sees no exception."""
+    """Turn an exception of the block, or a block that takes too long, into a response, so that the server sees no exception.
+
+    Too long is longer than ``timeout_s``, or than the request wants to wait (`ragray.serve.load.deadline`).
+    """
     try:
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout(time_left(timeout_s)):
             yield
     except Exception as err:
         raise Refused(failure_of(err)) from err
@@ -135,7 +139,7 @@ def failure_of(err: Exception) -> Failure:
         case ClientDisconnect():
             return Failure(400, "invalid_request", "the client left before its request was complete", close=True)
         case OverloadedError():
-            return Failure(429, "overloaded", str(err), RETRY_AFTER_S)
+            return Failure(429, "overloaded", str(err), err.retry_after_s)
         case TimeoutError():
             return Failure(504, "timeout", str(err) or "not answered in time; try again, or ask for less")
         case InputError() | ConfigError():

@@ -6,27 +6,46 @@ import asyncio
 import contextlib
 import json
 import uuid
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ragray.errors import ServingError
+from ragray.retrieve.caller import current_caller
 from ragray.serve.failure import Failure, failure_of
 
 ALWAYS_ANSWERED = ("/healthz", "/readyz")
 """Paths that a service answers also while it stops."""
 
 LIMITS_HEADER = "x-ragray-limits"
+DEGRADED_HEADER = "x-ragray-degraded"
 REQUEST_ID = "x-request-id"
 EXPOSED_HEADERS = (
-    *("Retry-After", "X-Request-ID", "X-Ragray-Snapshot", "X-Ragray-Run", "Server-Timing"),
+    *("Retry-After", "X-Request-ID", "X-Ragray-Snapshot", "X-Ragray-Run", "Server-Timing", DEGRADED_HEADER),
     *(f"X-RateLimit-{fact}-{what}" for what in ("Requests", "Tokens") for fact in ("Limit", "Remaining", "Reset")),
 )
 PREFLIGHT_S = 600
 STOPPING = Failure(503, "unavailable", "the service is stopping; try again in a few seconds", 5, close=True)
+
+Responds = Mapping[str, Callable[[Failure], Response]]
+"""How the errors of a path are written, where that is not ragray's own way."""
+
+OWN_WAY: Responds = {}
+
+
+def own_path(scope: Scope) -> str:
+    """Return the path of a request below the prefix that the service has (Serve's ``route_prefix``)."""
+    path, root = str(scope["path"]), str(scope.get("root_path", "")).rstrip("/")
+    return path[len(root) :] if path.startswith(f"{root}/") else path
+
+
+def respond(responds: Responds, scope: Scope, failure: Failure) -> Response:
+    """Return the response of a failure, in the way of the path that was asked."""
+    return responds.get(own_path(scope), Failure.response)(failure)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +87,18 @@ class BodyLimit:
     would otherwise find its connection reset, and not the response.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, *, linger_s: float = 0, origins: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        max_bytes: int,
+        *,
+        linger_s: float = 0,
+        origins: Sequence[str] = (),
+        responds: Responds = OWN_WAY,
+    ) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._responds = responds
         self._linger_s = linger_s
         self._refuse = with_cors(self._refusal, origins)
 
@@ -94,7 +122,7 @@ class BodyLimit:
             await self._refuse(scope, receive, send)
 
     async def _refusal(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = too_large(self._max_bytes).response()
+        response = respond(self._responds, scope, too_large(self._max_bytes))
         await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
         await send({"type": "http.response.body", "body": response.body, "more_body": True})
         with contextlib.suppress(TimeoutError):
@@ -183,9 +211,10 @@ class Gated:
     A request that brings no id gets one, which the response names. Ray's proxy gives and names the ids of all that pass it.
     """
 
-    def __init__(self, app: ASGIApp, gate: Gate, limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, gate: Gate, limits: Limits, responds: Responds = OWN_WAY) -> None:
         self._app = app
         self._gate = gate
+        self._responds = responds
         self._limits = limits.header()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -201,6 +230,8 @@ class Gated:
                 started = True
                 headers = MutableHeaders(scope=message)
                 headers[LIMITS_HEADER] = self._limits
+                if degraded := current_caller().degraded:
+                    headers[DEGRADED_HEADER] = degraded
                 if not named:
                     headers[REQUEST_ID] = uuid.uuid4().hex
             await send(message)
@@ -209,13 +240,13 @@ class Gated:
             if scope["path"].endswith(ALWAYS_ANSWERED):
                 await self._app(scope, receive, announce)
             elif self._gate.closed:
-                await STOPPING.response()(scope, receive, announce)
+                await respond(self._responds, scope, STOPPING)(scope, receive, announce)
             else:
                 await self._gate.run(_call(self._app, scope, receive, announce))
         except Exception as err:
             if started:
                 raise
-            await failure_of(err).response()(scope, receive, announce)
+            await respond(self._responds, scope, failure_of(err))(scope, receive, announce)
 
 
 async def _call(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import ParamSpec, TypeVar
 
+from ragray.config import ServeConfig
 from ragray.errors import OverloadedError
 from ragray.generate.engine import Generation, GenerationRequest, Piece, Sampling
 from ragray.generate.generator import Generator
 from ragray.generate.orchestrator import Orchestrator
 from ragray.retrieve.caller import current_caller
+from ragray.retrieve.follow import FollowedRetriever
 from ragray.retrieve.retriever import AS_SET, Embedded, Retriever, RetrieverModels, SearchOptions
-from ragray.serve.answerer import Health
+from ragray.serve.answerer import Health, health_of
+from ragray.serve.load.admitted import AdmittedWriter
+from ragray.serve.metrics import gauges
+from ragray.serve.metrics.catalogue import SNAPSHOT_REFUSED, Metric
 from ragray.serve.model_thread import ModelThread
 from ragray.types import Hit, Passage, RetrievalResult
 
@@ -24,7 +30,10 @@ T = TypeVar("T")
 
 
 class LocalAnswerer(Orchestrator):
-    """Searches in one thread and writes answers in another; each refuses more than ``max_waiting`` requests at once."""
+    """Searches in one thread and writes answers in another.
+
+    Each refuses more than ``max_waiting`` requests at once, and answers that would not be written in time (`AdmittedWriter`).
+    """
 
     def __init__(
         self,
@@ -37,10 +46,15 @@ class LocalAnswerer(Orchestrator):
         numbered: bool = False,
         max_waiting: int = 64,
         with_keys: bool = False,
+        config: ServeConfig | None = None,
     ) -> None:
+        """Take what answers; a `FollowedRetriever` is followed from now on, until `close`."""
         self._retriever = retriever
-        self._threads = ThreadFinder(retriever, max_waiting), ThreadWriter(generator, max_waiting)
-        super().__init__(*self._threads, k=k, run=run, model=model, numbered=numbered, with_keys=with_keys)
+        self._follower = retriever.follower.start() if isinstance(retriever, FollowedRetriever) else None
+        self._threads = ThreadFinder(retriever, max_waiting), ThreadWriter(generator)
+        writer = AdmittedWriter(self._threads[1], config or ServeConfig(), most=max_waiting)
+        how = {"numbered": numbered, "with_keys": with_keys}
+        super().__init__(self._threads[0], writer, k=k, run=run, model=model, spare=writer.spare, **how)
 
     async def embed(self, texts: Sequence[str]) -> Embedded:
         """Encode texts as questions are encoded."""
@@ -58,10 +72,19 @@ class LocalAnswerer(Orchestrator):
 
     async def health(self) -> Health:
         """Describe what is served."""
+        if self._follower:
+            return replace(health_of(self._follower), run=self._run)
         return Health(snapshot=self._retriever.snapshot, run=self._run)
 
+    def gauges(self) -> Mapping[Metric, float]:
+        """Return what is to be watched of the retriever and of the generator's thread."""
+        refused = {SNAPSHOT_REFUSED: bool(self._follower.last_error)} if self._follower else {}
+        return {**gauges.of_retriever(self._retriever), **gauges.of_writer(self._threads[1].thread), **refused}
+
     def close(self) -> None:
-        """Let both threads end."""
+        """Let the threads end."""
+        if self._follower:
+            self._follower.close()
         for thread in self._threads:
             thread.close()
 
@@ -111,10 +134,9 @@ class ThreadFinder:
 class ThreadWriter:
     """The port `AnswerWriter` over a generator in a thread of its own."""
 
-    def __init__(self, generator: Generator, max_waiting: int) -> None:
+    def __init__(self, generator: Generator) -> None:
         self._generator = generator
-        self._places = Places(max_waiting)
-        self._thread = ModelThread(generator)
+        self.thread = ModelThread(generator)
 
     async def check(self, question: str, instruction: str) -> None:
         """Raise `InputError` where a question is too long."""
@@ -122,16 +144,12 @@ class ThreadWriter:
 
     async def generate(self, requests: Sequence[GenerationRequest], samplings: Sequence[Sampling]) -> list[Generation]:
         """Answer several requests."""
-        with self._places.hold():
-            return list(await asyncio.gather(*map(self._thread.generate, requests, samplings)))
+        return list(await asyncio.gather(*map(self.thread.generate, requests, samplings)))
 
-    async def stream(self, request: GenerationRequest, sampling: Sampling) -> AsyncGenerator[Piece, None]:
+    def stream(self, request: GenerationRequest, sampling: Sampling) -> AsyncGenerator[Piece, None]:
         """Yield an answer piece by piece, then, last, the whole."""
-        with self._places.hold():
-            async with contextlib.aclosing(self._thread.stream(request, sampling)) as pieces:
-                async for piece in pieces:
-                    yield piece
+        return self.thread.stream(request, sampling)
 
     def close(self) -> None:
         """Let the thread end."""
-        self._thread.close()
+        self.thread.close()

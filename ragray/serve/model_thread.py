@@ -53,6 +53,11 @@ class ModelThread:
         """Number of requests that wait or are being answered."""
         return len(self._engine)
 
+    @property
+    def num_running(self) -> int:
+        """Number of requests that are being answered."""
+        return self._engine.num_running
+
     async def generate(self, request: GenerationRequest, sampling: Sampling = GREEDY) -> Generation:
         """Answer a request; cancelling this takes it out of the batch. Raises what the generator raises of this request."""
         async with contextlib.aclosing(self._pieces(request, sampling, wants_pieces=False)) as pieces:

@@ -185,7 +185,7 @@ class HealthResponse(Wire):
     )
     snapshot: str = Field(description="the snapshot that is searched", examples=[EXAMPLE_SNAPSHOT])
     run: str = Field(description="the training run that answers; empty for the base model", examples=["run-1a2b3c4d"])
-    index: str = Field(description="folder of the index", examples=["/data/index"])
+    index: str = Field(description="folder of the index; empty for those without a key", examples=["/data/index"])
     loading: bool = Field(description="whether another index is being loaded beside it", examples=[False])
     last_error: str = Field(description="why the last index was refused; empty if it was not", examples=[""])
 

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from ragray.generate.orchestrator import ServedAnswer
 from ragray.serve.failure import Failure, failure_of
+from ragray.serve.load.deadline import time_left
 from ragray.serve.schema import AnswerResponse, Delta
 
 Pieces = AsyncGenerator[str | ServedAnswer, None]
@@ -66,8 +67,37 @@ class AnswerEvents:
         return event(failure.body(), name="error")
 
 
-class EventStream(StreamingResponse):
-    """A response of events. However it ends, also where the client leaves, the writing behind it is stopped."""
+class ClosingStream(StreamingResponse):
+    """A response that is written while it is sent. However it ends, also where the client leaves, what is ``behind`` it is closed.
+
+    A reader that never reads is waited for until shortly after the ``deadline``, in seconds of the event loop's clock.
+    """
+
+    def __init__(
+        self,
+        content: AsyncGenerator[str, None],
+        *,
+        behind: AsyncGenerator[object, None],
+        deadline: float,
+        media_type: str,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(content, media_type=media_type, headers=headers)
+        self._behind = behind
+        self._given_up = deadline + SEND_GRACE_S
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send what is written."""
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(self._given_up):
+                    await super().__call__(scope, receive, send)
+        finally:
+            await self._behind.aclose()
+
+
+class EventStream(ClosingStream):
+    """A response of events."""
 
     def __init__(
         self,
@@ -80,25 +110,14 @@ class EventStream(StreamingResponse):
     ) -> None:
         sent = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **(headers or {})}
         events = _events(first, rest, deadline, form or AnswerEvents())
-        super().__init__(events, media_type="text/event-stream", headers=sent)
-        self._pieces = rest
-        self._given_up = deadline + SEND_GRACE_S
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events; a reader that never reads is waited for until shortly after the deadline."""
-        try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(self._given_up):
-                    await super().__call__(scope, receive, send)
-        finally:
-            await self._pieces.aclose()
+        super().__init__(events, behind=rest, deadline=deadline, media_type="text/event-stream", headers=sent)
 
 
 async def open_stream(
     pieces: Pieces, *, timeout_s: float, form: EventForm | None = None, headers: Mapping[str, str] | None = None
 ) -> EventStream:
     """Wait for the first piece, so that an error before it still decides the status; return the response of all events."""
-    deadline = asyncio.get_running_loop().time() + timeout_s
+    deadline = asyncio.get_running_loop().time() + time_left(timeout_s)
     try:
         first = await _next(pieces, deadline)
     except BaseException:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 BENCHES = (
     "ann",
+    "autoscale",
     "chinese",
     "embed_speed",
     "filters",
@@ -18,10 +19,12 @@ BENCHES = (
     "lexical",
     "memory",
     "nasty",
+    "overload",
     "readers",
     "scifact",
     "serving",
     "squad_open",
+    "swaps",
     "sync",
 )
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import uvicorn
 
 from ragray import sample
 from ragray.config import Config, IndexConfig, RetrieveConfig
@@ -24,6 +21,7 @@ from ragray.serve.app import create_app
 from ragray.serve.local import LocalAnswerer
 from ragray.types import Passage
 from tests import helpers
+from tests.serve.online import listening
 
 STEP_S = 0.08
 BUSY = "busy?"
@@ -94,14 +92,8 @@ def running(folder: Path, port: int) -> Iterator[str]:
     retriever = LocalRetriever(IndexReader.open(index), HashEncoder(64), config.retrieve)
     answerer = LocalAnswerer(retriever, SlowGenerator(), k=3, run="run-9c41", model="slow")
     app = create_app(answerer, config.serve)
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
-    thread = threading.Thread(target=server.run, name="service")
-    thread.start()
-    while not server.started:
-        time.sleep(0.02)
     try:
-        yield f"http://127.0.0.1:{port}/"
+        with listening(app, port) as address:
+            yield f"{address}/"
     finally:
-        server.should_exit = True
-        thread.join()
         answerer.close()

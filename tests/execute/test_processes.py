@@ -1,12 +1,10 @@
 """Units are done by processes of this machine, whatever happens to these; none outlives the work."""
 
-import contextlib
 import importlib
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,7 @@ from ragray.stages.embed import EmbedBlocks
 from ragray.types import Passage
 from tests.execute.tasks import WriteFiles
 from tests.helpers import some_passages, write_corpus
-from tests.processes import descendants
+from tests.processes import descendants, left_after
 
 CONFIG = EmbedConfig(model="hash:16")
 DRIVER = """
@@ -172,15 +170,7 @@ def test_when_the_driver_is_killed_its_processes_end(tmp_path: Path) -> None:
         children = descendants(driver.pid, MODULE.encode())
         driver.kill()
     assert children
-    deadline = time.monotonic() + 60
-    while children and time.monotonic() < deadline:
-        time.sleep(0.05)
-        for pid in list(children):
-            with contextlib.suppress(OSError):
-                if MODULE.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    continue
-            children.remove(pid)
-    assert not children
+    assert left_after(children, MODULE.encode(), 60) == []
 
 
 def test_gpus_are_refused_by_the_settings_that_ask_for_them(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 from collections.abc import AsyncGenerator, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
@@ -14,6 +15,7 @@ from ragray.generate.engine import Piece
 from ragray.generate.engines.fake import FirstSentenceGenerator, FirstSentenceRunner
 from ragray.generate.orchestrator import QuestionRequest, ServedAnswer
 from ragray.retrieve.retriever import AS_SET, SearchOptions
+from ragray.serve.access.keys import add_key
 from ragray.serve.answerer import Health
 from ragray.serve.app import create_app
 from ragray.serve.local import LocalAnswerer
@@ -239,15 +241,57 @@ def test_a_ready_service_says_what_is_served(client: TestClient) -> None:
     assert (body["status"], body["snapshot"], body["run"]) == ("ok", "s1", "run")
 
 
+@pytest.mark.parametrize("body", [{"question": "who?"}, {"question": "who?", "stream": True}, {"query": "who?"}])
+def test_a_response_names_its_snapshot_and_run_in_its_headers(client: TestClient, body: dict[str, object]) -> None:
+    headers = client.post("/v1/search" if "query" in body else "/v1/answer", json=body).headers
+    assert (headers["x-ragray-snapshot"], headers["x-ragray-run"]) == ("s1", "run")
+
+
+def test_a_closed_book_answer_names_no_snapshot_and_what_is_no_answer_neither(client: TestClient) -> None:
+    closed = client.post("/v1/answer", json={"question": "who?", "closed_book": True}).headers
+    assert ("x-ragray-snapshot" in closed, closed["x-ragray-run"]) == (False, "run")
+    assert not {"x-ragray-snapshot", "x-ragray-run"} & set(client.get("/v1/models").headers)
+
+
 def test_an_unhealthy_service_is_503_with_the_reason() -> None:
     response = client_of(Failing(ServingError("no index is loaded"))).get("/readyz")
     assert (response.status_code, response.json()["error"]["message"]) == (503, "no index is loaded")
 
 
+def test_headers_name_the_snapshot_and_where_the_time_went(client: TestClient) -> None:
+    answer = client.post("/v1/answer", json={"question": "Which river?"}).headers
+    search = client.post("/v1/search", json={"query": "river"}).headers
+    assert (answer["x-ragray-snapshot"], answer["x-ragray-run"], search["x-ragray-snapshot"]) == ("s1", "run", "s1")
+    for headers, stages in ((answer, ["retrieve", "generate"]), (search, ["retrieve"])):
+        assert [part.partition(";dur=")[0] for part in headers["server-timing"].split(", ")] == stages
+        assert len(headers["x-request-id"]) == 32
+
+
+EVERYWHERE = {413, 415, 500, 503, 504}
+"""Statuses that every POST can have, whatever it does."""
+
+
+@pytest.mark.parametrize("with_keys", [False, True])
+def test_every_route_documents_the_statuses_that_it_can_have(tmp_path: Path, with_keys: bool) -> None:
+    keys = tmp_path / "keys.json"
+    add_key(keys, "all")
+    app = create_app(Failing(AssertionError()), ServeConfig(keys_file=str(keys) if with_keys else ""))
+    for path, methods in app.openapi()["paths"].items():
+        for method, route in methods.items():
+            known = set(map(int, route["responses"]))
+            wanted = {200} | (EVERYWHERE | {400} if method == "post" else set())
+            wanted |= {401, 429} if with_keys and route["tags"] != ["operate"] else set()
+            wanted |= (
+                {404} if path in ("/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/rerank") else set()
+            )
+            assert wanted <= known, (path, method)
+
+
 def test_openapi_lists_the_routes_and_one_error_body(client: TestClient) -> None:
     paths = client.get("/openapi.json").json()["paths"]
-    compatible = {"/v1/chat/completions", "/v1/embeddings", "/v1/rerank", "/v1/models", "/retrieve", "/retrieval"}
-    assert set(paths) == {"/v1/answer", "/v1/search", "/healthz", "/readyz"} | compatible
+    openai = {f"/v1/{name}" for name in ("chat/completions", "responses", "embeddings", "rerank", "models")}
+    own = {"/v1/answer", "/v1/search", "/v1/batch", "/healthz", "/readyz", "/metrics"}
+    assert set(paths) == own | openai | {"/retrieve", "/retrieval"}
     refused = paths["/v1/answer"]["post"]["responses"]["422"]["content"]["application/json"]["schema"]
     assert refused["$ref"].endswith("/ErrorResponse")
     assert "text/event-stream" in paths["/v1/answer"]["post"]["responses"]["200"]["content"]

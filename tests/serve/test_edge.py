@@ -57,6 +57,18 @@ def test_the_service_is_alive_as_soon_as_the_proxy_is(app: ASGIApp) -> None:
     assert exchange(app, "/readyz", method="GET").status == 503
 
 
+@pytest.mark.parametrize("lost", [plain(500), nothing])
+def test_a_request_whose_gateway_ended_before_it_answered_is_sent_once_more_with_its_body(lost: ASGIApp) -> None:
+    received: list[bytes] = []
+
+    async def second_answers(scope: Scope, receive: Receive, send: Send) -> None:
+        received.append((await receive())["body"])
+        await (lost if len(received) == 1 else PlainTextResponse("found"))(scope, receive, send)
+
+    sink = exchange(second_answers, "/v1/answer")
+    assert (sink.status, sink.body, received) == (200, b"found", [b"{}", b"{}"])
+
+
 def test_what_the_application_answers_is_passed_on() -> None:
     direct, passed = Sink(), exchange(APPLICATION, "/v1/nothing")
     asyncio.run(APPLICATION(scope_of("/v1/nothing"), once(b"{}"), direct.send))

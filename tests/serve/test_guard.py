@@ -258,3 +258,21 @@ def test_events_hold_no_character_that_clients_take_for_the_end_of_a_line() -> N
     (_, delta), (name, error) = events(text)
     assert str(delta["delta"]).endswith("\x1f\x7f\x85\u2028\u2029.")
     assert (name, error["error"]) == ("error", {"type": "unavailable", "message": "a\x85b\u2028c"})
+
+
+def test_what_is_refused_before_a_route_has_the_shape_of_its_errors_too() -> None:
+    gate = Gate()
+    client = TestClient(create_app(Failing(ServingError("not reached")), SMALL, gate))
+    huge = {"Content-Length": str(LIMIT + 1), "Content-Type": "application/json"}
+    for closed, status in ((False, 413), (True, 503)):
+        gate.closed = closed
+        for path in ("/v1/chat/completions", "/v1/responses", "/v1/embeddings"):
+            refused = client.post(path, headers=huge, content=b"x" * (LIMIT + 1))
+            assert (refused.status_code, list(refused.json()["error"])) == (
+                status,
+                ["message", "type", "param", "code"],
+            )
+        dify = client.post("/retrieval", headers=huge, content=b"x" * (LIMIT + 1))
+        assert (dify.status_code, dify.json()["error_code"]) == (status, status)
+        own = client.post("/v1/search", headers=huge, content=b"x" * (LIMIT + 1))
+        assert (own.status_code, list(own.json()["error"])) == (status, ["type", "message"])

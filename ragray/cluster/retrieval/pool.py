@@ -150,6 +150,15 @@ class RetrieverPool:
             self._holder.swap(number, lambda: self._open_checked(number, snapshot))
             self.announce()
 
+    def prepare(self, snapshot: str) -> Served[Snapshot]:
+        """Let all actors open and check a snapshot beside the one that they search; a search that names it serves it.
+
+        Raises as `swap` does.
+        """
+        with self._swapping:
+            number = self._holder.reserve()
+            return Served(number, self._open_checked(number, snapshot))
+
     def _open_checked(self, number: int, name: str) -> Snapshot:
         snapshot = read_snapshot(self.index, name)
         self.encoder.require(snapshot.encoder, here="the retriever pool", there=f"index snapshot {name}")

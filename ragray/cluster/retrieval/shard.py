@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from ragray.embed.encoder import Vectors
+from ragray.index.check.canary import require_findable
 from ragray.index.search.reader import IndexReader
 from ragray.index.search.result import SearchResult
 from ragray.index.store.snapshot import Snapshot
@@ -49,8 +50,8 @@ class ShardSearcher:
         self._holder = SnapshotHolder[IndexReader]()
 
     def prepare(self, number: int, name: str) -> None:
-        """Open a snapshot before it is searched; raises as `IndexReader.open` does."""
-        self._holder.prepare(number, lambda: self._open(name))
+        """Open a snapshot before it is searched, and check it if another one is served; raises as `IndexReader.open` does."""
+        self._holder.prepare(number, lambda: self._open_checked(name) if self._holder.current else self._open(name))
 
     def serve(self, number: int, name: str) -> None:
         """Serve a snapshot from now on unless a newer one is served; a restarted actor opens the first that it is told of."""
@@ -77,6 +78,11 @@ class ShardSearcher:
     def open_snapshots(self) -> list[str]:
         """Return the names of the snapshots that are open here."""
         return sorted(reader.snapshot.name for reader in self._holder.opened())
+
+    def _open_checked(self, name: str) -> IndexReader:
+        reader = self._open(name)
+        require_findable(reader)
+        return reader
 
     def _open(self, name: str) -> IndexReader:
         return IndexReader.open(

@@ -72,7 +72,7 @@ def retriever_pool(
 
 @dataclass(frozen=True, slots=True)
 class PinnedSearcher:
-    """Searches one snapshot of a pool through a swap; raises `_ReleasedError` once the actors have released it."""
+    """Searches one snapshot of a pool through a swap; raises `ReleasedError` once the actors have released it."""
 
     pool: RetrieverPool
     served: Served[Snapshot]
@@ -103,11 +103,11 @@ class PinnedSearcher:
         search = PoolSearch(self.pool, query, self.served)
         found = search.result()
         if search.snapshot is not self.snapshot:
-            raise _ReleasedError(self.snapshot.name)
+            raise ReleasedError(self.snapshot.name)
         return found
 
 
-class _ReleasedError(Exception):
+class ReleasedError(Exception):
     """A snapshot was swapped out between two searches for one question; the question is searched for anew."""
 
 
@@ -147,7 +147,7 @@ class PoolRetriever:
         while True:
             try:
                 return self._now().search(queries, k, options, where=where, mode=mode)
-            except _ReleasedError:
+            except ReleasedError:
                 continue
 
     @property

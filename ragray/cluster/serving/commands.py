@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ragray.cluster.resources import Want, require
+from ragray.cluster.retrieval.start import pool_want
 from ragray.cluster.serving import service
+from ragray.cluster.serving.scaling import GATEWAY_CPUS, RETRIEVER_CPUS, generator_copies, retriever_copies
 from ragray.cluster.serving.stop import Stop
 from ragray.cluster.session import has_cluster, session
 from ragray.config import Config, ServeConfig, load_config
 from ragray.errors import ConfigError
+from ragray.index.store.snapshot import Snapshot, read_snapshot
 from ragray.serve.access.settings import checked_access
 from ragray.serve.placeholder import Placeholder
 from ragray.serve.port import require_free_port
@@ -99,7 +102,7 @@ def running(
         name = check_artifacts(index, run)
         joined = has_cluster(address)
         with session(address):
-            require("serve", deployment_wants(config), wait_s=config.cluster.wait_s)
+            require("serve", deployment_wants(config, read_snapshot(index)), wait_s=config.cluster.wait_s)
             service.require_none()
             app = application(str(index.resolve()), str(run.resolve()) if run else "", config, run_name=name)
             said = False
@@ -162,25 +165,32 @@ def _checked(config: Config, host: str) -> Config:
     return config.model_copy(update={"serve": checked_access(config.serve, host)})
 
 
-def deployment_wants(config: Config) -> list[Want]:
-    """Return what the deployments of `application` reserve; Serve's own actors reserve nothing."""
-    return [
-        Want("Gateway", 1, (), cpus=0.1),
-        Want(
-            "Retriever",
-            config.retrieve.num_replicas,
-            ("retrieve.num_replicas", "serve.retriever_gpus"),
-            0.5,
-            config.serve.retriever_gpus,
-        ),
-        Want(
-            "Generator",
-            config.serve.generator_replicas,
-            ("serve.generator_replicas", "serve.generator_gpus"),
-            1,
-            config.serve.generator_gpus,
-        ),
-    ]
+def deployment_wants(config: Config, snapshot: Snapshot | None = None) -> list[Want]:
+    """Return what the deployments of `application` reserve for a snapshot; Serve's own actors reserve nothing."""
+    gateways, generators = config.serve.gateway_replicas, generator_copies(config)
+    writing = Want(
+        "Generator",
+        generators.most,
+        ("serve.generator_replicas", "serve.generator_gpus"),
+        1,
+        config.serve.generator_gpus,
+        together=generators.least,
+    )
+    sharded = snapshot and config.retrieve.num_shards > 1
+    spread = [pool_want(snapshot, config.retrieve)] if snapshot and sharded else []
+    if config.serve.retriever == "gateway":
+        settings = ("serve.gateway_replicas", "serve.retriever_gpus")
+        return [Want("Gateway", gateways, settings, GATEWAY_CPUS, config.serve.retriever_gpus), *spread, writing]
+    retrievers = retriever_copies(config)
+    retrieving = Want(
+        "Retriever",
+        retrievers.most,
+        ("retrieve.num_replicas", "serve.retriever_gpus"),
+        RETRIEVER_CPUS,
+        config.serve.retriever_gpus,
+        together=retrievers.least,
+    )
+    return [Want("Gateway", gateways, ("serve.gateway_replicas",), GATEWAY_CPUS), retrieving, *spread, writing]
 
 
 def base_url(config: ServeConfig) -> str:

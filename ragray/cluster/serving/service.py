@@ -28,6 +28,9 @@ CALL_TIMEOUT_S = 5.0
 PROXY_GRACE_S = 5.0
 """Seconds that the proxy waits longer than the application, which ends a late request with a readable error."""
 
+SCALED = ("HEALTHY", "UPSCALING", "DOWNSCALING")
+"""States of a deployment that has as many replicas as it is to have now, or gets them."""
+
 RAISED = re.compile(r"^((?:\w+\.)*\w*(?:Error|Exception|Exit|Interrupt)): (.+)")
 
 
@@ -96,15 +99,14 @@ def await_answer(url: str, stopping: Callable[[], bool], timeout_s: float = 30.0
 
 
 def refuse_requests(*, drop: bool = False) -> int:
-    """Let the Gateway refuse requests from now on; returns how many it is answering, after dropping them with ``drop``."""
+    """Let all Gateways refuse requests from now on; returns how many they are answering, after dropping them with ``drop``."""
     from ray import serve
     from ray.exceptions import RayError
     from ray.serve.exceptions import RayServeException
 
     try:
-        gateway = serve.get_app_handle(APPLICATION)
-        left: int = gateway.refuse_requests.remote(drop).result(timeout_s=CALL_TIMEOUT_S)
-        return left
+        gateways = serve.get_app_handle(APPLICATION)
+        return sum(gateways.broadcast("refuse_requests", drop).results(timeout_s=CALL_TIMEOUT_S))
     except (RayError, RayServeException, TimeoutError) as err:
         logger.warning("serve: the Gateway does not answer (%s); answers in flight are not waited for", first_line(err))
         return 0
@@ -137,10 +139,13 @@ def underlying_error(message: str) -> str:
 
 
 def loading(deployments: Mapping[str, DeploymentStatusOverview]) -> list[str]:
-    """Return the deployments without a running replica, each with the first line of its status message."""
+    """Return the deployments without a running replica, each with the first line of its status message.
+
+    One that autoscaling has let fall to none, or is starting again, answers what it is asked; it is left out.
+    """
     found = []
     for name, state in deployments.items():
-        if state.replica_states.get("RUNNING", 0) == 0:
+        if state.replica_states.get("RUNNING", 0) == 0 and state.status.value not in SCALED:
             reason = (state.message.strip() or "loading").splitlines()[0]
             found.append(f"{name}: {reason}")
     return found

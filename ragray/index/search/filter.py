@@ -291,3 +291,9 @@ class _Parser:
         if kind == "quoted":
             return Value(re.sub(r"\\(.)", r"\1", token[1:-1], flags=re.DOTALL), None)
         return Value(token, float(token) if re.fullmatch(NUMBER, token) else None, is_bare=True)
+
+
+def quoted(text: str) -> str:
+    """Return a text as a value of an expression, whatever it holds."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

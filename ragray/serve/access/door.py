@@ -6,11 +6,10 @@ Every path is closed but those that are named: a route that is added later needs
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ragray.retrieve.caller import current_caller
@@ -18,13 +17,12 @@ from ragray.serve.access.keyring import Keyring
 from ragray.serve.access.keys import Key
 from ragray.serve.access.limits import KeyLimits
 from ragray.serve.failure import BAD_KEY, NO_KEY, Failure
+from ragray.serve.guard import Responds, own_path, respond
 
 SCHEME = "bearer"
 LIMITED = "rate_limit_exceeded"
 POLICY_VIOLATION = 1008
 """What a WebSocket is closed with."""
-
-Respond = Callable[[Failure], Response]
 
 
 class Door:
@@ -39,7 +37,7 @@ class Door:
         keyring: Keyring,
         *,
         open_paths: Collection[str],
-        responds: Mapping[str, Respond],
+        responds: Responds,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._app = app
@@ -56,13 +54,15 @@ class Door:
         elif scope["type"] != "http":
             await send({"type": "websocket.close", "code": POLICY_VIOLATION})
         elif own_path(scope) in self._open_paths:
+            known = self._key_of(scope)
+            current_caller().name = known.name if isinstance(known, Key) else ""
             await self._app(scope, receive, send)
         else:
             known = self._key_of(scope)
             if isinstance(known, Key):
                 await self._answer(known, scope, receive, send)
             else:
-                response = self._refusal(scope, known)
+                response = respond(self._responds, scope, known)
                 response.headers["WWW-Authenticate"] = "Bearer"
                 await response(scope, receive, send)
 
@@ -94,22 +94,12 @@ class Door:
         if used_up:
             message = f"the key '{key.name}' has used up its {used_up} per minute; try again in {wait_s} s"
             failure = Failure(429, "rate_limited", message, wait_s, code=LIMITED)
-            await self._refusal(scope, failure)(scope, receive, announce)
+            await respond(self._responds, scope, failure)(scope, receive, announce)
             return
         try:
             await self._app(scope, receive, announce)
         finally:
             self._limits.spend(key, caller.num_tokens, self._clock())
-
-    def _refusal(self, scope: Scope, failure: Failure) -> Response:
-        respond = self._responds.get(own_path(scope), Failure.response)
-        return respond(failure)
-
-
-def own_path(scope: Scope) -> str:
-    """Return the path of a request below the prefix that the service has (Serve's ``route_prefix``)."""
-    path, root = str(scope["path"]), str(scope.get("root_path", "")).rstrip("/")
-    return path[len(root) :] if path.startswith(f"{root}/") else path
 
 
 def _denied(message: str, code: str) -> Failure:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from ragray.index.search.filter import quoted
 from ragray.serve.schema import Wire
 
 OPERATORS: Mapping[str, str] = {
@@ -44,16 +45,11 @@ def to_filter(condition: MetadataCondition | None) -> str:
     parts = []
     for one in condition.conditions:
         operator, value = OPERATORS[one.comparison_operator], _value(one.value)
-        either = " or ".join(f"{_quoted(name)} {operator} {value}" for name in one.name)
+        either = " or ".join(f"{quoted(name)} {operator} {value}" for name in one.name)
         parts.append(f"({either})")
     return f" {condition.logical_operator} ".join(parts)
 
 
 def _value(value: str | float) -> str:
     """Write a number as it is, so that it compares as numbers do."""
-    return _quoted(value) if isinstance(value, str) else f"{value!r}"
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+    return quoted(value) if isinstance(value, str) else f"{value!r}"

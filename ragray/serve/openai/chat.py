@@ -6,6 +6,7 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
 from ragray.config import ServeConfig
+from ragray.serve.access.served import timing
 from ragray.serve.answerer import Answerer
 from ragray.serve.failure import refusing
 from ragray.serve.openai.chat_events import CHUNK_EXAMPLE, ChatEvents
@@ -15,11 +16,12 @@ from ragray.serve.openai.conversation import to_question
 from ragray.serve.openai.errors import OPENAI_ERRORS
 from ragray.serve.openai.models import require_model
 from ragray.serve.stream import open_stream
+from ragray.serve.strict import invalid
 
 RESPONSES = {
     200: {
         "description": "The answer, whole or (with `stream`) as events.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}, "example": CHUNK_EXAMPLE}},
+        "content": {"text/event-stream": {"schema": {}, "example": CHUNK_EXAMPLE}},
     },
     **OPENAI_ERRORS,
 }
@@ -48,24 +50,18 @@ def add_chat(app: APIRouter, answerer: Answerer, config: ServeConfig) -> None:
 
 
 async def _answer(body: ChatRequest, answerer: Answerer, config: ServeConfig) -> Response:
-    request = to_question(body, config.max_question_chars)
+    if body.stream_options is not None and not body.stream:
+        raise invalid(("stream_options",), "is only for stream=true", "invalid_value")
+    request = to_question(body, body.messages, body.sampling, config.max_question_chars)
     head = CompletionHead(body.model)
     if not body.stream:
         served = await answerer.answer(request)
-        times = {"retrieve": served.retrieve_s, "generate": served.generate_s}
-        headers = served_headers(served.answer.snapshot, served.run, times)
+        headers = timing(retrieve=served.retrieve_s, generate=served.generate_s)
         return JSONResponse(completion(head, served).model_dump(mode="json"), headers=headers)
     found = await answerer.find(request)
     options = body.stream_options
     form = ChatEvents(head, include_usage=options is not None and options.include_usage, numbered=answerer.numbered)
-    headers = served_headers(found.result.snapshot, answerer.run, {"retrieve": found.retrieve_s})
+    headers = timing(retrieve=found.retrieve_s)
     return await open_stream(
         answerer.write(request, found), timeout_s=config.request_timeout_s, form=form, headers=headers
     )
-
-
-def served_headers(snapshot: str, run: str, seconds: dict[str, float]) -> dict[str, str]:
-    """Return the headers that say what was answered from, by what, and where the time went (in milliseconds)."""
-    timing = ", ".join(f"{name};dur={1000 * value:.1f}" for name, value in seconds.items())
-    headers = {"x-ragray-snapshot": snapshot, "x-ragray-run": run, "server-timing": timing}
-    return {name: value for name, value in headers.items() if value}

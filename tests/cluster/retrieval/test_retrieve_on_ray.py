@@ -15,15 +15,18 @@ import pytest
 import ray
 
 from ragray.cluster.retrieval.pool import RetrieverPool
+from ragray.cluster.retrieval.sharded import ShardedOpener
 from ragray.cluster.retrieval.start import PoolRetriever, retriever_pool
-from ragray.config import IndexConfig, RetrieveConfig
+from ragray.config import Config, IndexConfig, RetrieveConfig
 from ragray.embed.encoder import HashEncoder
 from ragray.errors import ArtifactError, ClusterError, EncoderMismatchError, InputError, NotAnArtifactError, RagrayError
 from ragray.index.search.reader import IndexReader
 from ragray.index.search.result import SearchResult
 from ragray.index.store.segment import FAISS_FILE
 from ragray.index.store.snapshot import SEGMENTS, SNAPSHOTS
+from ragray.retrieve.load import SnapshotOpener
 from ragray.retrieve.retriever import LocalRetriever
+from ragray.retrieve.shelf import IndexSource
 from tests.helpers import index_of, sentence, some_passages, write_embeddings, write_index
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -280,3 +283,17 @@ def test_a_folder_that_is_no_index_is_refused(tmp_path: Path) -> None:
 def test_another_encoder_than_the_indexs_own_is_refused(pool: RetrieverPool) -> None:
     with pytest.raises(EncoderMismatchError, match=f"snapshot {FIRST}"):
         PoolRetriever(pool, HashEncoder(32))
+
+
+def test_a_service_searches_each_snapshot_in_its_actors_as_long_as_requests_name_it(index: Path) -> None:
+    settings = RetrieveConfig(num_shards=2, cpus_per_actor=0.1)
+    opener, local = ShardedOpener(Config(retrieve=settings)), SnapshotOpener(Config())
+    sources = [IndexSource(str(index), "", name) for name in (FIRST, SECOND)]
+    retrievers = {source: opener(source, checked=source.snapshot == SECOND) for source in sources}
+    expected = {source: local(source).search(QUESTIONS, 5) for source in sources}
+    for source in [*sources, *sources]:  # the first is searched once more after the second was
+        assert retrievers[source].search(QUESTIONS, 5) == expected[source]
+    for bad in (OTHER, DAMAGED):
+        with pytest.raises(RagrayError):
+            opener(IndexSource(str(index), "", bad), checked=True)
+    assert retrievers[sources[1]].search(QUESTIONS, 5) == expected[sources[1]]

@@ -313,8 +313,6 @@ def models_in(annotation: object) -> list[type[BaseModel]]:
 def test_serve_configs_hold_only_keys_that_serve_and_ragray_know(path: Path) -> None:
     from ray.serve.schema import ServeDeploySchema
 
-    from ragray.cluster.serving.deployments import IndexSource
-
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert unknown_keys(ServeDeploySchema, values) == []
     parsed = ServeDeploySchema.model_validate(values)
@@ -323,7 +321,8 @@ def test_serve_configs_hold_only_keys_that_serve_and_ragray_know(path: Path) -> 
     assert set(application.args) <= {"index", "run", "config"}
     deployments = {deployment.name: deployment for deployment in application.deployments}
     assert set(deployments) <= {"Gateway", "Retriever", "Generator"}
-    assert IndexSource.parse(deployments["Retriever"].user_config).index == application.args["index"]
+    written = values["applications"][0]["deployments"]
+    assert {each["name"] for each in written if "user_config" in each} <= {"Gateway"}
 
 
 def test_unknown_keys_of_a_serve_config_are_found() -> None:

@@ -28,5 +28,5 @@ def secrets(keys_file: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def teams(teams_index: Path, keys_file: Path, secrets: dict[str, str]) -> Iterator[TestClient]:
-    with client_of(teams_index, ServeConfig(keys_file=str(keys_file), max_body_bytes=10_000)) as client:
+    with client_of(teams_index, ServeConfig(keys_file=str(keys_file), max_body_bytes=50_000)) as client:
         yield client

@@ -10,10 +10,17 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from ragray.config import ServeConfig
+from ragray.config import Config, ServeConfig
 from ragray.errors import ConfigError
-from ragray.serve.access.door import own_path
+from ragray.generate.engines.fake import FirstSentenceGenerator
+from ragray.retrieve.follow import FollowedRetriever
+from ragray.retrieve.load import SnapshotOpener
+from ragray.retrieve.shelf import IndexSource
 from ragray.serve.access.keys import add_key, revoke_key
+from ragray.serve.answerer import REFUSED, Health
+from ragray.serve.app import create_app
+from ragray.serve.guard import own_path
+from ragray.serve.local import LocalAnswerer
 from tests.serve.access.teams import bearer, client_of
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
@@ -53,6 +60,25 @@ def test_the_probes_need_no_key(teams: TestClient) -> None:
     assert [teams.get(path).status_code for path in sorted(PROBES)] == [200, 200]
 
 
+def test_files_are_named_only_to_those_who_bring_a_key() -> None:
+    health = Health("s1", "run-1", index="/data/index", last_error="/data/index/x: missing")
+    assert health.for_strangers() == Health("s1", "run-1", last_error=REFUSED)
+
+
+def test_the_index_is_told_with_a_key_and_kept_from_strangers(
+    teams_index: Path, keys_file: Path, secrets: dict[str, str]
+) -> None:
+    config = Config(serve=ServeConfig(keys_file=str(keys_file)))
+    retriever = FollowedRetriever(IndexSource(str(teams_index)), SnapshotOpener(config))
+    answerer = LocalAnswerer(retriever, FirstSentenceGenerator(), k=1, with_keys=True)
+    with TestClient(create_app(answerer, config.serve)) as client:
+        told = [
+            client.get("/readyz", headers=each).json()["index"] for each in (bearer(secrets["red"]), {}, bearer("x"))
+        ]
+    answerer.close()
+    assert told == [str(teams_index), "", ""]
+
+
 @pytest.mark.parametrize(
     ("header", "code", "dify"),
     [
@@ -83,7 +109,7 @@ def test_a_key_opens_and_the_scheme_may_be_written_in_any_case(teams: TestClient
 
 
 def test_a_refused_body_is_not_looked_at(teams: TestClient) -> None:
-    assert teams.post("/v1/search", content=b"x" * 20_000).status_code == 401
+    assert teams.post("/v1/search", content=b"x" * 60_000).status_code == 401
 
 
 def test_a_websocket_is_closed(teams: TestClient) -> None:

@@ -9,7 +9,7 @@ import random
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from fastapi.testclient import TestClient
@@ -19,6 +19,7 @@ from ragray.errors import ServingError
 from ragray.generate.engines.fake import FirstSentenceGenerator
 from ragray.index.search.reader import IndexReader
 from ragray.retrieve.retriever import LocalRetriever
+from ragray.serve.batch.lines import Url
 from ragray.serve.local import LocalAnswerer
 from tests.serve.access.teams import FRUITS, bearer, client_of
 
@@ -36,7 +37,11 @@ FILTERS = (
 OWN_TEXT = ("/v1/embeddings", "/v1/rerank")
 """Routes that read what the caller brings, and no passage."""
 
-VOLATILE = re.compile(r'"(created|retrieve_s|generate_s)":[0-9.e-]+|"id":"chatcmpl-[0-9a-f]+"')
+JSONL = "application/jsonl"
+VOLATILE = re.compile(
+    r'"(created|created_at|retrieve_s|generate_s)":[0-9.e-]+|"(item_)?id":"(chatcmpl-|resp_|msg_|batch_req_)[0-9a-f]+"'
+    r'|"request_id":"[0-9a-f]+"|"sequence_number":[0-9]+'
+)
 
 
 def questions(seed: int) -> Iterator[str]:
@@ -56,13 +61,43 @@ def chat(question: str, **retrieval: Any) -> dict[str, Any]:
     return {"model": "run-1", "messages": [*earlier, last], "retrieval": {"mode": "hybrid", "k": 9, **retrieval}}
 
 
-def requests_of(question: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def response(question: str, **retrieval: Any) -> dict[str, Any]:
+    earlier = [
+        {"role": "user", "content": "Where does team blue store apples?"},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "In cellar blue."}]},
+    ]
+    last = {"role": "user", "content": question}
+    return {"model": "run-1", "input": [*earlier, last], "retrieval": {"mode": "lexical", "k": 9, **retrieval}}
+
+
+def batch_of(question: str) -> str:
+    """All other requests as lines of one, each with a filter of the other team among what its sender could try."""
+    lines = [
+        {"custom_id": str(number), "url": path, "body": body}
+        for number, (path, body) in enumerate(single_requests_of(question))
+        if path not in ("/retrieve", "/mcp") and not body.get("stream")
+    ]
+    return "\n".join(map(json.dumps, lines))
+
+
+def tool_call(name: str, **arguments: str) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": name, "arguments": arguments}}
+
+
+def requests_of(question: str) -> Iterator[tuple[str, Any]]:
     """Yield requests to every route that looks passages up, among them those that try to get at the other team's."""
+    yield from single_requests_of(question)
+    yield "/v1/batch", batch_of(question)
+
+
+def single_requests_of(question: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield those that are one request each."""
     yield "/v1/search", {"query": question, "k": 9}
     for stream in (False, True):
         yield "/v1/answer", {"question": question, "k": 9, "stream": stream}
         for where in FILTERS:
             yield "/v1/chat/completions", {**chat(question, filter=where), "stream": stream}
+            yield "/v1/responses", {**response(question, filter=where), "stream": stream}
         yield "/v1/chat/completions", {**chat(question, snapshot="000001-test"), "stream": stream}
         yield "/v1/chat/completions", {**chat(question, snapshot="other"), "stream": stream}
     yield "/retrieve", {"queries": [question, "team blue"], "topk": 9, "return_scores": True}
@@ -72,10 +107,17 @@ def requests_of(question: str) -> Iterator[tuple[str, dict[str, Any]]]:
         asked = {"knowledge_id": "ragray", "query": question, "retrieval_setting": setting}
         yield "/retrieval", {**asked, "metadata_condition": condition}
     yield "/retrieval", {"knowledge_id": "ragray", "query": question, "retrieval_setting": setting}
+    yield "/mcp", tool_call("search", query=question)
+    for passage in ("red-plum", "blue-plum", "public", 'blue-plum" or id == "red-plum'):
+        yield "/mcp", tool_call("fetch", id=passage)
 
 
-def said(client: TestClient, path: str, body: dict[str, Any], headers: dict[str, str]) -> tuple[int, str]:
-    response = client.post(path, json=body, headers={"X-Team": "blue", "X-Filter": "team == blue", **headers})
+def said(client: TestClient, path: str, body: Any, headers: dict[str, str]) -> tuple[int, str]:
+    own = {"X-Team": "blue", "X-Filter": "team == blue", "Host": "localhost", **headers}
+    if isinstance(body, str):
+        response = client.post(path, content=body, headers={"Content-Type": JSONL, **own})
+    else:
+        response = client.post(path, json=body, headers={"Accept": "application/json, text/event-stream", **own})
     text = VOLATILE.sub("", response.text)
     return response.status_code, joined(text) if "event-stream" in response.headers["content-type"] else text
 
@@ -83,7 +125,7 @@ def said(client: TestClient, path: str, body: dict[str, Any], headers: dict[str,
 def joined(events: str) -> str:
     """Return a stream with its pieces joined: where one piece ends and the next begins depends on the time."""
     pieces = re.findall(r'"(?:delta|content)":("(?:[^"\\]|\\.)*")', events)
-    others = [line for line in events.splitlines() if line and not re.search(r'"(?:delta|content)":"', line)]
+    others = [line for line in events.splitlines() if line and not re.search(r'"(?:delta|content)":"|\.delta$', line)]
     return "".join(map(json.loads, pieces)) + "\n".join(others)
 
 
@@ -105,7 +147,9 @@ def test_no_response_to_a_team_holds_a_passage_of_the_other(teams: TestClient, s
     for question in ("fruit", "plum", "cellar"):  # which name no team
         for path, body in requests_of(question):
             _, text = said(teams, path, body, bearer(secrets["red"]))
-            assert "blue" not in text.replace("team == blue", "").replace("blue'", ""), (path, json.dumps(body))
+            for said_back in ("team == blue", "blue'", "no passage 'blue-plum"):
+                text = text.replace(said_back, "")
+            assert "blue" not in text, (path, json.dumps(body))
             found += "cellar red" in text
     assert found > 20
 
@@ -113,7 +157,9 @@ def test_no_response_to_a_team_holds_a_passage_of_the_other(teams: TestClient, s
 def test_every_route_that_looks_passages_up_is_among_those_tried(teams: TestClient, secrets: dict[str, str]) -> None:
     paths = teams.get("/openapi.json", headers=bearer(secrets["all"])).json()["paths"]
     posts = {path for path, methods in paths.items() if "post" in methods}
-    assert posts - set(OWN_TEXT) == {path for path, _ in requests_of("plum")}
+    assert posts - set(OWN_TEXT) | {"/mcp"} == {path for path, _ in requests_of("plum")}
+    lines = [json.loads(line)["url"] for line in batch_of("plum").splitlines()]
+    assert set(lines) == set(get_args(Url)) - set(OWN_TEXT)
 
 
 def test_a_filter_whose_field_no_passage_has_finds_nothing(teams: TestClient, secrets: dict[str, str]) -> None:

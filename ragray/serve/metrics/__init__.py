@@ -1,0 +1,1 @@
+"""What is counted and timed of a service, and where it is shown."""

@@ -1,0 +1,1 @@
+"""`POST /v1/responses`: the text subset of OpenAI's newer interface, without state."""
