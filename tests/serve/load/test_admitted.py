@@ -1,6 +1,7 @@
 """Over HTTP: how long a request wants to wait, who is told to come back when, and what is spared meanwhile."""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from ragray.index.search.reader import IndexReader
 from ragray.retrieve.caller import Caller, calling
 from ragray.retrieve.retriever import AS_SET, LocalRetriever, SearchOptions
 from ragray.serve.app import create_app
+from ragray.serve.batch.route import JSONL
 from ragray.serve.load.admitted import AdmittedWriter
 from ragray.serve.load.deadline import TIMEOUT_HEADER, time_left
 from ragray.types import Hit, RetrievalResult
@@ -42,6 +44,12 @@ def test_who_waits_no_longer_is_told_so(endless: TestClient, path: str, body: di
     streamed = endless.post(path, json={**body, "stream": True}, headers={TIMEOUT_HEADER: "0.3"})
     assert streamed.status_code == 200
     assert "not answered in time" in streamed.text.strip().splitlines()[-1]
+
+
+def test_a_batch_ends_within_the_time_that_it_wants_to_wait(endless: TestClient) -> None:
+    line = json.dumps({"custom_id": "1", "url": "/v1/answer", "body": QUESTION})
+    response = endless.post("/v1/batch", content=line, headers={TIMEOUT_HEADER: "0.1", "content-type": JSONL})
+    assert response.json()["error"]["code"] == "timeout"
 
 
 @pytest.mark.parametrize("value", ["soon", "-1", "0", "nan", "inf", "1 s"])
@@ -175,6 +183,23 @@ def test_what_was_spared_stands_in_a_header() -> None:
             return (await asking).headers
 
     assert asyncio.run(scenario())["x-ragray-degraded"] == "k=1, no reranking"
+
+
+def test_a_batch_is_let_in_line_by_line_and_is_no_request_of_its_own() -> None:
+    async def scenario() -> tuple[int, list[int]]:
+        service = Service()
+        app = create_app(service.orchestrator, ServeConfig())  # type: ignore[arg-type] # answers only
+        lines = "\n".join(json.dumps({"custom_id": str(n), "url": "/v1/answer", "body": QUESTION}) for n in range(3))
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+            asking = asyncio.create_task(client.post("/v1/batch", content=lines, headers={"content-type": JSONL}))
+            while len(service.finder.asked) < 3:
+                await asyncio.sleep(0.01)
+            num_open = service.admitted.num_open
+            service.writer.may.set()
+            results = map(json.loads, (await asking).text.splitlines())
+            return num_open, [result["response"]["status_code"] for result in results]
+
+    assert asyncio.run(scenario()) == (3, [200, 200, 200])
 
 
 class Reranker:
