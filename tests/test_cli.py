@@ -80,6 +80,7 @@ TEACHES: dict[str, str] = {
     "run export": "RAG model | transformers | ragray train | --format | --out",
     "search": "passages nearest to a text | ragray index build | --mode | hybrid | --where | --json",
     "ask": "answer | sources | ragray index build | ragray train | --mode | --where | --json",
+    "mine": "hard negatives | BM25 | gold passage | train.objective=contrastive | sentence-transformers | --out",
     "train": 'question encoder and generator | {"id", "question", "answers", "gold_ids"} | CSV | --out | --restart | crash',
     "evaluate": "exact match | F1 | recall@k | MRR | interval | --bounds | --baseline | --shots | --closed-book | ragray train | --out",
     "evaluate retrieval": "judged documents | ndcg@10 | recall@k | mrr@10 | --mode",

@@ -29,10 +29,10 @@ from ragray.index.store.live import rows_of_ids
 from ragray.progress import Progress
 from ragray.retrieve.fuse import fuse_scores
 from ragray.retrieve.load import question_encoder
-from ragray.retrieve.mining import Mined, choose_negatives, choose_positive, similarity
+from ragray.retrieve.mining.choose import Mined, choose_negatives, choose_positive, similarity
+from ragray.retrieve.mining.triples import KIND, TRIPLES_FILE, Triple, write_triples
 from ragray.retrieve.rerank import CrossEncoder
 from ragray.retrieve.retriever import LocalRetriever
-from ragray.retrieve.triples import KIND, TRIPLES_FILE, Triple, write_triples
 from ragray.run import Run
 from ragray.types import Example, Hit
 
@@ -79,7 +79,7 @@ def mine_negatives(
     """Write triples for the training of a retriever into the folder ``out``; it does nothing where they are there already.
 
     Candidates are what dense and lexical search find together, in the order of their convex combination. Scores are inner
-    products with the question encoder of ``run``, or of the index. `ragray.retrieve.mining` says what is chosen.
+    products with the question encoder of ``run``, or of the index. `ragray.retrieve.mining.choose` says what is chosen.
 
     Raises:
         InputError: the index has no lexical part, an example is wrong, or no question has a positive and a negative.

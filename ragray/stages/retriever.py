@@ -16,7 +16,7 @@ from ragray.evaluate.dev_recall import dev_recall, ranks_in_index, ranks_in_pool
 from ragray.index.search.reader import IndexReader
 from ragray.index.store.live import rows_of_ids
 from ragray.index.store.snapshot import Snapshot
-from ragray.retrieve.triples import read_triples, triples_file
+from ragray.retrieve.mining.triples import read_triples, triples_file
 from ragray.run import ENCODER_FOLDER, MODEL_FOLDER, PASSAGE_ENCODER_FOLDER, DevRecall, RunFacts
 from ragray.train.mined import MinedQuestions, held_out
 

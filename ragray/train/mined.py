@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ragray.retrieve.triples import Triple
+from ragray.retrieve.mining.triples import Triple
 from ragray.types import Example
 
 NONE = -1

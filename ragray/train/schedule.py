@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from ragray.config import TrainConfig
-from ragray.train.spread import spread
+from ragray.train.groups import spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Schedule:
     world_size: int
     config: TrainConfig
     groups: tuple[int, ...] = ()
-    """Of each example; those of one group stand apart in every epoch (`ragray.train.spread`). Empty: as chance has it."""
+    """Of each example; those of one group stand apart in every epoch (`ragray.train.groups`). Empty: as chance has it."""
 
     @property
     def step_size(self) -> int:

@@ -7,7 +7,7 @@ import pytest
 from ragray.cluster.train import train_rag
 from ragray.config import Config, load_config
 from ragray.errors import InputError, TrainingError
-from ragray.retrieve.triples import write_triples
+from ragray.retrieve.mining.triples import write_triples
 from tests.train.retriever_rig import QUESTIONS
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from ragray.config import Config, IndexConfig, load_config
 from ragray.errors import InputError
-from ragray.retrieve.mining import GOLD
-from ragray.retrieve.triples import TRIPLES_FILE, read_triples
+from ragray.retrieve.mining.choose import GOLD
+from ragray.retrieve.mining.triples import TRIPLES_FILE, read_triples
 from ragray.stages.mine import NO_POSITIVE, mine_negatives
 from ragray.types import Example, Passage
 from tests.helpers import Command, index_of, sentence

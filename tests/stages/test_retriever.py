@@ -11,7 +11,7 @@ from ragray.errors import InputError, TrainingError
 from ragray.generate.load import effective
 from ragray.index.search.reader import IndexReader
 from ragray.retrieve.load import load_retriever
-from ragray.retrieve.triples import write_triples
+from ragray.retrieve.mining.triples import write_triples
 from ragray.run import ENCODER_FOLDER, MODEL_FOLDER, PASSAGE_ENCODER_FOLDER, Run, RunFacts
 from ragray.stages.retriever import REJECTED, conclude, plan_retriever, verdict
 from tests.train.retriever_rig import QUESTIONS, RetrieverRig, triples

@@ -12,7 +12,7 @@ from ragray.config import EncoderConfig, TrainConfig
 from ragray.embed.encoder import encoder_fingerprint
 from ragray.embed.passage_text import passage_text
 from ragray.embed.transformer import TransformerEncoder
-from ragray.retrieve.triples import Triple
+from ragray.retrieve.mining.triples import Triple
 from ragray.train.components import Components
 from ragray.train.loop import TrainLoop
 from ragray.train.mined import MinedQuestions

@@ -89,7 +89,9 @@ class Snapshot(BaseModel):
     @model_serializer(mode="wrap")
     def _to_file(self, fields: SerializerFunctionWrapHandler) -> dict[str, object]:
         raw = fields(self)
-        return flattened({key: value for key, value in raw.items() if key != "fusion" or value is not None})
+        encoder = {key: value for key, value in raw["encoder_config"].items() if key != "question_model" or value}
+        kept = {key: value for key, value in raw.items() if key != "fusion" or value is not None}
+        return flattened({**kept, "encoder_config": encoder})
 
     @property
     def num_rows(self) -> int:

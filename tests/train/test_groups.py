@@ -3,8 +3,8 @@
 import random
 
 from ragray.config import TrainConfig
+from ragray.train.groups import spread
 from ragray.train.schedule import Progress, Schedule
-from ragray.train.spread import spread
 
 RANDOM = random.Random(0)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from ragray.config import MineConfig
-from ragray.retrieve.mining import ANSWER, GOLD, REPEATS, SCORE, choose_negatives, choose_positive
+from ragray.retrieve.mining.choose import ANSWER, GOLD, REPEATS, SCORE, choose_negatives, choose_positive
 from ragray.types import Hit, Passage
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ragray.errors import InputError, NotAnArtifactError
-from ragray.retrieve.triples import Triple, read_triples, triples_file, write_triples
+from ragray.retrieve.mining.triples import Triple, read_triples, triples_file, write_triples
 
 FIRST = Triple(
     id="q1", question="where?", positive="T\nhere", positive_id="p1", positive_score=0.5, gold_ids=("p1", "p2"),

@@ -1,0 +1,1 @@
+"""Hard negatives for questions, and the file that holds them."""
