@@ -31,7 +31,7 @@ from ragray.index.store.snapshot import Snapshot
 from ragray.models import resolve_part, weights_fingerprint
 from ragray.progress import Progress
 from ragray.run import MODEL_FOLDER, RunFacts
-from ragray.train.gold import gold_passages
+from ragray.train.gold import answering_passages
 from ragray.train.metrics import METRICS_FILE, MetricsTail
 from ragray.train.schedule import Schedule
 from ragray.types import Example
@@ -118,7 +118,7 @@ def train_rag(
             facts = RunFacts.model_validate(finished.facts)
             return TrainReport(out, facts.num_steps, facts.final_loss or 0.0, monotonic() - started, True)
         claim(output, key, restart)
-        gold = gold_passages(questions, index, snapshot) if together else {}
+        gold = answering_passages(questions, index, snapshot) if together else {}
         if together:
             logger.info("train: generate.strategy=together trains the generator; the question encoder stays as it is")
         with session(address):

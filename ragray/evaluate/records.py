@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,18 +90,3 @@ def sources_of(answered: Iterable[Answered], index: Path, snapshot: str) -> dict
     wanted = {name for one in answered for name in one.sources}
     found = passages_of(index, read_snapshot(index, snapshot), wanted)
     return {passage.id: passage for passage in found}
-
-
-def gold_passages(examples: Sequence[Example], index: Path, snapshot: str) -> list[tuple[Passage, ...]]:
-    """Return the passages that the gold ids of each example name, of a document all; none where the snapshot holds none.
-
-    Raises:
-        NotAnArtifactError, CorruptArtifactError: a segment of the snapshot is not whole.
-    """
-    wanted = {name for example in examples for name in example.gold_ids}
-    by_id: dict[str, dict[str, Passage]] = {}
-    for passage in passages_of(index, read_snapshot(index, snapshot), wanted):
-        for name in {passage.id, passage.document_id} & wanted:
-            by_id.setdefault(name, {})[passage.id] = passage
-    merged = [{key: p for name in one.gold_ids for key, p in by_id.get(name, {}).items()} for one in examples]
-    return [tuple(found.values()) for found in merged]

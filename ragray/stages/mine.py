@@ -21,7 +21,6 @@ from ragray.config import Config
 from ragray.embed.encoder import Vectors
 from ragray.embed.passage_text import passage_text
 from ragray.errors import InputError
-from ragray.evaluate.answers import contains
 from ragray.evaluate.gold import warn_of_unknown_gold_ids
 from ragray.examples import ExampleSource, read_examples
 from ragray.index.search.reader import IndexReader
@@ -34,6 +33,7 @@ from ragray.retrieve.mining.triples import KIND, TRIPLES_FILE, Triple, write_tri
 from ragray.retrieve.rerank import CrossEncoder
 from ragray.retrieve.retriever import LocalRetriever
 from ragray.run import Run
+from ragray.train.gold import answers
 from ragray.types import Example, Hit
 
 BATCH = 64
@@ -179,8 +179,7 @@ class Miner:
 
 def _mined(example: Example, gold: Sequence[Hit], candidates: Sequence[Hit], config: Config) -> Mined | None:
     def holds(hit: Hit) -> bool:
-        text = passage_text(hit.passage)
-        return any(contains(text, answer) for answer in example.answers)
+        return answers(hit.passage, example)
 
     positive = choose_positive(gold, candidates, holds)
     return choose_negatives(positive, gold, candidates, holds, config.mine) if positive else None

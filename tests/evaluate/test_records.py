@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from ragray.errors import CorruptArtifactError
-from ragray.evaluate.records import answered_from, gold_passages, read_answered, sources_of
-from ragray.index.store.snapshot import current_name
-from ragray.types import Example
+from ragray.evaluate.records import answered_from, read_answered, sources_of
+from ragray.index.store.live import named_passages
+from ragray.index.store.snapshot import current_name, read_snapshot
 from tests.evaluate.measures.answered import answered
 from tests.helpers import index_of, some_passages
 
@@ -40,6 +40,5 @@ def test_passages_are_found_by_their_id_or_their_document(tmp_path: Path) -> Non
     snapshot = current_name(index)
     found = sources_of([answered("x", "y", sources=("p2", "p7", "gone"))], index, snapshot)
     assert found == {f"p{n}": some_passages(12)[n] for n in (2, 7)}
-    examples = [Example(str(n), "?", ("x",), gold) for n, gold in enumerate([("d4",), ("p5", "d1"), ("p3",), ()])]
-    given = gold_passages(examples, index, snapshot)
+    given = named_passages([("d4",), ("p5", "d1"), ("p3",), ()], index, read_snapshot(index))
     assert [[passage.id for passage in passages] for passages in given] == [["p8", "p9"], ["p5", "p2"], [], []]

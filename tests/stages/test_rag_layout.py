@@ -112,7 +112,7 @@ def test_a_rag_model_becomes_a_run_with_its_vectors_prompts_and_answers(
             max_length=7, num_beams=1, eos_token_id=2, pad_token_id=0, decoder_start_token_id=2,
         )  # fmt: skip
         assert answer.text == tokenizer.decode(found[0], skip_special_tokens=True).strip()
-        ids = [generator.template.ids(request.question, hit.passage) for hit in request.hits]  # type: ignore[attr-defined]
+        ids = [generator.template.ids(request.question, hit.passage) for hit in request.hits]
         assert ids == [
             row[mask.bool()].tolist()
             for row, mask in zip(contexts["input_ids"], contexts["attention_mask"], strict=True)

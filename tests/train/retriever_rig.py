@@ -115,4 +115,4 @@ class RetrieverRig:
 
     def ranks(self, world_size: int, **changes: object) -> Ranks:
         meeting = Meeting(world_size)
-        return Ranks([self.loop(Rank(number, world_size), meeting, **changes) for number in range(world_size)])  # type: ignore[misc]
+        return Ranks([self.loop(Rank(number, world_size), meeting, **changes) for number in range(world_size)])

@@ -17,7 +17,7 @@ from ragray.generate.engines.model import GeneratorModel
 from ragray.index.search.reader import IndexReader
 from ragray.index.search.result import SearchResult
 from ragray.train.components import Components
-from ragray.train.gold import gold_passages
+from ragray.train.gold import answering_passages
 from ragray.train.loop import StepMetrics, TrainLoop
 from ragray.train.objectives.objective import LocalSearcher, Searcher
 from ragray.train.objectives.rag import RagBatch, RagObjective
@@ -96,7 +96,7 @@ class Rig:
         objective = TogetherObjective(
             components, components.encoders["question_encoder"], LocalSearcher(reader), k=2, train=train,
             generate=GenerateConfig(strategy="together", instruction="Say it."),
-            gold=gold_passages(WITH_GOLD, self.index, reader.snapshot),
+            gold=answering_passages(WITH_GOLD, self.index, reader.snapshot),
         )  # fmt: skip
         wrapped = parallel(components) if parallel else None
         return TrainLoop(components, objective, WITH_GOLD, train=train, rank=rank, parallel=wrapped)

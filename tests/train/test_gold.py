@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ragray.index.store.snapshot import read_snapshot
-from ragray.train.gold import gold_passages
+from ragray.train.gold import answering_passages
 from ragray.types import Example, Passage
 from tests.helpers import index_of
 
@@ -18,7 +18,7 @@ PASSAGES = [
 def gold(tmp_path: Path, *gold_ids: str, answer: str = "1812", deleted: tuple[int, ...] = ()) -> list[str]:
     index = index_of(tmp_path, PASSAGES, deleted=deleted)
     example = Example("one", "When?", (answer,), gold_ids)
-    return [passage.id for passage in gold_passages([example], index, read_snapshot(index))["one"]]
+    return [passage.id for passage in answering_passages([example], index, read_snapshot(index))["one"]]
 
 
 def test_a_passage_is_named_by_its_own_id(tmp_path: Path) -> None:

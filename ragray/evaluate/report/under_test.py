@@ -9,9 +9,10 @@ from typing import Any
 
 from ragray.config import Config
 from ragray.errors import ConfigError, InputError
-from ragray.evaluate.records import gold_passages
 from ragray.examples import read_examples
 from ragray.generate.exemplars import candidates, shown_for, with_exemplars
+from ragray.index.store.live import named_passages
+from ragray.index.store.snapshot import read_snapshot
 from ragray.run import Run
 from ragray.types import Example, Passage
 
@@ -64,7 +65,11 @@ def given_passages(questions: Sequence[Example], system: SystemUnderTest) -> dic
         InputError: none has any.
     """
     k = system.config.retrieve.k
-    found = gold_passages(questions, system.index, system.snapshot) if system.index else []
+    if system.index:
+        snapshot = read_snapshot(system.index, system.snapshot)
+        found = named_passages([question.gold_ids for question in questions], system.index, snapshot)
+    else:
+        found = []
     given = {question.id: passages[:k] for question, passages in zip(questions, found, strict=bool(found)) if passages}
     if not given:
         raise InputError(

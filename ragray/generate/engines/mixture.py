@@ -14,7 +14,7 @@ B questions, K passages (each question may have another number), R rows (all K o
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -59,6 +59,17 @@ class _RowGroup:
     next_token: int = -1
 
 
+def read_beside(rows: Rows | None, model: GeneratorModel, requests: Iterable[MixtureRequest]) -> Rows:
+    """Let the model read the prompts of some requests; return their rows, behind those that are in the batch already."""
+    weighted = [request.weighted for request in requests]
+    fused = [len(each.prompts) for each in weighted if each.fused]
+    read = Rows.read(model, [row for each in weighted for row in each.prompts], fused=fused)
+    if rows is None:
+        return read
+    rows.join(read)
+    return rows
+
+
 class MixtureBatch:
     """Decodes questions side by side, each exactly as it would be alone."""
 
@@ -85,13 +96,7 @@ class MixtureBatch:
         if not requests:
             return
         self._catch_up()
-        weighted = [request.weighted for request in requests.values()]
-        fused = [len(each.prompts) for each in weighted if each.fused]
-        rows = Rows.read(self._model, [row for each in weighted for row in each.prompts], fused=fused)
-        if self._rows is None:
-            self._rows = rows
-        else:
-            self._rows.join(rows)
+        self._rows = read_beside(self._rows, self._model, requests.values())
         for key, request in requests.items():
             prior = torch.tensor(request.weighted.log_prior_K, device=self._model.device)
             self._questions[key] = _RowGroup(prior, prior, request.max_new_tokens, request.choose)

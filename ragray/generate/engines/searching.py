@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ragray.errors import ModelError
 from ragray.generate.engines.beams import Beam, BeamSearch
-from ragray.generate.engines.mixture import MixtureRequest, SequenceState
+from ragray.generate.engines.mixture import MixtureRequest, SequenceState, read_beside
 from ragray.generate.engines.model import GeneratorModel
 from ragray.generate.engines.rows import Rows
 
@@ -86,13 +86,7 @@ class SearchBatch:
         """Read the prompts of some questions, each under a key of the caller's."""
         if not requests:
             return
-        weighted = [request.weighted for request in requests.values()]
-        fused = [len(each.prompts) for each in weighted if each.fused]
-        rows = Rows.read(self._model, [row for each in weighted for row in each.prompts], fused=fused)
-        if self._rows is None:
-            self._rows = rows
-        else:
-            self._rows.join(rows)
+        self._rows = read_beside(self._rows, self._model, requests.values())
         self._asked |= requests
         self._searches |= {key: self._begin(request) for key, request in requests.items()}
 

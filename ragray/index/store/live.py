@@ -5,7 +5,7 @@ B rows of a block, D dim.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,3 +111,18 @@ def passages_of(index: Path, snapshot: Snapshot, ids: Collection[str]) -> list[P
         named = pc.or_(pc.is_in(passages["id"], wanted), pc.is_in(passages["document_id"], wanted))
         found += map(passage_from_row, passages.filter(named).to_pylist())
     return found
+
+
+def named_passages(names: Sequence[Collection[str]], index: Path, snapshot: Snapshot) -> list[tuple[Passage, ...]]:
+    """Return for each collection of ids the live passages that they name, by their own id or their document's, each once.
+
+    Raises:
+        NotAnArtifactError, CorruptArtifactError: a segment, or its tombstones, is not whole.
+    """
+    wanted = {name for some in names for name in some}
+    by_name: dict[str, dict[str, Passage]] = {}
+    for passage in passages_of(index, snapshot, wanted):
+        for name in {passage.id, passage.document_id} & wanted:
+            by_name.setdefault(name, {})[passage.id] = passage
+    merged = [{key: passage for name in some for key, passage in by_name.get(name, {}).items()} for some in names]
+    return [tuple(found.values()) for found in merged]

@@ -1,13 +1,11 @@
 """BLEU, chrF and ROUGE: the figures are those of `sacrebleu` and `rouge-score` by their public functions."""
 
 import pytest
+import sacrebleu
+from rouge_score import rouge_scorer
 
+from ragray.evaluate.measures.overlap import bleu, chrf, rouge
 from tests.evaluate.measures.answered import answered
-
-sacrebleu = pytest.importorskip("sacrebleu")
-rouge_scorer = pytest.importorskip("rouge_score.rouge_scorer")
-
-from ragray.evaluate.measures.overlap import bleu, chrf, rouge  # noqa: E402 - behind the packages that it needs
 
 SOME = [
     answered(
