@@ -14,8 +14,8 @@ PRODUCED_BY = {
     "corpus": "ragray ingest SOURCE... --out {folder}",
     "embeddings": "ragray embed CORPUS --out {folder}",
     "index": "ragray index build EMBEDDINGS --corpus CORPUS --out {folder}",
-    "mined": "ragray mine --index INDEX --examples FILE --out {folder}",
     "run": "ragray train --index INDEX --examples FILE --out {folder}",
+    "triples": "ragray mine --index INDEX --examples FILE --out {folder}",
     "report": "ragray evaluate --index INDEX --examples FILE --out {folder}",
 }
 

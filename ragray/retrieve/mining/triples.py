@@ -19,7 +19,7 @@ from ragray.artifact.manifest import open_artifact
 from ragray.errors import InputError, first_line
 from ragray.jsontext import to_json
 
-KIND = "mined"
+KIND = "triples"
 TRIPLES_FILE = "triples.jsonl"
 
 
