@@ -3,6 +3,7 @@
 import fnmatch
 import json
 import re
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -109,12 +110,33 @@ RENAMES = {
 }
 
 
-@pytest.mark.parametrize(("old", "new"), RENAMES.items())
-def test_a_renamed_key_is_answered_with_the_present_one(file: Path, old: str, new: str) -> None:
-    assert refusal(None, f"{old}=1") == f"override: {old} is now {new}; rename it"
+@pytest.mark.parametrize(("old", "new"), [(old, new) for old, new in RENAMES.items() if "temperature" not in old])
+def test_a_renamed_key_is_taken_under_its_present_name_and_said(
+    file: Path, old: str, new: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def value(config: Config) -> object:
+        return attrgetter(new)(config)
+
+    assert value(load_config(None, [f"{old}=3"])) == 3
+    assert value(load_config(None, [f"{new}=2", f"{old}=3"])) == 3, "the last one counts"
     section, key = old.split(".")
-    file.write_text(f"cluster:\n  wait_s: 1\n{section}:\n  {key}: 1\n")
-    assert refusal(file) == f"{file}:4: {old} is now {new}; rename it"
+    file.write_text(f"cluster:\n  wait_s: 1\n{section}:\n  {key}: 4\n")
+    assert value(load_config(file)) == 4
+    assert f"override: {old} is now {new} and taken for it; rename it" in caplog.messages
+    assert f"{file}:4: {old} is now {new} and taken for it; rename it" in caplog.messages
+
+
+@pytest.mark.parametrize("old", ["train.temperature", "generate.temperature"])
+def test_an_earlier_key_that_could_mean_two_things_is_refused_with_the_present_one(file: Path, old: str) -> None:
+    assert refusal(None, f"{old}=1") == f"override: {old} is now generate.passage_temperature; rename it"
+    section, key = old.split(".")
+    file.write_text(f"{section}:\n  {key}: 1\n")
+    assert refusal(file) == f"{file}:2: {old} is now generate.passage_temperature; rename it"
+
+
+def test_a_key_given_under_both_names_in_a_file_is_refused(file: Path) -> None:
+    file.write_text("retrieve:\n  k: 3\ntrain:\n  k: 4\n")
+    assert refusal(file) == f"{file}: retrieve.k is given twice, once under its earlier name; remove one"
 
 
 def test_every_renamed_key_is_known_under_its_present_name_alone() -> None:

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, JsonValue, ValidationError
 from pydantic.fields import FieldInfo
 
-from ragray.config.renamed import RENAMED
+from ragray.config.renamed import AMBIGUOUS, RENAMED
 from ragray.config.sections import Config
 from ragray.config.tasks import with_task
 from ragray.config.usage import without_effect
@@ -38,8 +38,7 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = (), *, comm
     With ``command``, the log names the overrides that change nothing in that command; a file may serve several commands.
 
     Raises:
-        ConfigError: names the file with the line, or the override, the key, and the present name of a renamed key, the nearest
-            known key or the allowed values.
+        ConfigError: names the file with the line, or the override, the key, and the nearest known key or the allowed values.
     """
     merged = {} if path is None else _read_file(path)
     overridden = []
@@ -69,7 +68,13 @@ def _read_file(path: Path) -> dict[str, dict[str, JsonValue]]:
         return {}
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: holds a {type(raw).__name__}, expected sections such as 'embed:' and 'train:'")
-    return {str(name): _checked_section(path, str(name), values, lines) for name, values in raw.items()}
+    merged: dict[str, dict[str, JsonValue]] = {}
+    for name, values in raw.items():
+        for (section, key), value in _checked_section(path, str(name), values, lines).items():
+            if key in merged.setdefault(section, {}):
+                raise ConfigError(f"{path}: {section}.{key} is given twice, once under its earlier name; remove one")
+            merged[section][key] = value
+    return merged
 
 
 def _read_text(path: Path) -> str:
@@ -92,7 +97,9 @@ def _lines(text: str) -> dict[str, int]:
     return lines
 
 
-def _checked_section(path: Path, section: str, values: JsonValue, lines: Mapping[str, int]) -> dict[str, JsonValue]:
+def _checked_section(
+    path: Path, section: str, values: JsonValue, lines: Mapping[str, int]
+) -> dict[tuple[str, str], JsonValue]:
     def where(name: str) -> str:
         return f"{path}:{lines[name]}" if name in lines else str(path)
 
@@ -106,9 +113,7 @@ def _checked_section(path: Path, section: str, values: JsonValue, lines: Mapping
         raise ConfigError(
             f"{where(section)}: section '{section}' holds a {type(values).__name__}, expected lines of the form key: value"
         )
-    for key in values:
-        _check_key(f"{section}.{key}", where(f"{section}.{key}"))
-    return dict(values)
+    return {_present_key(f"{section}.{key}", where(f"{section}.{key}")): value for key, value in values.items()}
 
 
 def _parse_override(override: str) -> tuple[str, str, JsonValue]:
@@ -116,7 +121,7 @@ def _parse_override(override: str) -> tuple[str, str, JsonValue]:
     section, dot, key = dotted.strip().partition(".")
     if not equals or not dot:
         raise ConfigError(f"override '{override}' is not of the form section.key=value, for instance train.epochs=3")
-    _check_key(f"{section}.{key}", "override")
+    section, key = _present_key(f"{section}.{key}", "override")
     try:
         value: JsonValue = yaml.safe_load(text)
     except yaml.YAMLError:
@@ -124,14 +129,20 @@ def _parse_override(override: str) -> tuple[str, str, JsonValue]:
     return section, key, text if _fields(section)[key].annotation is str else value
 
 
-def _check_key(dotted: str, where: str) -> None:
-    if dotted in RENAMED:
+def _present_key(dotted: str, where: str) -> tuple[str, str]:
+    """Return section and key of a known key, or of the one that an earlier key became."""
+    if dotted in AMBIGUOUS:
         raise ConfigError(f"{where}: {dotted} is now {RENAMED[dotted]}; rename it")
+    if dotted in RENAMED:
+        logger.warning("%s: %s is now %s and taken for it; rename it", where, dotted, RENAMED[dotted])
+        dotted = RENAMED[dotted]
     keys = list(known_keys())
     if dotted not in keys:
         raise ConfigError(
             f"{where}: unknown key '{dotted}'{_nearest(dotted, keys)}; `ragray config show` lists all keys"
         )
+    section, _, key = dotted.partition(".")
+    return section, key
 
 
 def _nearest(word: str, known: list[str]) -> str:

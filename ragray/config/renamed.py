@@ -13,7 +13,10 @@ RENAMED: Mapping[str, str] = {
     "train.max_answer_tokens": "generate.max_new_tokens",
     "serve.retriever_replicas": "retrieve.num_replicas",
 }
-"""The earlier ``section.key`` and the present one. In a file or an override the earlier one is an error that names the present one."""
+"""The earlier ``section.key`` and the present one, which it is taken for in a file or an override; the log says so."""
+
+AMBIGUOUS = frozenset({"train.temperature", "generate.temperature"})
+"""Earlier keys that a reader of today takes for something else (the temperature of sampling): an error that names the present one."""
 
 
 def with_present_names(section: str, recorded: JsonValue) -> JsonValue:

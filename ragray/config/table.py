@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from ragray.config.files import known_keys
 from ragray.config.meaning import field, meaning
-from ragray.config.renamed import RENAMED
+from ragray.config.renamed import AMBIGUOUS, RENAMED
 from ragray.config.sections import Config
 from ragray.config.usage import FIXED_BY_RUN, FROM_RUN, USED, WITH_RUN, WITHOUT_SETTINGS, used
 
@@ -51,9 +51,10 @@ def _introduction() -> Iterator[str]:
     yield "```\nragray train --index work/index --examples train.jsonl --out work/run --config mine.yaml train.epochs=3\n```"
     yield "```yaml\n# mine.yaml\nretrieve:\n  k: 4\ntrain:\n  epochs: 2\n```"
     yield (
-        "An unknown key, a value of the wrong type or out of range, and a key that was renamed end the command with an error that "
-        "names the file and line, or the override. A file may hold settings of several commands. An override that has no effect in "
-        "the command is named in the log. `ragray config show` prints the settings in force, `ragray config schema` a JSON schema "
+        "An unknown key and a value of the wrong type or out of range end the command with an error that "
+        "names the file and line, or the override. A key that was renamed is taken under its present name, and the log says so, "
+        f"but for {_codes(sorted(AMBIGUOUS))}, which are errors. A file may hold settings of several commands. An override that "
+        "has no effect in the command is named in the log. `ragray config show` prints the settings in force, `ragray config schema` a JSON schema "
         "for editors."
     )
     yield (
