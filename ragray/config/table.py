@@ -54,8 +54,8 @@ def _introduction() -> Iterator[str]:
         "An unknown key and a value of the wrong type or out of range end the command with an error that "
         "names the file and line, or the override. A key that was renamed is taken under its present name, and the log says so, "
         f"but for {_codes(sorted(AMBIGUOUS))}, which are errors. A file may hold settings of several commands. An override that "
-        "has no effect in the command is named in the log. `ragray config show` prints the settings in force, `ragray config schema` a JSON "
-        "schema for editors."
+        "has no effect in the command is named in the log. `ragray config show` prints the settings in force, `ragray config schema` a "
+        "JSON schema for editors."
     )
     yield (
         f"A run records the settings that it was trained with. {_commands(WITH_RUN)} with `--run` use them. {_codes(FIXED_BY_RUN)} "

@@ -27,11 +27,17 @@ PROJECTION = "question_encoder.encode_proj"
 
 def rag_config(folder: Path) -> dict[str, Any] | None:
     """Return the configuration of a RAG model, None where a folder holds another model."""
+    config = read_model_config(folder)
+    return config if config.get("model_type") == "rag" else None
+
+
+def read_model_config(folder: Path) -> dict[str, Any]:
+    """Return what a model's `config.json` holds; nothing where it cannot be read, as whoever loads the model says why."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None  # whoever loads the model says what is wrong with its configuration
-    return config if isinstance(config, dict) and config.get("model_type") == "rag" else None
+        return {}
+    return config if isinstance(config, dict) else {}
 
 
 def marginalize_of(config: Mapping[str, Any]) -> str:

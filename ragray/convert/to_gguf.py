@@ -6,7 +6,7 @@ Tensors have llama.cpp's names, and the rows of the query and key projections it
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,15 @@ ARCHITECTURE = "llama"
 ROTATED = (".q_proj.weight", ".k_proj.weight")
 
 
-def why_not_gguf(model: Any) -> str:
-    """Return why a model cannot be written, given its configuration as `transformers` has it; "" where it can."""
-    if model.model_type != ARCHITECTURE:
-        return f"it is a {model.model_type}, and only models of the Llama family can be"
-    rope = getattr(model, "rope_parameters", None) or {}
-    if rope.get("rope_type", "default") != "default":
-        return f"its rotary positions are scaled ({rope['rope_type']})"
-    if model.attention_bias or model.mlp_bias:
+def why_not_gguf(config: Mapping[str, Any]) -> str:
+    """Return why a model cannot be written, given what its `config.json` holds; "" where it can."""
+    if config.get("model_type") != ARCHITECTURE:
+        return f"it is a {config.get('model_type')}, and only models of the Llama family can be"
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}  # its name before transformers 5
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind != "default":
+        return f"its rotary positions are scaled ({kind})"
+    if config.get("attention_bias") or config.get("mlp_bias"):
         return "its projections have biases"
     return ""
 
@@ -39,7 +40,7 @@ def write_gguf(folder: Path, target: Path, *, model: Any, tokenizer: Any) -> Non
     """
     import gguf
 
-    if reason := why_not_gguf(model):
+    if reason := why_not_gguf(model.to_dict()):
         raise ModelError(f"{folder}: cannot be written as a GGUF: {reason}")
     writer = gguf.GGUFWriter(target, ARCHITECTURE)
     _write_shape(writer, model)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import os
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ragray.config import GenerateConfig
-from ragray.convert.rag import marginalize_of, rag_config
+from ragray.convert.rag import marginalize_of, rag_config, read_model_config
 from ragray.convert.to_gguf import why_not_gguf
 from ragray.errors import ConfigError
 from ragray.generate.engines.apart import ApartGenerator
@@ -24,11 +25,12 @@ FAKE = "first-sentence"
 
 
 def load_generator(
-    config: GenerateConfig, run: Path | None = None, *, device: str = "auto", threads: int = 0
+    config: GenerateConfig, run: Path | None = None, *, device: str = "auto", threads: int = 0, wait: bool = True
 ) -> Generator:
     """Load the fine-tuned generator of a run, else the configured model; OpenVINO takes so many threads (0: all).
 
-    OpenVINO runs in a process of its own, which ends when the generator is dropped.
+    OpenVINO runs in a process of its own, which ends when the generator is dropped; without ``wait`` it may still be loading, and
+    the first batch waits for it and raises what is wrong with the model.
 
     Raises:
         ModelNotFoundError, ModelError, ConfigError: the model cannot be loaded, or its prompts cannot be made.
@@ -40,8 +42,14 @@ def load_generator(
     if engine_of(settings, weights, device) == "openvino":
         from ragray.generate.engines.openvino import SETTING, OpenVinoGenerator
 
-        load = partial(OpenVinoGenerator.load, settings, weights=weights, threads=threads)
-        return ApartGenerator(load, _template(settings, weights).check, name=SETTING)
+        load = functools.partial(OpenVinoGenerator.load_alone, settings, weights=weights, threads=threads)
+        template = functools.cache(
+            functools.partial(_template, settings, weights)
+        )  # many a caller checks questions elsewhere
+        generator = ApartGenerator(load, lambda *question: template().check(*question), name=SETTING)
+        if wait:
+            generator.wait()
+        return generator
     from ragray.generate.engines.transformer import TransformerGenerator
 
     require_encoder_decoder(load_model_config(weights or resolve_part(settings.model, "generator")), settings)
@@ -148,10 +156,14 @@ def engine_of(config: GenerateConfig, weights: Path | None, device: str) -> str:
         return config.engine
     if config.strategy != "together" or config.num_beams > 1 or importlib.util.find_spec("openvino_genai") is None:
         return "torch"
+    if why_not_gguf(read_model_config(weights or resolve_part(config.model, "generator"))) or not _on_cpu(device):
+        return "torch"
+    return "openvino"
+
+
+def _on_cpu(device: str) -> bool:
+    if device == "auto" and os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        return True  # a worker that reserves no GPU; torch, which takes seconds to import, would find none
     from ragray.device import pick_device
 
-    if pick_device(device).type != "cpu":
-        return "torch"
-    return (
-        "torch" if why_not_gguf(load_model_config(weights or resolve_part(config.model, "generator"))) else "openvino"
-    )
+    return pick_device(device).type == "cpu"

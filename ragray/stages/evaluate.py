@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -73,14 +74,13 @@ class AnswerQuestions(Task[QuestionBatch]):
     def set_up(self, system: SystemUnderTest) -> None:
         """Load the retriever and the generator."""
         config, run = system.config, system.run.folder if system.run else None
-        if config.generate.model != FAKE:
-            import torch
-
-            torch.set_num_threads(max(1, int(config.evaluate.cpus_per_worker)))
         index = None if system.gold else system.index
-        self._retriever = load_retriever(index, run, config, snapshot=system.snapshot) if index else None
         threads = max(1, int(config.evaluate.cpus_per_worker))
-        self._generator = load_generator(config.generate, run, threads=threads)
+        # OpenVINO's process loads the model while this one imports torch and loads the encoder.
+        self._generator = load_generator(config.generate, run, threads=threads, wait=False)
+        self._retriever = load_retriever(index, run, config, snapshot=system.snapshot) if index else None
+        if torch := sys.modules.get("torch"):
+            torch.set_num_threads(threads)
         self._k = self._retriever.k if self._retriever else config.retrieve.k
         self._instruction = system.instruction
         self._depth = max(self._k, *config.evaluate.recall_at)

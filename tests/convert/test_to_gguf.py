@@ -40,9 +40,14 @@ def test_the_two_rows_of_a_rotation_become_neighbours() -> None:
 def test_a_model_that_cannot_be_written_is_refused_with_the_reason(
     model: AutoConfig, reason: str, tmp_path: Path
 ) -> None:
-    assert reason in why_not_gguf(model)
+    assert reason in why_not_gguf(model.to_dict())
     with pytest.raises(ModelError, match="cannot be written as a GGUF"):
         write_gguf(tmp_path, tmp_path / "x.gguf", model=model, tokenizer=None)
+
+
+def test_scaled_positions_are_seen_under_their_earlier_name() -> None:
+    assert "scaled (linear)" in why_not_gguf({"model_type": "llama", "rope_scaling": {"type": "linear", "factor": 2.0}})
+    assert not why_not_gguf({"model_type": "llama", "rope_scaling": None})
 
 
 def test_weights_that_float16_cannot_hold_are_refused_and_named(tiny_decoder: Path, tmp_path: Path) -> None:

@@ -51,18 +51,22 @@ class ApartGenerator(Generator):
     def __init__(
         self, load: Load, check: Callable[[str, str], None], *, name: str, step_timeout_s: float = STEP_TIMEOUT_S
     ) -> None:
-        """Start the process; ``load`` runs there, ``check`` (see `Generator.check`) here. ``name`` is that of the engine.
-
-        Raises:
-            ServingError: the process ended, or did not load the generator in time.
-            RagrayError: what ``load`` raises.
-        """
+        """Start the process; ``load`` runs there, ``check`` (see `Generator.check`) here. ``name`` is that of the engine."""
         self._load = load
         self._check = check
         self._name = name
         self._step_timeout_s = step_timeout_s
         self._process = EngineProcess(name, load, step_timeout_s)
         self._runner: ApartRunner | None = None
+
+    def wait(self) -> None:
+        """Wait until the process has loaded the generator.
+
+        Raises:
+            ServingError: the process ended, or did not load the generator in time.
+            RagrayError: what ``load`` raises.
+        """
+        self._process.wait()
 
     def check(self, question: str, instruction: str = "") -> None:
         """Raise `InputError`, which names the limit, where a question with its instruction is too long for the model."""
@@ -71,7 +75,7 @@ class ApartGenerator(Generator):
     def open_runner(self) -> ApartRunner:
         """Begin an empty batch: in another process where this one has ended, or has a batch that was not finished.
 
-        Raises as `ApartGenerator` does.
+        Raises as `wait` does.
         """
         if not self._process.is_alive or (self._runner is not None and len(self._runner)):
             self._process.end()
@@ -90,11 +94,20 @@ class EngineProcess:
         self._pipe: Connection
         self._running, self._pipe = spawn(MODULE, name, os.environ)
         self._end = weakref.finalize(self, _end, self._running, self._pipe)
+        self._loaded = False
+        with contextlib.suppress(OSError):  # where it has ended already, `wait` tells
+            self._pipe.send((load, step_timeout_s))
+
+    def wait(self) -> None:
+        """Wait until the generator is loaded; raises as `ApartGenerator.wait` does, and ends the process then."""
+        if self._loaded:
+            return
         try:
-            self._ask((load, step_timeout_s), START_TIMEOUT_S)
+            self._answer(START_TIMEOUT_S)
         except RagrayError:
             self.end()
             raise
+        self._loaded = True
 
     @property
     def is_alive(self) -> bool:
@@ -108,7 +121,10 @@ class EngineProcess:
             ServingError: the process has ended, or does not answer; it is ended then.
             RagrayError: what the engine raises.
         """
-        return self._ask(call, self._step_timeout_s)
+        self.wait()
+        with contextlib.suppress(OSError):  # where it has ended, there is no answer
+            self._pipe.send(call)
+        return self._answer(self._step_timeout_s)
 
     def tell(self, call: Call) -> None:
         """Have something done that is not answered; where the process has ended, the next question tells."""
@@ -119,9 +135,8 @@ class EngineProcess:
         """End the process, whatever it is doing."""
         self._end()
 
-    def _ask(self, message: object, timeout_s: float) -> Any:
+    def _answer(self, timeout_s: float) -> Any:
         try:
-            self._pipe.send(message)
             answer = self._pipe.recv() if self._pipe.poll(timeout_s) else self._silent(timeout_s)
         except (EOFError, OSError):
             answer = ServingError(

@@ -8,6 +8,7 @@ directly: openvino-genai 2026.4 wrote other tokens from SmolLM2's Q4_1 than torc
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,6 +80,13 @@ class OpenVinoGenerator(Generator):
         import_openvino(SETTING, "openvino_genai")
         folder = weights or resolve_part(config.model, "generator")
         return cls(written_gguf(folder), folder, config, threads=threads)
+
+    @classmethod
+    def load_alone(cls, config: GenerateConfig, *, weights: Path | None = None, threads: int = 0) -> OpenVinoGenerator:
+        """Load as `load` does, in a process that does nothing else: it imports no torch, which would take most of the time."""
+        written_gguf(weights or resolve_part(config.model, "generator"))  # needs torch, where it is not there yet
+        sys.modules.setdefault("torch", None)  # type: ignore[arg-type] # Python's way to have `import torch` fail
+        return cls.load(config, weights=weights, threads=threads)
 
     def check(self, question: str, instruction: str = "") -> None:
         """Raise `InputError`, which names the limit, where a question with its instruction is too long for the model."""

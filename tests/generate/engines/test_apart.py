@@ -103,7 +103,9 @@ def test_what_cannot_be_loaded_says_why(
     load: Callable[[], fragile.Fragile], kind: type[Exception], message: str
 ) -> None:
     with pytest.raises(kind, match=message):
-        open_apart(load)
+        open_apart(load).wait()
+    with pytest.raises(kind, match=message):
+        open_apart(load).open_runner()
 
 
 def test_a_process_ends_with_its_generator() -> None:
