@@ -113,6 +113,11 @@ class GenerateConfig(Section):
         "passage writes its own by beam search, every one is scored with all passages; fast: scored only with the passages that "
         "wrote it (Lewis et al. 2020, section 2.5). thorough and fast write nothing before the answer is complete",
     )
+    spans: bool = Field(
+        False,
+        description="write only what stands in a passage, whole words of its title or text, behind it perhaps its citation: p(answer | "
+        "passage) is 0 for all else. For generators trained to answer with spans (extractive questions)",
+    )
     max_prompt_tokens: int = Field(
         512, ge=32, description="tokens per prompt at most; a passage that does not fit loses its end, a question never"
     )
