@@ -45,7 +45,7 @@ LATER_TRAIN = (
     *("gradient_checkpointing", "precision", "objective", "score_scale", "reader_temperature", "cache_batch_size"),
     *("passage_encoder", "dev_share", "distractors"),
 )
-LATER_GENERATE = ("strategy", "prompt", "spans")
+LATER_GENERATE = ("strategy", "prompt", "spans", "prior")
 """Keys that decide how a run is trained and that earlier versions lacked: at their defaults they leave its key as it was."""
 
 logger = logging.getLogger("ragray")

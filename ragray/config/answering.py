@@ -127,6 +127,11 @@ class GenerateConfig(Section):
         gt=0,
         description="temperature of the prior over passages: p(passage | question) = softmax(inner product / passage_temperature)",
     )
+    prior: Literal["dense", "score"] = Field(
+        "dense",
+        description="what the prior over passages is made from: dense: inner products of question and passage; score: the scores that "
+        "ranked the passages, such as those of retrieve.mode=hybrid, divided by passage_temperature alike (0.03 fits hybrid scores)",
+    )
     batch_size: int = Field(8, ge=1, description="questions answered at the same time")
 
 

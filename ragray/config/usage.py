@@ -29,7 +29,13 @@ SEARCH = (
 GENERATE = (
     *("generate.task", "generate.model", "generate.instruction", "generate.prompt", "generate.marginalize"),
     "generate.max_prompt_tokens",
-    *("generate.max_new_tokens", "generate.passage_temperature", "generate.strategy", "generate.spans"),
+    *(
+        "generate.max_new_tokens",
+        "generate.passage_temperature",
+        "generate.strategy",
+        "generate.spans",
+        "generate.prior",
+    ),
 )
 
 TOGETHER = ("gold_share", "min_k", "shuffle", "cite", "unanswerable")
@@ -86,6 +92,7 @@ FROM_RUN = (
     "generate.passage_temperature",
     "generate.strategy",
     "generate.spans",
+    "generate.prior",
     "retrieve.k",
     "retrieve.mode",
     "retrieve.where",

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ragray.generate.textcodec import TextCodec
-from ragray.types import Passage
 
 CHARS_PER_TOKEN = 6
 """So many characters are encoded for each token that an answer may have; English has four or five."""
@@ -75,16 +74,16 @@ class Spans:
         return Spans(self._next.get(token, []))
 
 
-def windows(passage: Passage, codec: TextCodec, *, most_tokens: int, lead: str = "", tail: str = "") -> list[Window]:
-    """Return the windows of a passage's title and text, of at most ``most_tokens`` each; each ends with a word.
+def windows(
+    texts: Sequence[str], codec: TextCodec, *, most_tokens: int, lead: str = "", tail: str = ""
+) -> list[Window]:
+    """Return the windows of the texts of a passage, of at most ``most_tokens`` each; each ends with a word.
 
     ``lead`` stands before an answer in training (`PromptTemplate.answer_lead`). ``tail`` may stand behind it.
     """
     cited = tuple(codec.encode(tail)) if tail else ()
     return [
-        Window(token_ids, ends, cited)
-        for text in (passage.title, passage.text)
-        for token_ids, ends in _windows(text, codec, most_tokens, lead)
+        Window(token_ids, ends, cited) for text in texts for token_ids, ends in _windows(text, codec, most_tokens, lead)
     ]
 
 

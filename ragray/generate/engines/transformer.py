@@ -19,7 +19,6 @@ from ragray.generate.generator import Generator
 from ragray.generate.strategy import AnswerStrategy, WeightedPrompts, make_strategy
 from ragray.generate.template import PromptTemplate
 from ragray.models import resolve_part
-from ragray.types import Passage
 
 CACHED_PASSAGES = 256
 """Passages whose windows are kept for the next question: neighbouring questions often find the same."""
@@ -132,16 +131,18 @@ class TransformerRunner:
         """Return of each prompt the spans of its passages; [] where there are none, and any answer may be written."""
         read = [hit.passage for hit in request.hits[: len(weighted.log_prior_N)]]
         if self._strategy.numbered or weighted.fused:
-            found = [[window for number, each in enumerate(read, 1) for window in self._windows(each, number)]]
+            found = [
+                [one for number, each in enumerate(read, 1) for one in self._windows(each.title, each.text, number)]
+            ]
         else:
-            found = [self._windows(each, 0) for each in read]
+            found = [self._windows(each.title, each.text, 0) for each in read]
         return [Spans.of(each) for each in found] if any(found) else []
 
-    def _passage_windows(self, passage: Passage, number: int) -> list[Window]:
-        """Return the windows of a passage; its citation may follow where passages are numbered."""
-        tail = f" [{number}]" if self._strategy.numbered else ""
-        lead = self._template.answer_lead
-        return windows(passage, self._codec, most_tokens=self._max_new_tokens, lead=lead, tail=tail)
+    def _passage_windows(self, title: str, text: str, number: int) -> list[Window]:
+        """Return the windows of a passage; its citation may follow where it has a number."""
+        tail = f" [{number}]" if number else ""
+        lead, most = self._template.answer_lead, self._max_new_tokens
+        return windows([title, text], self._codec, most_tokens=most, lead=lead, tail=tail)
 
 
 def _open_batch(model: GeneratorModel, config: GenerateConfig, *, searches: bool) -> MixtureBatch | SearchBatch:
