@@ -36,8 +36,8 @@ class WorkerSetup:
     """Everything that a training worker needs.
 
     ``checkpoint`` is the one to go on from where Ray Train has no record of any, else "". ``gold`` holds by example id the passages
-    that gold ids name, for the strategy `together` and the objective `reader`. With ``mined`` a retriever is trained on these questions: there are no generator
-    and no searcher then.
+    that gold ids name, for the strategy `together` and the objective `reader`. With ``mined`` a retriever is trained on these
+    questions: there are no generator and no searcher then.
     """
 
     out: str

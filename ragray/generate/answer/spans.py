@@ -93,10 +93,15 @@ def _windows(
     starts = [place for place, letter in enumerate(text) if not letter.isspace() and _parted(text, place)]
     pieces = [f"{lead}{text[start : start + CHARS_PER_TOKEN * most_tokens]}" for start in starts]
     for start, (ids, stops) in zip(starts, codec.with_stops(pieces), strict=True):
-        ends = [stop is not None and _parted(text, start + stop - len(lead)) for stop in stops[:most_tokens]]
+        ends = [stop is not None and _ends(text, start + stop - len(lead)) for stop in stops[:most_tokens]]
         size = max((number for number, end in enumerate(ends, 1) if end), default=0)
         if size:
             yield tuple(ids[:size]), tuple(ends[:size])
+
+
+def _ends(text: str, place: int) -> bool:
+    """Return whether a word ends before a place."""
+    return place > 0 and not text[place - 1].isspace() and _parted(text, place)
 
 
 def _parted(text: str, place: int) -> bool:
