@@ -22,7 +22,7 @@ from ragray.cluster.session import session
 from ragray.cluster.train_worker import Outcome, WorkerSetup, train_worker
 from ragray.config import FROM_MINED, Config, GenerateConfig, RetrieveConfig, TrainConfig
 from ragray.config.usage import TOGETHER
-from ragray.errors import TrainingError
+from ragray.errors import ConfigError, TrainingError
 from ragray.examples import ExampleSource, read_examples
 from ragray.generate.check import check_questions, warn_of_cut_answers
 from ragray.generate.load import load_template, of_model
@@ -43,9 +43,9 @@ UNUSED = ("mode", "where", "rerank_model")
 LATER_TRAIN = (
     *("warmup_steps", "lr_schedule", "label_smoothing", "encoder_tune", "encoder_last_layers"),
     *("gradient_checkpointing", "precision", "objective", "score_scale", "reader_temperature", "cache_batch_size"),
-    *("passage_encoder", "dev_share"),
+    *("passage_encoder", "dev_share", "distractors"),
 )
-LATER_GENERATE = ("strategy", "prompt")
+LATER_GENERATE = ("strategy", "prompt", "spans", "prior")
 """Keys that decide how a run is trained and that earlier versions lacked: at their defaults they leave its key as it was."""
 
 logger = logging.getLogger("ragray")
@@ -75,12 +75,14 @@ def train_rag(
 ) -> TrainReport:
     """Fine-tune a generator on the current snapshot of an index, as ``generate.strategy`` will have it answer.
 
-    With `marginal` the question encoder is trained too, with RAG's loss; with `together` it stays as it is.
+    With `marginal` the question encoder is trained too, with RAG's loss; with `together` it stays as it is, and so it does with
+    ``train.objective=reader``.
     ``examples`` is a path or URI, a pandas DataFrame, a `datasets.Dataset`, or a list of mappings or `Example`s. With a
     ``train.objective`` that learns from mined questions this is `ragray.cluster.train_retriever.train_retriever`.
 
     Raises:
         TrainingError: ``out`` holds a run with other settings and ``restart`` is off, or the workers failed too often.
+        ConfigError: objective and strategy do not fit each other.
         InputError: an example is wrong, or there is none; the message names place and field.
         NotAnArtifactError: ``index`` is not an index.
     """
@@ -97,6 +99,7 @@ def train_rag(
         logger.warning("train: %s without effect: training searches all passages, by vectors", names)
     config = config.model_copy(update={"generate": of_model(config.generate)})
     together = _together(config)
+    _require_alone(config)
     generator = resolve_part(config.generate.model, "generator")
     if config.generate.strategy == "fid":
         logger.info("train: generate.strategy=fid trains the generator; the question encoder stays as it is")
@@ -118,9 +121,11 @@ def train_rag(
             facts = RunFacts.model_validate(finished.facts)
             return TrainReport(out, facts.num_steps, facts.final_loss or 0.0, monotonic() - started, True)
         claim(output, key, restart)
-        gold = answering_passages(questions, index, snapshot) if together else {}
-        if together:
-            logger.info("train: generate.strategy=together trains the generator; the question encoder stays as it is")
+        with_gold = together or config.train.objective == "reader"
+        gold = answering_passages(questions, index, snapshot) if with_gold else {}
+        if with_gold:
+            how = "generate.strategy=together" if together else "train.objective=reader"
+            logger.info("train: %s trains the generator; the question encoder stays as it is", how)
         with session(address):
             require(
                 "train", [workers(config.train), pool_want(snapshot, config.retrieve)], wait_s=config.cluster.wait_s
@@ -181,6 +186,15 @@ def _at_default(section: TrainConfig | GenerateConfig, keys: Sequence[str]) -> s
 def _together(config: Config) -> bool:
     """Return whether a generator is trained on prompts with all passages."""
     return config.generate.strategy == "together" and config.train.objective == "rag"
+
+
+def _require_alone(config: Config) -> None:
+    """Raise `ConfigError` where a reader of single passages is to be trained on other prompts."""
+    if config.train.objective == "reader" and config.generate.strategy != "marginal":
+        raise ConfigError(
+            f"train.objective=reader reads each passage alone, and generate.strategy={config.generate.strategy} does not; "
+            "set generate.strategy=marginal, or train.objective=rag"
+        )
 
 
 def _cited(examples: Sequence[Example]) -> list[Example]:

@@ -36,8 +36,8 @@ class WorkerSetup:
     """Everything that a training worker needs.
 
     ``checkpoint`` is the one to go on from where Ray Train has no record of any, else "". ``gold`` holds by example id the passages
-    that gold ids name, for the strategy `together`. With ``mined`` a retriever is trained on these questions: there are no generator
-    and no searcher then.
+    that gold ids name, for the strategy `together` and the objective `reader`. With ``mined`` a retriever is trained on these
+    questions: there are no generator and no searcher then.
     """
 
     out: str
@@ -168,6 +168,7 @@ def _rag_objective(setup: WorkerSetup) -> tuple[Components, Objective[Any]]:
     from ragray.train.objectives.fid import FidObjective
     from ragray.train.objectives.rag import RagObjective
     from ragray.train.objectives.ranking_losses import PerplexityDistillation
+    from ragray.train.objectives.reader import ReaderObjective
     from ragray.train.objectives.together import TogetherObjective
 
     config, train, k = setup.config, setup.config.train, setup.config.retrieve.k
@@ -190,11 +191,12 @@ def _rag_objective(setup: WorkerSetup) -> tuple[Components, Objective[Any]]:
         return components, FidObjective(
             components, encoder, setup.searcher, k=k, generate=config.generate, label_smoothing=smoothing
         )
-    if strategy == "together":
+    if strategy == "together" or train.objective == "reader":
         components = Components(
             train.model_copy(update={"encoder_lr": 0}), question_encoder=trained, generator=generator
         )
-        return components, TogetherObjective(
+        make = TogetherObjective if strategy == "together" else ReaderObjective
+        return components, make(
             components, encoder, setup.searcher, k=k, generate=config.generate, train=train, gold=setup.gold
         )
     components = Components(train, question_encoder=trained, generator=generator)

@@ -113,6 +113,11 @@ class GenerateConfig(Section):
         "passage writes its own by beam search, every one is scored with all passages; fast: scored only with the passages that "
         "wrote it (Lewis et al. 2020, section 2.5). thorough and fast write nothing before the answer is complete",
     )
+    spans: bool = Field(
+        False,
+        description="write only what stands in a passage, whole words of its title or text, behind it perhaps its citation: p(answer | "
+        "passage) is 0 for all else. For generators trained to answer with spans (extractive questions)",
+    )
     max_prompt_tokens: int = Field(
         512, ge=32, description="tokens per prompt at most; a passage that does not fit loses its end, a question never"
     )
@@ -121,6 +126,11 @@ class GenerateConfig(Section):
         0.05,
         gt=0,
         description="temperature of the prior over passages: p(passage | question) = softmax(inner product / passage_temperature)",
+    )
+    prior: Literal["dense", "score"] = Field(
+        "dense",
+        description="what the prior over passages is made from: dense: inner products of question and passage; score: the scores that "
+        "ranked the passages, such as those of retrieve.mode=hybrid, divided by passage_temperature alike (0.03 fits hybrid scores)",
     )
     batch_size: int = Field(8, ge=1, description="questions answered at the same time")
 

@@ -50,7 +50,8 @@ IN_COMMAND: Mapping[tuple[str, str], str] = {
         "retrieve.rerank_model",
     ): "cross-encoder whose scores of every pair are written beside it, for train.objective=margin_mse; empty: none",
     ("mine", "retrieve.where"): "only passages that match become negatives, or positives of questions without gold ids",
-    ("train", "retrieve.k"): "passages per example that the loss is marginalised over, or that one prompt holds",
+    ("train", "retrieve.k"): "passages per example that the loss is marginalised over, that one prompt holds, or that "
+    "train.objective=reader draws wrong ones from",
     ("train", "retrieve.num_replicas"): "copies of every shard of the retriever pool",
     ("train", "retrieve.threads"): "search threads per actor of the retriever pool",
     ("train", "generate.model"): "generator that is fine-tuned; recorded in the run",
@@ -60,6 +61,14 @@ IN_COMMAND: Mapping[tuple[str, str], str] = {
         "generate.strategy",
     ): "what is trained, and how the run answers: RAG over one prompt per passage, one prompt with all passages, or "
     "Fusion-in-Decoder; the last two train the generator alone",
+    (
+        "train",
+        "generate.spans",
+    ): "whether the run's answers stand in a passage; recorded in the run, without effect on the loss",
+    (
+        "train",
+        "generate.prior",
+    ): "what the prior is made from when the run answers; recorded in the run, without effect on the loss",
     ("train", "generate.marginalize"): "the loss, RAG-Sequence's or RAG-Token's; recorded in the run for its answers",
     (
         "train",

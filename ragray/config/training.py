@@ -113,6 +113,12 @@ class TrainConfig(Section):
         "The passages do not say.",
         description="answer to be given where a prompt holds no gold passage; empty: the accepted answer, from memory",
     )
+    distractors: int = Field(
+        2,
+        ge=0,
+        le=100,
+        description="wrong passages per example with objective=reader: drawn anew in every epoch from those that were found",
+    )
     logging_steps: int = Field(5, ge=1, description="steps per line of metrics")
     checkpoint_steps: int = Field(50, ge=1, description="steps per checkpoint; a crash loses at most so many steps")
     keep_checkpoints: int = Field(2, ge=1, description="latest checkpoints that are kept")
@@ -128,9 +134,11 @@ class TrainConfig(Section):
         le=MAX_THREADS,
         description="torch threads per training worker; 0: the cores of the machine divided by the number of workers",
     )
-    objective: Literal["rag", "perplexity", "contrastive", "margin_mse"] = Field(
+    objective: Literal["rag", "reader", "perplexity", "contrastive", "margin_mse"] = Field(
         "rag",
         description="what is minimised. rag: the loss of the answers, as generate.marginalize says, of generator and question encoder. "
+        "reader: the generator reads each passage alone, answers from a gold one and says nothing to a wrong one, so that its "
+        "probabilities tell passages apart. "
         "perplexity: the question encoder alone learns which passages help the generator most (Atlas, arXiv:2208.03299). contrastive: "
         "it learns to find the positive among negatives of `ragray mine` and the other questions' passages. margin_mse: it learns the "
         "margins of the reranker that `ragray mine` was given (arXiv:2010.02666)",

@@ -29,7 +29,13 @@ SEARCH = (
 GENERATE = (
     *("generate.task", "generate.model", "generate.instruction", "generate.prompt", "generate.marginalize"),
     "generate.max_prompt_tokens",
-    *("generate.max_new_tokens", "generate.passage_temperature", "generate.strategy"),
+    *(
+        "generate.max_new_tokens",
+        "generate.passage_temperature",
+        "generate.strategy",
+        "generate.spans",
+        "generate.prior",
+    ),
 )
 
 TOGETHER = ("gold_share", "min_k", "shuffle", "cite", "unanswerable")
@@ -85,6 +91,8 @@ FIXED_BY_RUN = (
 FROM_RUN = (
     "generate.passage_temperature",
     "generate.strategy",
+    "generate.spans",
+    "generate.prior",
     "retrieve.k",
     "retrieve.mode",
     "retrieve.where",
@@ -121,8 +129,8 @@ CONDITIONS = (
     Condition(("train.warmup_ratio",), lambda c: not c.train.warmup_steps, "with train.warmup_steps=0"),
     Condition(
         ("train.encoder_lr", "train.encoder_tune"),
-        lambda c: c.generate.strategy == "marginal" or c.train.objective != "rag",
-        "with generate.strategy=marginal or another train.objective than rag",
+        lambda c: c.train.objective != "reader" and (c.generate.strategy == "marginal" or c.train.objective != "rag"),
+        "with generate.strategy=marginal, or with a train.objective that trains an encoder",
     ),
     Condition(
         ("generate.decoding",),
@@ -170,7 +178,12 @@ OF_TRAINING = (
     Condition(
         ("train.reader_temperature",), lambda c: c.train.objective == "perplexity", "with train.objective=perplexity"
     ),
-    Condition(("train.tune", "train.generator_lr"), lambda c: c.train.objective == "rag", "with train.objective=rag"),
+    Condition(
+        ("train.tune", "train.generator_lr"),
+        lambda c: c.train.objective in ("rag", "reader"),
+        "with train.objective=rag or reader",
+    ),
+    Condition(("train.distractors",), lambda c: c.train.objective == "reader", "with train.objective=reader"),
     Condition(
         GENERATE,
         lambda c: c.train.objective not in FROM_MINED,

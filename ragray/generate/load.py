@@ -135,6 +135,11 @@ def _require_decoding(config: GenerateConfig) -> None:
             f"generate.decoding={config.decoding} is a way to decode RAG-Sequence; set generate.strategy=marginal and "
             "generate.marginalize=sequence, or generate.decoding=joint"
         )
+    if config.spans and (config.num_beams > 1 or config.decoding != "joint" or config.engine == "openvino"):
+        raise ConfigError(
+            "generate.spans=true chooses among the tokens of passages one at a time: set generate.num_beams=1, "
+            "generate.decoding=joint and generate.engine=torch, or generate.spans=false"
+        )
     if config.engine == "openvino" and config.num_beams > 1:
         raise ConfigError(
             f"generate.num_beams={config.num_beams} needs generate.engine=torch: OpenVINO gives ragray no probabilities to search by"
@@ -154,7 +159,12 @@ def engine_of(config: GenerateConfig, weights: Path | None, device: str) -> str:
     """Return what runs the model: what ``generate.engine`` names; with auto, OpenVINO where it can, else torch."""
     if config.engine != "auto":
         return config.engine
-    if config.strategy != "together" or config.num_beams > 1 or importlib.util.find_spec("openvino_genai") is None:
+    if (
+        config.strategy != "together"
+        or config.num_beams > 1
+        or config.spans
+        or importlib.util.find_spec("openvino_genai") is None
+    ):
         return "torch"
     if why_not_gguf(read_model_config(weights or resolve_part(config.model, "generator"))) or not _on_cpu(device):
         return "torch"

@@ -12,12 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 from ragray.config import GenerateConfig
 from ragray.generate.answer.markers import cited
 from ragray.generate.engine import GenerationRequest
-from ragray.generate.prior import log_prior
+from ragray.generate.prior import Scores, log_prior
 from ragray.generate.template import PromptTemplate
 from ragray.types import Passage
 
@@ -58,9 +59,9 @@ class Marginal:
     needs_logits = True
     numbered = False
 
-    def __init__(self, template: PromptTemplate, *, temperature: float) -> None:
+    def __init__(self, template: PromptTemplate, *, temperature: float, prior: Scores = "dense") -> None:
         self._template = template
-        self._temperature = temperature
+        self._prior = partial(log_prior, temperature=temperature, of=prior)
 
     def prompts(self, request: GenerationRequest) -> WeightedPrompts:
         """Make the prompts of a request; raises as `PromptTemplate.ids` does."""
@@ -71,7 +72,7 @@ class Marginal:
             self._template.ids(question, passage, history=history, instruction=instruction)
             for passage in passages or [None]
         ]
-        prior_K = log_prior(request.hits, self._temperature)
+        prior_K = self._prior(request.hits)
         return WeightedPrompts(rows, prior_K, prior_K if request.hits else ())
 
     def shares(self, weighted: WeightedPrompts, text: str, posterior_K: Sequence[float]) -> tuple[float, ...]:
@@ -97,9 +98,9 @@ class Together:
     needs_logits = False
     numbered = True
 
-    def __init__(self, template: PromptTemplate, *, temperature: float) -> None:
+    def __init__(self, template: PromptTemplate, *, temperature: float, prior: Scores = "dense") -> None:
         self._template = template
-        self._temperature = temperature
+        self._prior = partial(log_prior, temperature=temperature, of=prior)
 
     def prompts(self, request: GenerationRequest) -> WeightedPrompts:
         """Make the prompt of a request; raises as `PromptTemplate.numbered_ids` does."""
@@ -110,7 +111,7 @@ class Together:
             request.question, passages, history=history, instruction=request.instruction
         )
         read = request.hits[:num_read]
-        return WeightedPrompts([row], [0.0], log_prior(read, self._temperature) if read else ())
+        return WeightedPrompts([row], [0.0], self._prior(read) if read else ())
 
     def shares(self, weighted: WeightedPrompts, text: str, posterior_K: Sequence[float]) -> tuple[float, ...]:
         """Return equal shares of the passages that the text cites; where it cites none, each one's prior. One prompt has no posterior."""
@@ -123,4 +124,4 @@ class Together:
 def make_strategy(template: PromptTemplate, config: GenerateConfig) -> AnswerStrategy:
     """Return the strategy that ``generate.strategy`` names."""
     kinds: dict[str, Callable[..., AnswerStrategy]] = {"marginal": Marginal, "together": Together, "fid": Fused}
-    return kinds[config.strategy](template, temperature=config.passage_temperature)
+    return kinds[config.strategy](template, temperature=config.passage_temperature, prior=config.prior)

@@ -206,12 +206,17 @@ class PromptTemplate:
 
         Of a longer answer they are its first tokens without the end token, so that the generator does not learn to end there.
         """
-        ids = [*self.codec.encode(answer if self._chat else f" {answer}"), self.tokenizer.eos_token_id]
+        ids = [*self.codec.encode(f"{self.answer_lead}{answer}"), self.tokenizer.eos_token_id]
         return ids if len(ids) <= max_tokens else self.codec.whole(ids[:max_tokens])
+
+    @property
+    def answer_lead(self) -> str:
+        """What stands before an answer in `answer_ids`."""
+        return "" if self._chat else " "
 
     def answer_length(self, answer: str) -> int:
         """Return the number of tokens of an answer, its end token included."""
-        return len(self.codec.encode(answer if self._chat else f" {answer}")) + 1
+        return len(self.codec.encode(f"{self.answer_lead}{answer}")) + 1
 
     def _asked(self, question: str) -> str:
         return question if self._rag else f"Question: {question}"

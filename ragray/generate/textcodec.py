@@ -62,6 +62,22 @@ class TextCodec:
             ids = self._apart(pieces, meant)
         return [*self._before, *ids, *self._after] if frame else ids
 
+    def with_stops(self, texts: Sequence[str]) -> list[tuple[list[int], list[int | None]]]:
+        """Return of each text its ids, and where each of them stops, in characters; None within a character.
+
+        A text stops before the first spelling of a control token. Only fast tokenizers know the places (`is_fast`).
+        """
+        if not texts:
+            return []
+        found = self.tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True)
+        return [self._stops(*each) for each in zip(found["input_ids"], found["offset_mapping"], strict=True)]
+
+    def _stops(self, ids: list[int], offsets: list[tuple[int, int]]) -> tuple[list[int], list[int | None]]:
+        size = next((number for number, token in enumerate(ids) if token in self._control_ids), len(ids))
+        starts = [*(start for start, _ in offsets[1:]), offsets[-1][1]] if offsets else []
+        stops = [stop if stop <= start else None for (_, stop), start in zip(offsets, starts, strict=True)]
+        return ids[:size], stops[:size]
+
     def cut(self, text: str, num_tokens: int) -> str:
         """Return the longest beginning of a text that has at most so many tokens and ends with a whole character."""
         ids = self.encode(text)

@@ -70,6 +70,11 @@ class Components(nn.Module):
         in_bfloat16 = device == "cuda" if wanted == "auto" else wanted == "bfloat16"
         return torch.autocast(device, torch.bfloat16, enabled=in_bfloat16)
 
+    @property
+    def computes_aside(self) -> bool:
+        """Whether the weights are where this process only hands work over: on a GPU."""
+        return next(self.parameters()).device.type == "cuda"
+
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield the parameters that training changes."""
         return ((name, p) for name, p in self.named_parameters() if p.requires_grad)

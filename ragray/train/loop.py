@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ragray.config import TrainConfig
 from ragray.errors import TrainingError
@@ -84,6 +84,7 @@ class TrainLoop(Generic[B]):
         self._restored: SearchResult | None = None
         self._saved_step: int | None = None
         self._pending: SearchFuture | None = None
+        self._ahead: list[B] = []
 
     @property
     def num_steps(self) -> int:
@@ -123,6 +124,7 @@ class TrainLoop(Generic[B]):
         """
         self._require_finite_weights()
         self._parallel.train()
+        self._ahead = []
         self._pending = CompletedSearch(self._restored) if self._restored else self._retrieve(self.progress)
         while self._pending is not None:
             on_step(self._step(self._pending))
@@ -155,8 +157,10 @@ class TrainLoop(Generic[B]):
         # The hash of a tuple of integers is the same in every process, and mixes them: the ranks of a step, and the steps of
         # a rank, draw unrelated dropout masks, and a resumed run draws those that it would have drawn.
         torch.manual_seed(hash((self._train.seed, self.progress.step, self.rank.rank)))
-        batches = list(self._micro_batches(found))
-        means = self._backward(batches)
+        batches = self._ahead or list(self._micro_batches(found, self.progress))
+        computed = self._backward(batches)
+        self._collate_ahead()
+        means = {name: sum(share.item() for share in shares) for name, shares in computed.items()}
         loss = means.pop("loss")
         parameters = [parameter for _, parameter in self.components.trainable()]
         length = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
@@ -172,15 +176,21 @@ class TrainLoop(Generic[B]):
             self._require_finite_loss(batches[-1])
         return _Update(loss, norm, means)
 
-    def _micro_batches(self, found: SearchResult) -> Iterator[B]:
-        examples, epoch = self._step_examples(self.progress), self.schedule.epoch_number(self.progress)
+    def _collate_ahead(self) -> None:
+        """Make the micro-batches of the next step where a GPU computes meanwhile; reading a loss from it waits for all it has to do."""
+        after = self.schedule.after(self.progress)
+        ahead = self._pending if self.components.computes_aside else None
+        self._ahead = list(self._micro_batches(ahead.result(), after)) if ahead else []
+
+    def _micro_batches(self, found: SearchResult, progress: Progress) -> Iterator[B]:
+        examples, epoch = self._step_examples(progress), self.schedule.epoch_number(progress)
         for start in range(0, len(examples), self._train.batch_size):
             part = slice(start, start + self._train.batch_size)
             yield self._objective.collate(examples[part], found.part(part), epoch=epoch)
 
-    def _backward(self, batches: Sequence[B]) -> dict[str, float]:
-        """Compute the gradients of a step; return the means over the micro-batches of the loss and of other metrics."""
-        sums: defaultdict[str, float] = defaultdict(float)
+    def _backward(self, batches: Sequence[B]) -> Mapping[str, Sequence[Tensor]]:
+        """Compute the gradients of a step; return what each micro-batch adds to the mean loss and to other means."""
+        added: defaultdict[str, list[Tensor]] = defaultdict(list)
         # Every rank reaches the last micro-batch, where the gradients are averaged over all of them; before it, each adds up
         # its own.
         quiet = getattr(self._parallel, "no_sync", contextlib.nullcontext)
@@ -192,8 +202,8 @@ class TrainLoop(Generic[B]):
                     shares = {name: mean / len(batches) for name, mean in means.items()}
                 shares["loss"].backward()
             for name, share in shares.items():
-                sums[name] += share.item()
-        return dict(sums)
+                added[name].append(share.detach())
+        return added
 
     def _require_finite_loss(self, batch: B) -> None:
         """Raise `TrainingError` where the weights of the last step cannot be used: no later step would notice."""

@@ -29,5 +29,11 @@ def test_without_a_question_encoder_a_passage_counts_by_its_rank() -> None:
     assert shares == pytest.approx([6 / 11, 3 / 11, 2 / 11])
 
 
+def test_of_scores_it_is_their_softmax_by_temperature_whatever_the_inner_products_are() -> None:
+    first, second = log_prior(hits((0.8, 0.1), (0.5, 0.9)), 0.03, of="score")
+    assert math.exp(first) + math.exp(second) == pytest.approx(1)
+    assert first - second == pytest.approx((0.8 - 0.5) / 0.03)
+
+
 def test_a_closed_book_has_one_certain_row() -> None:
     assert log_prior([], 0.05) == [0.0]

@@ -14,6 +14,7 @@ from ragray.errors import CorruptArtifactError, TrainingError
 from ragray.generate.engines.model import GeneratorModel
 from ragray.index.search.reader import IndexReader
 from ragray.index.search.result import SearchResult
+from ragray.train.components import Components
 from ragray.train.loop import StepMetrics, TrainLoop
 from ragray.train.objectives.objective import CompletedSearch, LocalSearcher, SearchFuture
 from ragray.train.objectives.rag import RagBatch
@@ -259,3 +260,18 @@ def test_weights_that_are_not_finite_are_never_checkpointed(rig: Rig, tmp_path: 
     with pytest.raises(TrainingError, match="embed_tokens"):
         loop.save(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_batches_that_are_made_ahead_change_nothing(rig: Rig) -> None:
+    """As on a GPU, where the next step's batches are made while it computes."""
+
+    class Aside(Components):
+        computes_aside = True
+
+    plain, ahead = rig.loop(), rig.loop()
+    ahead.components.__class__ = Aside
+    expected, found = run(plain), run(ahead)
+    assert [(step.loss, step.grad_norm, step.metrics) for step in found] == [
+        (step.loss, step.grad_norm, step.metrics) for step in expected
+    ]
+    assert_same(weights(ahead), weights(plain))

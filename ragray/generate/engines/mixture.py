@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ragray.errors import ModelError
+from ragray.generate.answer.spans import END, Spans
 from ragray.generate.engines.model import GeneratorModel
 from ragray.generate.engines.rows import Rows
 from ragray.generate.engines.sampling import GREEDILY, TokenChooser
@@ -30,11 +31,15 @@ from ragray.types import FinishReason
 
 @dataclass(frozen=True, slots=True)
 class MixtureRequest:
-    """A question to be answered: its prompts, the most tokens that its answer may have, and how each of them is chosen."""
+    """A question to be answered: its prompts, the most tokens that its answer may have, and how each of them is chosen.
+
+    ``spans_K``: of each prompt the spans that the answer may be; p(y | x, z) is 0 for all others. Empty: any answer.
+    """
 
     weighted: WeightedPrompts
     max_new_tokens: int
     choose: TokenChooser = GREEDILY
+    spans_K: Sequence[Spans] = ()
 
 
 @dataclass(slots=True)
@@ -55,6 +60,7 @@ class _RowGroup:
     posterior_K: Tensor
     max_new_tokens: int
     choose: TokenChooser
+    spans_K: Sequence[Spans] = ()
     answer: SequenceState = field(default_factory=SequenceState)
     next_token: int = -1
 
@@ -99,7 +105,7 @@ class MixtureBatch:
         self._rows = read_beside(self._rows, self._model, requests.values())
         for key, request in requests.items():
             prior = torch.tensor(request.weighted.log_prior_K, device=self._model.device)
-            self._questions[key] = _RowGroup(prior, prior, request.max_new_tokens, request.choose)
+            self._questions[key] = _RowGroup(prior, prior, request.max_new_tokens, request.choose, request.spans_K)
 
     @torch.inference_mode()
     def remove(self, key: int) -> None:
@@ -126,6 +132,8 @@ class MixtureBatch:
 
     def _write(self, question: _RowGroup, logp_KV: Tensor) -> None:
         """Choose the next token of a question from the mixture of its rows."""
+        if question.spans_K:
+            logp_KV = self._within(question.spans_K, logp_KV)
         mixture_V = (question.mixing_K[:, None] + logp_KV).logsumexp(0)
         if not math.isfinite(float(mixture_V.max())):
             raise ModelError(self._model.explain_not_finite("the probability of the next token is not a number"))
@@ -141,8 +149,23 @@ class MixtureBatch:
             answer.finish_reason = "stop"
             return
         answer.token_ids.append(token)
+        question.spans_K = [spans.after(token) for spans in question.spans_K]
         if len(answer.token_ids) == question.max_new_tokens:
             answer.finish_reason = "length"
+
+    def _within(self, spans_K: Sequence[Spans], logp_KV: Tensor) -> Tensor:
+        """Return the log-probabilities of the tokens that go on with a span of each prompt, -inf for all others."""
+        stop = [token for token in self._stop if token < logp_KV.shape[1]]
+        rows, tokens = list[int](), list[int]()
+        for row, spans in enumerate(spans_K):
+            for token in spans.allowed:
+                following = stop if token == END else [token]
+                rows += [row] * len(following)
+                tokens += following
+        places = torch.tensor([rows, tokens], device=logp_KV.device)
+        kept_KV = torch.full_like(logp_KV, -math.inf)
+        kept_KV[places[0], places[1]] = logp_KV[places[0], places[1]]
+        return kept_KV
 
     def _catch_up(self) -> None:
         """Let all rows read the tokens that were chosen last, if they have not yet; rows that left need not read theirs."""

@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 
 from ragray.config import GenerateConfig
-from ragray.errors import InputError
+from ragray.errors import ConfigError, InputError
+from ragray.generate.answer.spans import Spans, Window, windows
 from ragray.generate.answer.writing import Writing
-from ragray.generate.engine import Generation, Piece, Submission
+from ragray.generate.engine import Generation, GenerationRequest, Piece, Submission
 from ragray.generate.engines.mixture import MixtureBatch, MixtureRequest
 from ragray.generate.engines.model import GeneratorModel
 from ragray.generate.engines.sampling import TokenChooser
 from ragray.generate.engines.searching import SearchBatch
 from ragray.generate.generator import Generator
-from ragray.generate.strategy import AnswerStrategy, make_strategy
+from ragray.generate.strategy import AnswerStrategy, WeightedPrompts, make_strategy
 from ragray.generate.template import PromptTemplate
 from ragray.models import resolve_part
+
+CACHED_PASSAGES = 256
+"""Passages whose windows are kept for the next question: neighbouring questions often find the same."""
 
 
 class TransformerGenerator(Generator):
     """Writes answers with a pretrained or fine-tuned model."""
 
     def __init__(self, model: GeneratorModel, config: GenerateConfig) -> None:
-        """Prepare the prompts; raises as `GeneratorModel.prompt_template` does."""
+        """Prepare the prompts; raises as `GeneratorModel.prompt_template` does, and `ConfigError` where spans cannot be found."""
         self.model = model
         self.config = config
         self.template = model.prompt_template(config)
+        if config.spans and not model.tokenizer.is_fast:
+            raise ConfigError(
+                f"generate.spans=true needs a tokenizer that knows the places of its tokens, and that of {config.model} does not; "
+                "set generate.spans=false, or name a model with tokenizer.json"
+            )
         self.strategy = make_strategy(self.template, config)
 
     @classmethod
@@ -57,7 +67,10 @@ class TransformerRunner:
         self, model: GeneratorModel, template: PromptTemplate, strategy: AnswerStrategy, config: GenerateConfig
     ) -> None:
         self.max_running = config.batch_size
+        self._template = template
         self._codec = template.codec
+        self._spans = config.spans
+        self._windows = lru_cache(CACHED_PASSAGES)(self._passage_windows)
         self._strategy = strategy
         self._max_new_tokens = config.max_new_tokens
         self._searches = config.num_beams > 1 or config.decoding != "joint"
@@ -110,7 +123,26 @@ class TransformerRunner:
                 "leave temperature out"
             )
         most = min(sampling.max_new_tokens or self._max_new_tokens, self._max_new_tokens)
-        return MixtureRequest(self._strategy.prompts(submission.request), most, TokenChooser(sampling))
+        weighted = self._strategy.prompts(submission.request)
+        spans_K = self._request_spans(submission.request, weighted) if self._spans else ()
+        return MixtureRequest(weighted, most, TokenChooser(sampling), spans_K)
+
+    def _request_spans(self, request: GenerationRequest, weighted: WeightedPrompts) -> list[Spans]:
+        """Return of each prompt the spans of its passages; [] where there are none, and any answer may be written."""
+        read = [hit.passage for hit in request.hits[: len(weighted.log_prior_N)]]
+        if self._strategy.numbered or weighted.fused:
+            found = [
+                [one for number, each in enumerate(read, 1) for one in self._windows(each.title, each.text, number)]
+            ]
+        else:
+            found = [self._windows(each.title, each.text, 0) for each in read]
+        return [Spans.of(each) for each in found] if any(found) else []
+
+    def _passage_windows(self, title: str, text: str, number: int) -> list[Window]:
+        """Return the windows of a passage; its citation may follow where it has a number."""
+        tail = f" [{number}]" if number else ""
+        lead, most = self._template.answer_lead, self._max_new_tokens
+        return windows([title, text], self._codec, most_tokens=most, lead=lead, tail=tail)
 
 
 def _open_batch(model: GeneratorModel, config: GenerateConfig, *, searches: bool) -> MixtureBatch | SearchBatch:

@@ -42,15 +42,39 @@ def draw(
     dice = _dice(config.seed, epoch, example.id)
     number = int(dice.integers(min(config.min_k, k), k + 1))
     with_gold = bool(dice.random() < config.gold_share)
-    candidates = list(gold) or [passage for passage in found if answers(passage, example)]
-    chosen = candidates[int(dice.integers(len(candidates)))] if with_gold and candidates else None
-    others = [passage for passage in found if not is_gold(passage, example) and not answers(passage, example)]
+    chosen = _right(dice, example, found, gold) if with_gold else None
+    others = _wrong(example, found)
     picked = others[: number - (chosen is not None)] + ([chosen] if chosen else [])
     ranks = {passage.id: rank for rank, passage in enumerate(found)}
     picked.sort(key=lambda passage: ranks.get(passage.id, len(ranks)))
     if config.shuffle:
         picked = [picked[place] for place in dice.permutation(len(picked))]
     return Drawn(tuple(picked), picked.index(chosen) if chosen else None)
+
+
+def draw_apart(
+    example: Example, found: Sequence[Passage], gold: Sequence[Passage], *, config: TrainConfig, epoch: int
+) -> tuple[Passage | None, tuple[Passage, ...]]:
+    """Draw the passage that an example is answered from, and ``train.distractors`` wrong ones, for reading each alone.
+
+    What is gold and what is a distractor, and for whom the draw is the same, is as in `draw`; here any of ``found`` may be drawn. None
+    where no passage holds the answer.
+    """
+    dice = _dice(config.seed, epoch, example.id)
+    right, wrong = _right(dice, example, found, gold), _wrong(example, found)
+    places = dice.permutation(len(wrong))[: config.distractors]
+    return right, tuple(wrong[place] for place in places)
+
+
+def _right(
+    dice: np.random.Generator, example: Example, found: Sequence[Passage], gold: Sequence[Passage]
+) -> Passage | None:
+    candidates = list(gold) or [passage for passage in found if answers(passage, example)]
+    return candidates[int(dice.integers(len(candidates)))] if candidates else None
+
+
+def _wrong(example: Example, found: Sequence[Passage]) -> list[Passage]:
+    return [passage for passage in found if not is_gold(passage, example) and not answers(passage, example)]
 
 
 def _dice(seed: int, epoch: int, example_id: str) -> np.random.Generator:

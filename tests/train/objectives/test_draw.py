@@ -5,7 +5,7 @@ import sys
 from collections import Counter
 
 from ragray.config import TrainConfig
-from ragray.train.objectives.draw import Drawn, draw
+from ragray.train.objectives.draw import Drawn, draw, draw_apart
 from ragray.types import Example, Passage
 
 EXAMPLE = Example("lamp", "Who lit the lamp?", ("Old Ferris",), ("gold",))
@@ -108,3 +108,25 @@ def test_a_distractor_is_left_out_and_gold_keeps_its_number() -> None:
     assert Drawn((first, second, third), 1).without_last_distractor() == Drawn((first, second), 1)
     assert Drawn((first, third, second), 2).without_last_distractor() == Drawn((first, second), 1)
     assert Drawn((first, third), None).without_last_distractor() == Drawn((first,), None)
+
+
+def apart(
+    epoch: int = 0, *, gold: tuple[Passage, ...] = (GOLD,), distractors: int = 2
+) -> tuple[Passage | None, list[str]]:
+    right, wrong = draw_apart(EXAMPLE, FOUND, gold, config=TrainConfig(distractors=distractors), epoch=epoch)
+    return right, [passage.id for passage in wrong]
+
+
+def test_for_reading_apart_any_wrong_passage_that_was_found_may_be_drawn_beside_gold() -> None:
+    many = [apart(epoch) for epoch in range(60)]
+    assert {right.id for right, _ in many if right} == {"gold"}
+    assert {tuple(sorted(wrong)) for _, wrong in many} == {("far", "near"), ("far", "last"), ("last", "near")}
+    assert many == [apart(epoch) for epoch in range(60)]
+
+
+def test_for_reading_apart_there_are_no_more_wrong_passages_than_were_found() -> None:
+    assert sorted(apart(distractors=9)[1]) == ["far", "last", "near"]
+
+
+def test_for_reading_apart_a_passage_that_holds_an_answer_stands_in_for_gold() -> None:
+    assert {right.id for right, _ in (apart(epoch, gold=()) for epoch in range(20)) if right} == {"told", "gold"}
