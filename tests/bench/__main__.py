@@ -26,6 +26,7 @@ BENCHES = (
     "squad_open",
     "swaps",
     "sync",
+    "train_step",
 )
 
 

@@ -14,7 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ragray.generate.engines.model import GeneratorModel, positions
+from ragray.embed.batching import length_groups
+from ragray.generate.engines.model import GROUP_TOKENS, GeneratorModel, positions
+from ragray.generate.engines.prefixes import Layers, ReadPrompts, Shared, in_turn
+from ragray.generate.template import left_pad
 
 
 class Rows:
@@ -28,8 +31,24 @@ class Rows:
         self._logits: Tensor = torch.empty(0)
 
     @classmethod
-    def read(cls, model: GeneratorModel, prompts: Sequence[Sequence[int]], *, fused: Sequence[int] = ()) -> Rows:
-        """Let the model read prompts, one row per prompt; with ``fused`` a row reads so many of them (see `fuse`)."""
+    def read(
+        cls,
+        model: GeneratorModel,
+        prompts: Sequence[Sequence[int]],
+        *,
+        fused: Sequence[int] = (),
+        known: ReadPrompts | None = None,
+    ) -> Rows:
+        """Let the model read prompts, one row per prompt; with ``fused`` a row reads so many of them (see `fuse`).
+
+        What they share with prompts that are ``known``, or with each other, is not read again.
+        """
+        if known is not None and not model.is_encoder_decoder and known.usable is None:
+            first = cls.read(model, prompts[:1])
+            known.usable = first.joinable
+            first._keep(prompts[:1], [0], known)
+        if known is not None and known.usable:
+            return cls._read_new(model, prompts, known)
         ids, mask = (torch.tensor(part, device=model.device) for part in model.pad_prompts(prompts))
         if not model.is_encoder_decoder:
             rows = cls(model, mask, None)
@@ -40,6 +59,45 @@ class Rows:
         start = int(model.model.config.decoder_start_token_id)
         rows._forward(torch.full((len(mask), 1), start, device=model.device))
         return rows
+
+    @classmethod
+    def _read_new(cls, model: GeneratorModel, prompts: Sequence[Sequence[int]], known: ReadPrompts) -> Rows:
+        """Read what is not known of prompts, those of similar length together; first what others begin with, too."""
+        found = [known.find(prompt) for prompt in prompts]
+        first, later = in_turn(prompts, [each.num_tokens for each in found])
+        lengths = [len(prompts[number]) - found[number].num_tokens for number in first]
+        order, parts = list[int](), list[Rows]()
+        for group in length_groups(lengths, GROUP_TOKENS["cpu"]):
+            numbers = [first[place] for place in group]
+            parts.append(cls._continue(model, [prompts[n] for n in numbers], [found[n] for n in numbers]))
+            parts[-1]._keep([prompts[n] for n in numbers], [found[n].num_tokens for n in numbers], known)
+            order += numbers
+        if later:
+            parts.append(cls._read_new(model, [prompts[number] for number in later], known))
+        return _joined(parts, [*order, *later])
+
+    @classmethod
+    def _continue(cls, model: GeneratorModel, prompts: Sequence[Sequence[int]], found: Sequence[Shared]) -> Rows:
+        """Read prompts from where they are known: all of them from so many tokens before their ends, so that nothing is padded."""
+        num_new = max(len(prompt) - each.num_tokens for prompt, each in zip(prompts, found, strict=True))
+        sizes = [max(0, len(prompt) - num_new) for prompt in prompts]
+        ids, mask = (
+            torch.tensor(part, device=model.device) for part in left_pad([p[-num_new:] for p in prompts], model.pad_id)
+        )
+        before = torch.tensor(left_pad([[0] * size for size in sizes], 0)[1], device=model.device)
+        rows = cls(model, torch.cat([before.to(mask.dtype), mask], dim=1), None)
+        rows._cache = _cache([each.layers for each in found], sizes) if max(sizes) else None
+        rows._forward(ids, position_ids=positions(rows._mask)[:, -num_new:])
+        return rows
+
+    def _keep(self, prompts: Sequence[Sequence[int]], known_tokens: Sequence[int], known: ReadPrompts) -> None:
+        """Keep the prompts of these rows of which most was not known."""
+        for row, (prompt, num_known) in enumerate(zip(prompts, known_tokens, strict=True)):
+            if self.joinable and 2 * num_known < len(prompt):
+                part = (row, slice(None), slice(-len(prompt), None))
+                known.keep(
+                    prompt, [(each.keys[part].clone(), each.values[part].clone()) for each in self._cache.layers]
+                )
 
     @property
     def joinable(self) -> bool:
@@ -106,6 +164,32 @@ class Rows:
             )
         self._cache = output.past_key_values
         self._logits = output.logits[:, -1]
+
+
+def _joined(parts: Sequence[Rows], order: Sequence[int]) -> Rows:
+    """Put rows behind each other, and then each where ``order`` says."""
+    rows = parts[0]
+    for others in parts[1:]:
+        rows.join(others)
+    if list(order) != sorted(order):
+        rows.select(torch.tensor(order, device=rows._mask.device).argsort())
+    return rows
+
+
+def _cache(layers: Sequence[Layers], sizes: Sequence[int]) -> Any:
+    """Make a cache of the first tokens of some prompts, ``sizes`` of each; they end together."""
+    from transformers import DynamicCache
+
+    cache, longest = DynamicCache(), max(sizes)
+    like = next(filter(None, layers))
+    for number, (keys, values) in enumerate(like):
+        shape = (len(sizes), keys.shape[0], longest, keys.shape[2])
+        states = keys.new_zeros(shape), values.new_zeros((*shape[:3], values.shape[2]))
+        for row, (each, size) in enumerate(zip(layers, sizes, strict=True)):
+            for all_rows, known in zip(states, each[number] if size else (), strict=False):
+                all_rows[row, :, longest - size :] = known[:, :size]
+        cache.update(*states, number)
+    return cache
 
 
 def _padded(states_RHTD: Tensor, length: int) -> Tensor:
