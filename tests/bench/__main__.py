@@ -13,6 +13,7 @@ BENCHES = (
     "autoscale",
     "chinese",
     "embed_speed",
+    "evaluate_speed",
     "filters",
     "fusion",
     "kills",

@@ -13,11 +13,53 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from ragray.embed.batching import length_groups
 from ragray.generate.engines.model import GROUP_TOKENS, GeneratorModel, positions
 from ragray.generate.engines.prefixes import Layers, ReadPrompts, Shared, in_turn
 from ragray.generate.template import left_pad
+
+SPARE_TOKENS = 16
+"""Room for tokens to come, at the end of a cache."""
+
+
+class GrowingLayer(DynamicLayer):
+    """Keys and values of one layer with room for more tokens; a `DynamicLayer` copies all of them for each."""
+
+    @classmethod
+    def of(cls, layer: DynamicLayer) -> GrowingLayer:
+        """Return a layer with the same keys and values."""
+        if isinstance(layer, cls):
+            return layer
+        grown = cls()
+        grown.lazy_initialization(layer.keys, layer.values)
+        grown.keys, grown.values = layer.keys, layer.values
+        return grown
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Put tokens behind those that are there, (R, heads, T, head size); return all of them."""
+        self._room = [
+            _with_room(present, states, room)
+            for present, states, room in zip(
+                (self.keys, self.values), (key_states, value_states), getattr(self, "_room", (None, None)), strict=True
+            )
+        ]
+        length = self.keys.shape[2] + key_states.shape[2]
+        self.keys, self.values = (room[:, :, :length] for room in self._room)
+        return self.keys, self.values
+
+
+def _with_room(present: Tensor, states: Tensor, room: Tensor | None) -> Tensor:
+    """Write ``states`` behind what is ``present``: in the room that it is the beginning of, where that is so, else in a new one."""
+    size, length = present.shape[2], present.shape[2] + states.shape[2]
+    fits = room is not None and room.data_ptr() == present.data_ptr() and room.shape[2] >= length
+    if room is None or not fits or room.shape[:2] != present.shape[:2]:
+        room = present.new_empty((*present.shape[:2], length + SPARE_TOKENS, present.shape[3]))
+        room[:, :, :size] = present
+    room[:, :, size:length] = states
+    return room
 
 
 class Rows:
@@ -106,10 +148,9 @@ class Rows:
         That is so where the cache keeps every key of every layer as it was made. The decoder of an encoder-decoder counts
         positions from the cache's beginning, and sliding windows drop keys: rows that began at another time do not fit.
         """
-        from transformers.cache_utils import DynamicLayer
-
         layers = getattr(self._cache, "layers", ())
-        return self._encoded is None and bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
+        kinds = {type(layer) for layer in layers}
+        return self._encoded is None and bool(layers) and kinds <= {DynamicLayer, GrowingLayer}
 
     def log_probs(self) -> Tensor:
         """Return log p of the next token, (R, V) float32."""
@@ -121,6 +162,8 @@ class Rows:
             self._forward(token_R[:, None])
             return
         self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], dim=1)
+        if self.joinable:
+            self._cache.layers = [GrowingLayer.of(layer) for layer in self._cache.layers]
         self._forward(token_R[:, None], position_ids=positions(self._mask)[:, -1:])
 
     def join(self, others: Rows) -> None:
@@ -178,8 +221,6 @@ def _joined(parts: Sequence[Rows], order: Sequence[int]) -> Rows:
 
 def _cache(layers: Sequence[Layers], sizes: Sequence[int]) -> Any:
     """Make a cache of the first tokens of some prompts, ``sizes`` of each; they end together."""
-    from transformers import DynamicCache
-
     cache, longest = DynamicCache(), max(sizes)
     like = next(filter(None, layers))
     for number, (keys, values) in enumerate(like):

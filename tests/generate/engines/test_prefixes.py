@@ -119,3 +119,13 @@ def test_answers_do_not_depend_on_what_was_asked_before(model: GeneratorModel) -
         [fresh] = TransformerGenerator(model, settings).generate([alone])
         assert again.text == fresh.text
         assert again.weights == pytest.approx(fresh.weights, abs=1e-3)
+
+
+def test_a_token_is_written_behind_the_others_without_a_copy_of_them(model: GeneratorModel) -> None:
+    rows = read(model, PROMPTS[:2])
+    with torch.inference_mode():
+        places = []
+        for _ in range(3):
+            rows.append(torch.tensor([9, 9]))
+            places.append(rows._cache.layers[0].keys.data_ptr())
+    assert len(set(places)) == 1
