@@ -268,7 +268,7 @@ class Theirs:
         """Return the loss of a batch: tokenising, retrieving, both models."""
         asking, writing = self._tokenizers
         questions = asking([one.question for one in examples], padding=True, return_tensors="pt")
-        answers = [[*writing.encode(one.answers[0]), writing.eos_token_id] for one in examples]
+        answers = [[*writing.encode(f" {one.answers[0]}"), writing.eos_token_id] for one in examples]
         longest = max(map(len, answers))
         start = self._model.config.generator.decoder_start_token_id
         labels = torch.tensor([[start, *row, *[writing.pad_token_id] * (longest - len(row))] for row in answers])
