@@ -123,3 +123,23 @@ def plan_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
             longest = max(lengths[row], 1)
         batches[-1].append(row)
     return batches
+
+
+def length_groups(lengths: Sequence[int], overhead: int) -> list[list[int]]:
+    """Split rows into groups of similar length, longest first, so that the tokens computed are fewest.
+
+    A group costs rows x longest tokens, and ``overhead`` tokens besides. The best split of the sorted rows, by dynamic programming.
+    """
+    order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
+    costs, begins = [0], [0]
+    for stop in range(1, len(order) + 1):
+        ways = ((costs[start] + (stop - start) * lengths[order[start]] + overhead, start) for start in range(stop))
+        cost, begin = min(ways)
+        costs.append(cost)
+        begins.append(begin)
+    groups: list[list[int]] = []
+    stop = len(order)
+    while stop:
+        groups.append(order[begins[stop] : stop])
+        stop = begins[stop]
+    return groups[::-1]

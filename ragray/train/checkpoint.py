@@ -68,9 +68,10 @@ def load_model(folder: Path, model: Components, optimizer: torch.optim.Optimizer
         with torch.no_grad():
             parameter.copy_(weight)
         # AdamW makes its state at the first step that a parameter takes. `load_state_dict` would go by the parameters'
-        # numbers, and its files are pickles; so the state is made here, by name. AdamW expects its step as a float32 on the CPU.
+        # numbers, and its files are pickles; so the state is made here, by name. The fused AdamW expects its step as a float32
+        # where the weights are.
         optimizer.state[parameter] = {
-            "step": torch.tensor(float(saved.step)),
+            "step": torch.tensor(float(saved.step), device=parameter.device),
             **{moment: tensors[f"{moment}.{name}"].to(parameter.device) for moment in MOMENTS},
         }
     return saved

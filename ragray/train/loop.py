@@ -75,7 +75,7 @@ class TrainLoop(Generic[B]):
         self.components = components
         self.rank = rank or Rank()
         self.schedule = Schedule(len(examples), self.rank.world_size, train, groups)
-        self.optimizer = torch.optim.AdamW(components.parameter_groups())
+        self.optimizer = torch.optim.AdamW(components.parameter_groups(), fused=True)
         self.progress = Progress()
         self._objective = objective
         self._parallel: Any = parallel if parallel is not None else components

@@ -13,6 +13,7 @@ BENCHES = (
     "autoscale",
     "chinese",
     "embed_speed",
+    "evaluate_speed",
     "filters",
     "fusion",
     "kills",
@@ -26,6 +27,7 @@ BENCHES = (
     "squad_open",
     "swaps",
     "sync",
+    "train_step",
 )
 
 

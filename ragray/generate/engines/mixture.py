@@ -23,6 +23,7 @@ from torch import Tensor
 from ragray.errors import ModelError
 from ragray.generate.answer.spans import END, Spans
 from ragray.generate.engines.model import GeneratorModel
+from ragray.generate.engines.prefixes import ReadPrompts
 from ragray.generate.engines.rows import Rows
 from ragray.generate.engines.sampling import GREEDILY, TokenChooser
 from ragray.generate.strategy import WeightedPrompts
@@ -65,11 +66,13 @@ class _RowGroup:
     next_token: int = -1
 
 
-def read_beside(rows: Rows | None, model: GeneratorModel, requests: Iterable[MixtureRequest]) -> Rows:
+def read_beside(
+    rows: Rows | None, model: GeneratorModel, requests: Iterable[MixtureRequest], known: ReadPrompts | None
+) -> Rows:
     """Let the model read the prompts of some requests; return their rows, behind those that are in the batch already."""
     weighted = [request.weighted for request in requests]
     fused = [len(each.prompts) for each in weighted if each.fused]
-    read = Rows.read(model, [row for each in weighted for row in each.prompts], fused=fused)
+    read = Rows.read(model, [row for each in weighted for row in each.prompts], fused=fused, known=known)
     if rows is None:
         return read
     rows.join(read)
@@ -79,9 +82,10 @@ def read_beside(rows: Rows | None, model: GeneratorModel, requests: Iterable[Mix
 class MixtureBatch:
     """Decodes questions side by side, each exactly as it would be alone."""
 
-    def __init__(self, model: GeneratorModel, *, update_posterior: bool) -> None:
-        """Take whether the weights follow the answer (RAG-Sequence) or stay the prior (RAG-Token)."""
+    def __init__(self, model: GeneratorModel, *, update_posterior: bool, known: ReadPrompts | None = None) -> None:
+        """Take whether the weights follow the answer (RAG-Sequence) or stay the prior (RAG-Token), and prompts read before."""
         self._model = model
+        self._known = known
         self._update_posterior = update_posterior
         self._stop = model.stop_ids()
         self._questions: dict[int, _RowGroup] = {}
@@ -102,7 +106,7 @@ class MixtureBatch:
         if not requests:
             return
         self._catch_up()
-        self._rows = read_beside(self._rows, self._model, requests.values())
+        self._rows = read_beside(self._rows, self._model, requests.values(), self._known)
         for key, request in requests.items():
             prior = torch.tensor(request.weighted.log_prior_K, device=self._model.device)
             self._questions[key] = _RowGroup(prior, prior, request.max_new_tokens, request.choose, request.spans_K)

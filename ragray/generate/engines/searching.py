@@ -22,6 +22,7 @@ from ragray.errors import ModelError
 from ragray.generate.engines.beams import Beam, BeamSearch
 from ragray.generate.engines.mixture import MixtureRequest, SequenceState, read_beside
 from ragray.generate.engines.model import GeneratorModel
+from ragray.generate.engines.prefixes import ReadPrompts
 from ragray.generate.engines.rows import Rows
 
 Tokens = tuple[int, ...]
@@ -62,9 +63,18 @@ class _Search:
 class SearchBatch:
     """Searches for the answers to questions side by side, each exactly as it would be searched alone."""
 
-    def __init__(self, model: GeneratorModel, *, num_beams: int, decoding: str, update_posterior: bool) -> None:
-        """Take how to search (`generate.decoding`), and whether the weights of a joint search follow the answer."""
+    def __init__(
+        self,
+        model: GeneratorModel,
+        *,
+        num_beams: int,
+        decoding: str,
+        update_posterior: bool,
+        known: ReadPrompts | None = None,
+    ) -> None:
+        """Take how to search (`generate.decoding`), whether the weights of a joint search follow the answer, and prompts read before."""
         self._model = model
+        self._known = known
         self._num_beams = num_beams
         self._decoding = decoding
         self._update_posterior = update_posterior
@@ -86,7 +96,7 @@ class SearchBatch:
         """Read the prompts of some questions, each under a key of the caller's."""
         if not requests:
             return
-        self._rows = read_beside(self._rows, self._model, requests.values())
+        self._rows = read_beside(self._rows, self._model, requests.values(), self._known)
         self._asked |= requests
         self._searches |= {key: self._begin(request) for key, request in requests.items()}
 

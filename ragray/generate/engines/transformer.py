@@ -13,9 +13,10 @@ from ragray.generate.answer.writing import Writing
 from ragray.generate.engine import Generation, GenerationRequest, Piece, Submission
 from ragray.generate.engines.mixture import MixtureBatch, MixtureRequest
 from ragray.generate.engines.model import GeneratorModel
+from ragray.generate.engines.prefixes import ReadPrompts
 from ragray.generate.engines.sampling import TokenChooser
 from ragray.generate.engines.searching import SearchBatch
-from ragray.generate.generator import Generator
+from ragray.generate.generator import Generator, by_length
 from ragray.generate.strategy import AnswerStrategy, WeightedPrompts, make_strategy
 from ragray.generate.template import PromptTemplate
 from ragray.models import resolve_part
@@ -38,6 +39,8 @@ class TransformerGenerator(Generator):
                 "set generate.spans=false, or name a model with tokenizer.json"
             )
         self.strategy = make_strategy(self.template, config)
+        # A GPU reads all prompts of a batch in the time of one.
+        self._known = ReadPrompts() if model.device.type == "cpu" else None
 
     @classmethod
     def load(cls, config: GenerateConfig, *, weights: Path | None = None, device: str = "auto") -> TransformerGenerator:
@@ -53,9 +56,13 @@ class TransformerGenerator(Generator):
         """Raise `InputError`, which names the limit, where a question with its instruction is too long for the model."""
         self.template.check(question, instruction)
 
+    def order(self, request: GenerationRequest) -> tuple[object, ...]:
+        """Return what requests are sorted by: their passages, or their length where nothing that was read is kept."""
+        return by_length(request) if self._known is None or self.model.is_encoder_decoder else super().order(request)
+
     def open_runner(self) -> TransformerRunner:
         """Begin an empty batch."""
-        return TransformerRunner(self.model, self.template, self.strategy, self.config)
+        return TransformerRunner(self.model, self.template, self.strategy, self.config, self._known)
 
 
 class TransformerRunner:
@@ -64,7 +71,12 @@ class TransformerRunner:
     gives_logits = True
 
     def __init__(
-        self, model: GeneratorModel, template: PromptTemplate, strategy: AnswerStrategy, config: GenerateConfig
+        self,
+        model: GeneratorModel,
+        template: PromptTemplate,
+        strategy: AnswerStrategy,
+        config: GenerateConfig,
+        known: ReadPrompts | None,
     ) -> None:
         self.max_running = config.batch_size
         self._template = template
@@ -74,7 +86,7 @@ class TransformerRunner:
         self._strategy = strategy
         self._max_new_tokens = config.max_new_tokens
         self._searches = config.num_beams > 1 or config.decoding != "joint"
-        self._batch = _open_batch(model, config, searches=self._searches)
+        self._batch = _open_batch(model, config, known, searches=self._searches)
         self._writing: dict[int, Writing] = {}
 
     def __len__(self) -> int:
@@ -145,8 +157,11 @@ class TransformerRunner:
         return windows([title, text], self._codec, most_tokens=most, lead=lead, tail=tail)
 
 
-def _open_batch(model: GeneratorModel, config: GenerateConfig, *, searches: bool) -> MixtureBatch | SearchBatch:
+def _open_batch(
+    model: GeneratorModel, config: GenerateConfig, known: ReadPrompts | None, *, searches: bool
+) -> MixtureBatch | SearchBatch:
     update_posterior = config.marginalize == "sequence"
     if not searches:
-        return MixtureBatch(model, update_posterior=update_posterior)
-    return SearchBatch(model, num_beams=config.num_beams, decoding=config.decoding, update_posterior=update_posterior)
+        return MixtureBatch(model, update_posterior=update_posterior, known=known)
+    beams, decoding = config.num_beams, config.decoding
+    return SearchBatch(model, num_beams=beams, decoding=decoding, update_posterior=update_posterior, known=known)

@@ -117,7 +117,9 @@ def test_a_stream_writes_the_answer_that_generate_returns(model: GeneratorModel)
     prompt = GenerationRequest(QUESTIONS[0], tuple(Hit(Passage(t, t), 0.5) for t in PASSAGES))
     *pieces, last = generator.stream(prompt)
     assert isinstance(last, Generation)
-    assert last == generator.generate([prompt])[0]
+    [whole] = generator.generate([prompt])
+    assert (last.text, last.finish_reason) == (whole.text, whole.finish_reason)
+    assert last.weights == pytest.approx(whole.weights, abs=1e-5)
     assert "".join(str(piece) for piece in pieces).strip() == last.text
 
 

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 from ragray.config import GenerateConfig
 from ragray.errors import ModelError
 from ragray.generate.engine import GenerationRequest
-from ragray.generate.engines.model import GeneratorModel, fuse
+from ragray.generate.engines.model import IGNORE, GeneratorModel, fuse
 from ragray.generate.engines.transformer import TransformerGenerator
 from ragray.types import Hit, Passage
 
@@ -50,3 +50,18 @@ def test_encoded_prompts_are_laid_end_to_end_for_each_question() -> None:
     fused, fused_mask = fuse(states, mask, [1, 2])
     assert fused[:, :, 0].tolist() == [[0, 1, 0, 0], [2, 3, 4, 5]]
     assert fused_mask.tolist() == [[1, 1, 0, 0], [1, 0, 1, 1]]
+
+
+@pytest.mark.parametrize("kind", ["decoder", "encoder_decoder", "bart"])
+def test_rows_of_a_batch_have_the_log_probabilities_that_each_has_alone(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    model = GeneratorModel.load(request.getfixturevalue(f"tiny_{kind}"), device="cpu").double()
+    prompts = [list(range(4, 4 + size)) for size in (70, 3, 60, 5, 1)]
+    answers = [[9, 8], [7], [6, 5, 4, 9, 8, 7], [5], [9, 9, 2]]
+    batch = model.answer_batch(prompts, answers)
+    found = model(batch)
+    assert found.shape == batch["labels"].shape
+    for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        alone = model(model.answer_batch([prompt], [answer]))
+        torch.testing.assert_close(found[row][batch["labels"][row] != IGNORE], alone[0])
