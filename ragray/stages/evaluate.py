@@ -237,7 +237,8 @@ def _key(questions: Sequence[Example], system: SystemUnderTest) -> str:
 
 def _decisive(config: GenerateConfig) -> dict[str, Any]:
     """Return the settings of a generator; those added since reports were first written only where they are not the default."""
-    added = {key for key in ("strategy", "engine") if getattr(config, key) == GenerateConfig.model_fields[key].default}
+    later = ("strategy", "engine", "spans", "prior")
+    added = {key for key in later if getattr(config, key) == GenerateConfig.model_fields[key].default}
     return config.model_dump(mode="json", exclude=added | {"task"})
 
 

@@ -85,6 +85,7 @@ class TrainLoop(Generic[B]):
         self._saved_step: int | None = None
         self._pending: SearchFuture | None = None
         self._ahead: list[B] = []
+        self._waited = 0.0
 
     @property
     def num_steps(self) -> int:
@@ -131,9 +132,8 @@ class TrainLoop(Generic[B]):
         self._require_finite_weights()
 
     def _step(self, pending: SearchFuture) -> StepMetrics:
-        started = monotonic()
-        found = pending.result()
-        waited = monotonic() - started
+        started, self._waited = monotonic(), 0.0
+        found = self._wait(pending)
         after = self.schedule.after(self.progress)
         self._pending = self._retrieve(after)
         rate = self._set_rate()
@@ -141,7 +141,16 @@ class TrainLoop(Generic[B]):
         self.progress = after
         seconds = monotonic() - started
         epoch = self.schedule.epoch(after)
-        return StepMetrics(after.step, epoch, update.loss, rate, update.grad_norm, seconds, waited, update.metrics)
+        return StepMetrics(
+            after.step, epoch, update.loss, rate, update.grad_norm, seconds, self._waited, update.metrics
+        )
+
+    def _wait(self, pending: SearchFuture) -> SearchResult:
+        """Return what a search found; count the time until then as waiting."""
+        started = monotonic()
+        found = pending.result()
+        self._waited += monotonic() - started
+        return found
 
     def _retrieve(self, progress: Progress) -> SearchFuture | None:
         """Begin the retrieval for the step that follows ``progress``; None where the run ends there."""
@@ -180,7 +189,7 @@ class TrainLoop(Generic[B]):
         """Make the micro-batches of the next step where a GPU computes meanwhile; reading a loss from it waits for all it has to do."""
         after = self.schedule.after(self.progress)
         ahead = self._pending if self.components.computes_aside else None
-        self._ahead = list(self._micro_batches(ahead.result(), after)) if ahead else []
+        self._ahead = list(self._micro_batches(self._wait(ahead), after)) if ahead else []
 
     def _micro_batches(self, found: SearchResult, progress: Progress) -> Iterator[B]:
         examples, epoch = self._step_examples(progress), self.schedule.epoch_number(progress)

@@ -142,12 +142,10 @@ class TransformerRunner:
     def _request_spans(self, request: GenerationRequest, weighted: WeightedPrompts) -> list[Spans]:
         """Return of each prompt the spans of its passages; [] where there are none, and any answer may be written."""
         read = [hit.passage for hit in request.hits[: len(weighted.log_prior_N)]]
+        numbers = range(1, len(read) + 1) if self._strategy.numbered else [0] * len(read)
+        found = [self._windows(each.title, each.text, number) for each, number in zip(read, numbers, strict=True)]
         if self._strategy.numbered or weighted.fused:
-            found = [
-                [one for number, each in enumerate(read, 1) for one in self._windows(each.title, each.text, number)]
-            ]
-        else:
-            found = [self._windows(each.title, each.text, 0) for each in read]
+            found = [[window for each in found for window in each]]
         return [Spans.of(each) for each in found] if any(found) else []
 
     def _passage_windows(self, title: str, text: str, number: int) -> list[Window]:

@@ -1,5 +1,6 @@
 """Decoding within spans against the mixture of the spans computed slowly; what is refused."""
 
+from copy import copy
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,14 @@ def test_an_answer_of_several_passages_stands_in_one_of_them_and_cites_it(model:
     assert not cited or said in TEXTS[int(cited[0]) - 1]
 
 
+def test_a_fused_answer_stands_in_a_passage(tiny_encoder_decoder: Path) -> None:
+    fused = GeneratorModel.load(tiny_encoder_decoder, device="cpu")
+    config = GenerateConfig.model_validate({**SETTINGS, "strategy": "fid"})
+    [answer] = TransformerGenerator(fused, config).generate([GenerationRequest(QUESTION, HITS)])
+    assert answer.text
+    assert any(answer.text in text for text in TEXTS)
+
+
 @pytest.mark.parametrize("hits", [(), (Hit(Passage("0", ""), 0.5, 0.5),)])
 def test_without_words_to_choose_from_any_answer_is_written(model: GeneratorModel, hits: tuple[Hit, ...]) -> None:
     free = GenerateConfig.model_validate({**SETTINGS, "spans": False})
@@ -87,6 +96,13 @@ def test_searches_and_engines_without_probabilities_are_refused(more: dict[str, 
     config = GenerateConfig.model_validate({"model": str(tiny_decoder), "spans": True, **more})
     with pytest.raises(ConfigError, match=r"generate\.spans=true .* generate\.num_beams=1"):
         effective(config, None)
+
+
+def test_a_tokenizer_that_knows_no_places_is_refused(model: GeneratorModel) -> None:
+    slow = copy(model.tokenizer)
+    slow.__class__ = type("Slow", (type(slow),), {"is_fast": False})
+    with pytest.raises(ConfigError, match=r"generate\.spans=true needs a tokenizer.*tokenizer\.json"):
+        TransformerGenerator(GeneratorModel(model.model, slow), GenerateConfig(spans=True))
 
 
 def test_openvino_is_not_chosen_for_spans(tiny_decoder: Path) -> None:
