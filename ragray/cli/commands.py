@@ -152,6 +152,12 @@ def train(
     workers: Annotated[
         int | None, typer.Option(help="Data-parallel workers.", min=1, show_default="train.num_workers")
     ] = None,
+    dev_examples: Annotated[
+        str | None,
+        typer.Option(
+            help="Records as --examples, to choose the best weights by while training.", show_default="train.dev_examples"
+        ),
+    ] = None,
     restart: Annotated[bool, typer.Option(help="Throw away what --out holds and begin anew.")] = False,
     config: ConfigFile = None,
     address: Address = None,
@@ -163,6 +169,7 @@ def train(
     from ragray.cluster.train import train_rag as run_stage
 
     more = [f"train.num_workers={workers}"] if workers else []
+    more += [f"train.dev_examples={dev_examples}"] if dev_examples else []
     settings = load_config(config, [*(overrides or []), *more], command="train")
     report = run_stage(index, examples, out, settings, address=address, restart=restart)
     say(f"{out}: {report.num_steps} steps, final loss {report.final_loss:.4f}{took(report)}")

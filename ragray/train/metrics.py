@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from ragray.artifact.files import atomic_path
 from ragray.jsontext import to_json
@@ -15,7 +16,7 @@ METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 
 
-def read_metrics(folder: Path) -> Iterator[dict[str, float]]:
+def read_metrics(folder: Path) -> Iterator[dict[str, Any]]:
     """Yield the lines written so far; a last line that is only half there is left out."""
     path = folder / METRICS_FILE
     if path.is_file():
@@ -32,7 +33,7 @@ class MetricsTail:
         self._file = 0
         self._offset = 0
 
-    def read(self) -> list[dict[str, float]]:
+    def read(self) -> list[dict[str, Any]]:
         """Return the whole lines that are new, all of them where a resumed run has replaced the file."""
         try:
             with self._path.open("rb") as file:
@@ -68,10 +69,11 @@ class MetricsLog:
         self._file.close()
         self._board.close()
 
-    def write(self, step: int, **values: float) -> None:
-        """Write one line, flushed, and the same values for TensorBoard."""
-        line = {"step": step, **{name: round(value, 6) for name, value in values.items()}}
+    def write(self, step: int, **values: float | str) -> None:
+        """Write one line, flushed, and the same numbers for TensorBoard."""
+        numbers = {name: round(value, 6) for name, value in values.items() if not isinstance(value, str)}
+        line = {"step": step, **values, **numbers}
         self._file.write(to_json(line, f"{METRICS_FILE}, step {step}") + "\n")
         self._file.flush()
-        for name, value in values.items():
+        for name, value in numbers.items():
             self._board.add_scalar(f"train/{name}", value, step)
