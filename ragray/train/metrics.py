@@ -14,6 +14,8 @@ from ragray.jsontext import to_json
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
+PLACES = 6
+"""Decimal places of the numbers in a line."""
 
 
 def read_metrics(folder: Path) -> Iterator[dict[str, Any]]:
@@ -71,7 +73,7 @@ class MetricsLog:
 
     def write(self, step: int, **values: float | str) -> None:
         """Write one line, flushed, and the same numbers for TensorBoard."""
-        numbers = {name: round(value, 6) for name, value in values.items() if not isinstance(value, str)}
+        numbers = {name: round(value, PLACES) for name, value in values.items() if not isinstance(value, str)}
         line = {"step": step, **values, **numbers}
         self._file.write(to_json(line, f"{METRICS_FILE}, step {step}") + "\n")
         self._file.flush()

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from ragray.errors import RagrayError, first_line
 from ragray.train.components import Components
-from ragray.train.metrics import MetricsLog
+from ragray.train.metrics import PLACES, MetricsLog
 from ragray.train.validation.judge import Judgement, Validation, ValidationPlan, best_first, judge
 from ragray.train.validation.weights import load_weights, save_weights
 
@@ -119,7 +119,8 @@ class Validations:
 
 def _ended(step: int, future: ValidationFuture) -> Validation:
     try:
-        return Validation(step, future.result())
+        # As the line of metrics has them: a run that goes on reads them there, and must come to the same judgement.
+        return Validation(step, {name: round(value, PLACES) for name, value in future.result().items()})
     except Exception as err:  # no figure is better than no run
         reason = str(err) if isinstance(err, RagrayError) else f"{type(err).__name__}: {first_line(err)}"
         return Validation(step, failure=" ".join(reason.split()))
