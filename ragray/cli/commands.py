@@ -17,7 +17,7 @@ from ragray.cli.index import index_app
 from ragray.cli.index_exchange import run_app
 from ragray.cli.keys import keys_app
 from ragray.cli.lookup import ask, search
-from ragray.cli.measure import evaluate, evaluate_retrieval, score
+from ragray.cli.measure import evaluate, evaluate_retrieval, plot, score
 from ragray.cli.mine import mine
 from ragray.cli.options import (
     Address,
@@ -155,7 +155,8 @@ def train(
     dev_examples: Annotated[
         str | None,
         typer.Option(
-            help="Records as --examples, to choose the best weights by while training.", show_default="train.dev_examples"
+            help="Records as --examples, to choose the best weights by while training.",
+            show_default="train.dev_examples",
         ),
     ] = None,
     restart: Annotated[bool, typer.Option(help="Throw away what --out holds and begin anew.")] = False,
@@ -177,6 +178,7 @@ def train(
         say(f"{out}: {report.verdict}")
 
 
+app.command()(plot)
 app.command()(evaluate)
 app.command("evaluate retrieval")(evaluate_retrieval)
 app.command()(score)

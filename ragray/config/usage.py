@@ -66,7 +66,7 @@ USED: Mapping[str, tuple[str, ...]] = {
 
 WITHOUT_SETTINGS = (
     *("index plan", "index delete", "index snapshots", "index promote", "index rollback", "index gc"),
-    *("index verify", "index inspect", "index export", "run export", "config schema"),
+    *("index verify", "index inspect", "index export", "run export", "plot", "config schema"),
 )
 """Commands that take options alone."""
 

@@ -68,7 +68,7 @@ def test_an_actor_beside_the_workers_measures_what_this_process_measures(
     lines = list(read_metrics(out))
     assert sorted(line["step"] for line in lines if "loss" in line) == list(range(1, NUM_STEPS + 1))
     found = [one for line in lines if (one := Validation.of_line(line))]
-    expected = [here for here in _validated_here(tiny_encoder_index, settings, examples, tmp_path)]
+    expected = _validated_here(tiny_encoder_index, settings, examples, tmp_path)
     assert [one.step for one in found] == [2, 4]
     for one, same in zip(found, expected, strict=True):
         assert {**one.figures, "seconds": 0} == pytest.approx({**same.figures, "seconds": 0}, abs=1e-3)

@@ -181,7 +181,9 @@ def test_a_failed_validation_is_no_score_and_training_goes_on(encoder: Retriever
     assert {one.failure for one in ended.validations} == {"", "MemoryError: too little memory"}
 
 
-def test_where_no_validation_gives_a_score_the_weights_are_those_of_the_last_step(encoder: RetrieverRig, tmp_path: Path) -> None:
+def test_where_no_validation_gives_a_score_the_weights_are_those_of_the_last_step(
+    encoder: RetrieverRig, tmp_path: Path
+) -> None:
     ended = Run(encoder, tmp_path / "a", scripted(dict.fromkeys(range(1, 10), -1.0))).go_on()
     last = Run(encoder, tmp_path / "b", scripted({n: float(n) for n in range(1, 10)})).go_on()
     assert ended.best is None
@@ -189,7 +191,9 @@ def test_where_no_validation_gives_a_score_the_weights_are_those_of_the_last_ste
 
 
 @pytest.mark.parametrize("after", [0, 3, 50])
-def test_the_best_does_not_depend_on_how_long_validations_take(encoder: RetrieverRig, tmp_path: Path, after: int) -> None:
+def test_the_best_does_not_depend_on_how_long_validations_take(
+    encoder: RetrieverRig, tmp_path: Path, after: int
+) -> None:
     """The steps that are computed do: training goes on until it hears that nothing is gained any more."""
     scores = {n: (10.0, 40.0, 30.0, 20.0, 90.0)[min(n, 5) - 1] for n in range(1, 10)}
     ended = Run(encoder, tmp_path, scripted(scores, after), patience=2).go_on()
