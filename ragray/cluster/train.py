@@ -36,6 +36,7 @@ from ragray.stages.validation.dev import dev_set
 from ragray.train.gold import answering_passages
 from ragray.train.metrics import METRICS_FILE, MetricsTail, read_metrics
 from ragray.train.schedule import Schedule
+from ragray.train.trackers import TENSORBOARD_FOLDER, TRACKED_FILE, require_trackers
 from ragray.train.validation.judge import in_words
 from ragray.types import Example
 
@@ -86,7 +87,9 @@ def train_rag(
         TrainingError: ``out`` holds a run with other settings and ``restart`` is off, or the workers failed too often.
         InputError: an example is wrong, or there is none; the message names place and field.
         NotAnArtifactError: ``index`` is not an index.
+        MissingPackageError: one of ``train.trackers`` is not installed.
     """
+    require_trackers(config.train.trackers)
     if config.train.objective in FROM_MINED:
         from ragray.cluster.train_retriever import train_retriever
 
@@ -173,6 +176,7 @@ def decisive(config: TrainConfig) -> dict[str, Any]:
     may_change = {
         "num_workers",
         "logging_steps",
+        "trackers",
         "checkpoint_steps",
         "keep_checkpoints",
         "dev_examples",
@@ -214,9 +218,10 @@ def claim(output: StageOutput, key: str, restart: bool) -> None:
         )
     if restart:
         output.withdraw()
-        for name in (STATE_FOLDER, MODEL_FOLDER, "tensorboard"):
+        for name in (STATE_FOLDER, MODEL_FOLDER, TENSORBOARD_FOLDER):
             shutil.rmtree(out / name, ignore_errors=True)
-        (out / METRICS_FILE).unlink(missing_ok=True)
+        for name in (METRICS_FILE, TRACKED_FILE):
+            (out / name).unlink(missing_ok=True)
     with atomic_path(path) as temporary:
         temporary.write_text(key, encoding="utf-8")
 

@@ -119,7 +119,8 @@ def _train(setup: WorkerSetup, reached: Reached) -> Outcome:
     loop = _loop(setup, context, rank)
     _restore(loop, setup.checkpoint)
     reached.step = reached.saved = loop.progress.step
-    with MetricsLog(out, reached.step) if rank.rank == 0 else nullcontext() as log:
+    trackers = setup.config.train.trackers
+    with MetricsLog(out, reached.step, trackers) if rank.rank == 0 else nullcontext() as log:
         validations = WorkerValidations(setup, loop, log)
         loop.run(_StepReport(setup, loop, reached, log, validations))
         best = validations.finish()

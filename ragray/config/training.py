@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ragray.config.base import LEAST_CPUS, MAX_ACTORS, MAX_SEED, MAX_THREADS, Gpus, Section
 
@@ -114,6 +114,11 @@ class TrainConfig(Section):
         description="answer to be given where a prompt holds no gold passage; empty: the accepted answer, from memory",
     )
     logging_steps: int = Field(5, ge=1, description="steps per line of metrics")
+    trackers: tuple[Literal["mlflow", "wandb"], ...] = Field(
+        (),
+        description="where metrics go beside metrics.jsonl and, where it is installed, TensorBoard: mlflow, wandb, as a list or "
+        "separated by commas",
+    )
     checkpoint_steps: int = Field(50, ge=1, description="steps per checkpoint; a crash loses at most so many steps")
     keep_checkpoints: int = Field(
         2,
@@ -190,6 +195,12 @@ class TrainConfig(Section):
         description="share of the mined questions that is held out of the objectives contrastive and margin_mse; the trained encoder is "
         "kept only if it finds more of their gold passages than the one before; 0: none, it is kept",
     )
+
+    @field_validator("trackers", mode="before")
+    @classmethod
+    def _separated(cls, names: Any) -> Any:
+        """Take names that are separated by commas."""
+        return [name.strip() for name in names.split(",") if name.strip()] if isinstance(names, str) else names
 
     @property
     def validation_steps(self) -> int:

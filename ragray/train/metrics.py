@@ -1,19 +1,19 @@
-"""Metrics of a run. In: finished steps. Out: `metrics.jsonl` and TensorBoard files; a resumed run goes on where it stopped."""
+"""Metrics of a run. In: finished steps. Out: `metrics.jsonl`, and what trackers keep; a resumed run goes on where it stopped."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from ragray.artifact.files import atomic_path
 from ragray.jsontext import to_json
+from ragray.train.trackers import open_trackers
 
 METRICS_FILE = "metrics.jsonl"
-TENSORBOARD_FOLDER = "tensorboard"
 PLACES = 6
 """Decimal places of the numbers in a line."""
 
@@ -51,16 +51,14 @@ class MetricsTail:
 
 
 class MetricsLog:
-    """Appends lines of metrics; lines after ``start_step`` (from before a crash) are dropped first."""
+    """Appends lines of metrics; lines after ``start_step`` (from before a crash) are dropped first. ``trackers`` are those named."""
 
-    def __init__(self, folder: Path, start_step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
+    def __init__(self, folder: Path, start_step: int, trackers: Sequence[str] = ()) -> None:
         kept = [line for line in read_metrics(folder) if line["step"] <= start_step]
         with atomic_path(folder / METRICS_FILE) as path:
             path.write_text("".join(to_json(line, METRICS_FILE) + "\n" for line in kept), encoding="utf-8")
         self._file = (folder / METRICS_FILE).open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder / TENSORBOARD_FOLDER), purge_step=start_step + 1)
+        self._trackers = open_trackers(folder, start_step, trackers)
 
     def __enter__(self) -> MetricsLog:
         return self
@@ -69,13 +67,14 @@ class MetricsLog:
         self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
-        self._board.close()
+        for tracker in self._trackers:
+            tracker.close()
 
     def write(self, step: int, **values: float | str) -> None:
-        """Write one line, flushed, and the same numbers for TensorBoard."""
+        """Write one line, flushed, and pass the same numbers to the trackers."""
         numbers = {name: round(value, PLACES) for name, value in values.items() if not isinstance(value, str)}
         line = {"step": step, **values, **numbers}
         self._file.write(to_json(line, f"{METRICS_FILE}, step {step}") + "\n")
         self._file.flush()
-        for name, value in numbers.items():
-            self._board.add_scalar(f"train/{name}", value, step)
+        for tracker in self._trackers if numbers else ():  # a failed validation has none
+            tracker.log(step, numbers)

@@ -251,4 +251,4 @@ def test_weights_that_are_not_finite_give_no_score(encoder: RetrieverRig, tmp_pa
         WorkerValidations(setup, loop, log).after(1, final=False)
     [line] = read_metrics(tmp_path)
     assert "holds NaN or infinity" in line["dev_failed"]
-    assert run.kept == []
+    assert list((tmp_path / STATE_FOLDER).rglob("*")) == []
