@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ragray.artifact.manifest import MANIFEST_NAME, read_manifest
+from ragray.artifact.kinds import MANIFEST_NAME
+from ragray.artifact.manifest import read_manifest
 from ragray.errors import CorruptArtifactError, InputError, NotAnArtifactError, first_line
 from ragray.train.metrics import METRICS_FILE
 from ragray.train.validation.judge import Metric

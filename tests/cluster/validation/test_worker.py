@@ -238,7 +238,6 @@ def test_measuring_between_two_steps_changes_nothing_in_training(rig: Rig, tmp_p
 
 
 def test_weights_that_are_not_finite_give_no_score(encoder: RetrieverRig, tmp_path: Path) -> None:
-    run = Run(encoder, tmp_path, scripted({}))
     loop = encoder.loop()
     next(parameter for _, parameter in loop.components.trainable()).data.fill_(torch.nan)
     with MetricsLog(tmp_path, 0) as log:
