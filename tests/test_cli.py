@@ -222,6 +222,19 @@ def test_an_example_with_half_a_character_is_named_before_anything_starts(
     assert "no field 'question', which examples.question_field names; the fields are: frage, answer" in line
 
 
+def test_a_wrong_dev_example_is_named_before_training_starts(
+    inputs: Path, hash_index: Path, tiny_decoder: Path, complaint: Complaint
+) -> None:
+    (inputs / "train.jsonl").write_text(GOOD)
+    (inputs / "dev.jsonl").write_text(GOOD + '{"id": "2", "question": "who?"}\n')
+    line = complaint(
+        "train", "--index", hash_index, "--out", "out", "--examples", "train.jsonl", "--dev-examples", "dev.jsonl",
+        f"generate.model={tiny_decoder}", code=3,
+    )  # fmt: skip
+    assert line.startswith(f"ragray: {inputs}/dev.jsonl:2: ")
+    assert not (inputs / "out" / "metrics.jsonl").exists()
+
+
 @pytest.mark.parametrize("command", ["search", "ask"])
 @pytest.mark.parametrize(
     ("question", "said"), [("Who is \udce9?", r"character 8 \('\\udce9'\)"), ("\u200b", "is blank")]

@@ -37,7 +37,7 @@ from ragray.train.gold import answering_passages
 from ragray.train.metrics import METRICS_FILE, MetricsTail, read_metrics
 from ragray.train.schedule import Schedule
 from ragray.train.trackers import TENSORBOARD_FOLDER, TRACKED_FILE, require_trackers
-from ragray.train.validation.judge import in_words
+from ragray.train.validation.judge import FAILED, in_words
 from ragray.types import Example
 
 KEY_FILE = "run.key"
@@ -247,10 +247,10 @@ def _follow(out: Path, progress: Progress, stop: threading.Event) -> None:
     while not ended:
         ended = stop.wait(1.0)
         lines = tail.read()
-        for words in dict.fromkeys(map(in_words, lines)):
-            if words and words not in told:
+        for line in lines:
+            if (words := in_words(line)) and words not in told:
                 told.add(words)
-                logger.info("train: %s", words)
+                logger.log(logging.WARNING if FAILED in line else logging.INFO, "train: %s", words)
         for line in [line for line in lines if "loss" in line][-1:]:
             if line["step"] > progress.done:
                 progress.advance(int(line["step"]) - progress.done, f"loss {line['loss']:.3f}")

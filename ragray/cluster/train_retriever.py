@@ -81,5 +81,7 @@ def train_retriever(
 
 
 def _report(out: Path, facts: RunFacts, started: float, *, reused: bool) -> TrainReport:
-    told = "; ".join(filter(None, [verdict(facts), facts.best.in_words if facts.best else ""]))
+    told = verdict(facts)
+    if facts.best and facts.kept == "trained":
+        told = f"{told}; {facts.best.in_words}"
     return TrainReport(out, facts.num_steps, facts.final_loss or 0.0, monotonic() - started, reused, told)
