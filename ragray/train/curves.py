@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,11 @@ from typing import Any
 from ragray.artifact.kinds import MANIFEST_NAME
 from ragray.artifact.manifest import read_manifest
 from ragray.errors import CorruptArtifactError, InputError, NotAnArtifactError, first_line
+from ragray.run import BestValidation
 from ragray.train.metrics import METRICS_FILE
-from ragray.train.validation.judge import Metric
+from ragray.train.validation.judge import PREFIX
 
 Line = Mapping[str, Any]
-Value = Callable[[Line], float | None]
-"""Of a line of metrics; None where it holds none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,27 +39,18 @@ class Panel:
     curves: tuple[Curve, ...]
 
 
-def _key(name: str, factor: float = 1) -> Value:
-    return lambda line: factor * line[name] if name in line else None
+WAITING = "waiting"
+"""Key that is added to a line of metrics: which share of the step was spent waiting for retrieval."""
 
-
-def _waiting(line: Line) -> float | None:
-    return 100 * line["wait_seconds"] / line["step_seconds"] if line.get("step_seconds") else None
-
-
-PANELS: Mapping[str, Mapping[str, Value]] = {
-    "loss": {"loss": _key("loss"), "dev loss": _key("dev_loss")},
-    "dev examples, %": {
-        "exact match": _key("dev_exact_match"),
-        "F1": _key("dev_f1"),
-        "recall": _key("dev_recall"),
-    },
-    "training questions with gold found, %": {"recall": _key("recall", 100)},
-    "learning rate": {"learning rate": _key("learning_rate")},
-    "part of a step spent waiting for retrieval, %": {"waiting": _waiting},
-    "age of the index, steps": {"age": _key("index_age_steps")},
+PANELS: Mapping[str, Mapping[str, tuple[str, float]]] = {
+    "loss": {"loss": ("loss", 1), "dev loss": ("dev_loss", 1)},
+    "dev examples, %": {"exact match": ("dev_exact_match", 1), "F1": ("dev_f1", 1), "recall": ("dev_recall", 1)},
+    "training questions with gold found, %": {"recall": ("recall", 100)},
+    "learning rate": {"learning rate": ("learning_rate", 1)},
+    "part of a step spent waiting for retrieval, %": {"waiting": (WAITING, 100)},
+    "age of the index, steps": {"age": ("index_age_steps", 1)},
 }
-CHOOSES: Mapping[Metric, str] = {"exact_match": "exact match", "f1": "F1", "recall": "recall", "loss": "dev loss"}
+"""By title, the curves by name: a key of the lines of metrics, and what its values are multiplied by."""
 
 
 def panels(runs: Sequence[Path]) -> list[Panel]:
@@ -71,11 +61,10 @@ def panels(runs: Sequence[Path]) -> list[Panel]:
         InputError: a run has logged no step yet.
         CorruptArtifactError: a line of metrics cannot be read.
     """
-    names = _names(runs)
-    found = [(name, run, _lines(run)) for name, run in zip(names, runs, strict=True)]
+    found = [(name, _best(run), _lines(run)) for name, run in zip(_names(runs), runs, strict=True)]
     drawn = [
-        Panel(title, tuple(curve for one in found for curve in _curves(*one, title, values)))
-        for title, values in PANELS.items()
+        Panel(title, tuple(curve for one in found for curve in _curves(*one, figures)))
+        for title, figures in PANELS.items()
     ]
     return [panel for panel in drawn if panel.curves]
 
@@ -86,26 +75,23 @@ def _names(runs: Sequence[Path]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(run) for run in runs]
 
 
-def _curves(name: str, run: Path, lines: Sequence[Line], title: str, values: Mapping[str, Value]) -> Iterator[Curve]:
-    best_metric, best = _best(run)
-    for label, value in values.items():
-        points = {int(line["step"]): found for line in lines if (found := value(line)) is not None}
-        steps = tuple(sorted(points))
-        if steps:
-            of_validation = label == "dev loss" or title.startswith("dev")
-            chosen = best if of_validation and label == best_metric else None
-            yield Curve(name, label, steps, tuple(points[step] for step in steps), of_validation, chosen)
+def _curves(
+    run: str, best: tuple[str, int, float], lines: Sequence[Line], figures: Mapping[str, tuple[str, float]]
+) -> Iterator[Curve]:
+    for name, (key, factor) in figures.items():
+        points = {line["step"]: factor * line[key] for line in lines if key in line}
+        if steps := tuple(sorted(points)):
+            chosen = best[1:] if key == best[0] else None
+            yield Curve(run, name, steps, tuple(points[step] for step in steps), key.startswith(PREFIX), chosen)
 
 
-def _best(run: Path) -> tuple[str, tuple[int, float] | None]:
-    """Return the name of the curve that chose the weights of a finished run, and where; nothing where none did."""
-    if not (run / MANIFEST_NAME).is_file():
-        return "", None
-    best = read_manifest(run, "run").facts.get("best")
-    if not isinstance(best, dict):
-        return "", None
-    found: dict[str, Any] = dict(best)
-    return CHOOSES[found["metric"]], (int(found["step"]), float(found["value"]))
+def _best(run: Path) -> tuple[str, int, float]:
+    """Return by which key the weights of a finished run were chosen, at which step, with which figure; "" where by none."""
+    best = read_manifest(run, "run").facts.get("best") if (run / MANIFEST_NAME).is_file() else None
+    if best is None:
+        return "", 0, 0.0
+    found = BestValidation.model_validate(best)
+    return PREFIX + found.metric, found.step, found.value
 
 
 def _lines(run: Path) -> list[Line]:
@@ -127,7 +113,9 @@ def _lines(run: Path) -> list[Line]:
 def _line(path: Path, number: int, text: str) -> Line:
     try:
         found = json.loads(text)
-        return {**found, "step": int(found["step"])}
+        seconds = found.get("step_seconds", 0)
+        share = {WAITING: found["wait_seconds"] / seconds} if seconds else {}
+        return {**found, **share, "step": int(found["step"])}
     except (ValueError, KeyError, TypeError) as err:
         raise CorruptArtifactError(
             f"{path}:{number}: is no line of metrics ({type(err).__name__}: {first_line(err)}); remove the line"
