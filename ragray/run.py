@@ -49,6 +49,28 @@ class DevRecall(BaseModel):
         return self.after > self.before
 
 
+class BestValidation(BaseModel):
+    """The validation whose weights a run has: its step, the figure that made it the best of ``num_scored``, by what name.
+
+    ``loss`` is better the lower, the others, in percent, the higher.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step: int
+    metric: Literal["exact_match", "f1", "recall", "loss"]
+    value: FiniteFloat
+    num_scored: int
+    num_failed: int = 0
+
+    @property
+    def in_words(self) -> str:
+        """Which weights the run has, and why."""
+        failed = f"; {self.num_failed} gave no score" if self.num_failed else ""
+        figure = f"{self.metric.replace('_', ' ')} {self.value:.4g}{'' if self.metric == 'loss' else ' %'}"
+        return f"weights of step {self.step}: {figure}, the best of {self.num_scored} validations{failed}"
+
+
 class RunFacts(BaseModel):
     """What a run's manifest records beside its files."""
 
@@ -72,6 +94,8 @@ class RunFacts(BaseModel):
     kept: Literal["trained", "base"] = "trained"
     """Of a retriever run: whose weights it answers with. `base`: the trained encoder found no more on held-out questions."""
     dev: DevRecall | None = None
+    best: BestValidation | None = None
+    """None where the weights are those of the last step: nothing was validated, or no validation gave a figure."""
     rebuild_index: bool = False
     """Whether the passage encoder was trained too: the run fits an index that is built with it, and no other."""
 

@@ -81,7 +81,8 @@ TEACHES: dict[str, str] = {
     "search": "passages nearest to a text | ragray index build | --mode | hybrid | --where | --json",
     "ask": "answer | sources | ragray index build | ragray train | --mode | --where | --json",
     "mine": "hard negatives | BM25 | gold passage | train.objective=contrastive | sentence-transformers | --out",
-    "train": 'question encoder and generator | {"id", "question", "answers", "gold_ids"} | CSV | --out | --restart | crash',
+    "train": 'question encoder and generator | {"id", "question", "answers", "gold_ids"} | --dev-examples | --out | --restart | crash',
+    "plot": "loss | dev examples | recall of gold | learning rate | ragray train | .svg | --out",
     "evaluate": "exact match | F1 | recall@k | MRR | interval | --bounds | --baseline | --shots | --closed-book | ragray train | --out",
     "evaluate retrieval": "judged documents | ndcg@10 | recall@k | mrr@10 | --mode",
     "score": 'predictions | JSON object of id to text | {"id", "answers"} | Parquet | exact_match and f1',
@@ -219,6 +220,19 @@ def test_an_example_with_half_a_character_is_named_before_anything_starts(
         assert complaint(command, *common, "half.jsonl", code=3).startswith(expected)
     line = complaint("train", *common, "train.csv", "examples.question_field=question", code=3)
     assert "no field 'question', which examples.question_field names; the fields are: frage, answer" in line
+
+
+def test_a_wrong_dev_example_is_named_before_training_starts(
+    inputs: Path, hash_index: Path, tiny_decoder: Path, complaint: Complaint
+) -> None:
+    (inputs / "train.jsonl").write_text(GOOD)
+    (inputs / "dev.jsonl").write_text(GOOD + '{"id": "2", "question": "who?"}\n')
+    line = complaint(
+        "train", "--index", hash_index, "--out", "out", "--examples", "train.jsonl", "--dev-examples", "dev.jsonl",
+        f"generate.model={tiny_decoder}", code=3,
+    )  # fmt: skip
+    assert line.startswith(f"ragray: {inputs}/dev.jsonl:2: ")
+    assert not (inputs / "out" / "metrics.jsonl").exists()
 
 
 @pytest.mark.parametrize("command", ["search", "ask"])

@@ -17,7 +17,7 @@ from ragray.cli.index import index_app
 from ragray.cli.index_exchange import run_app
 from ragray.cli.keys import keys_app
 from ragray.cli.lookup import ask, search
-from ragray.cli.measure import evaluate, evaluate_retrieval, score
+from ragray.cli.measure import evaluate, evaluate_retrieval, plot, score
 from ragray.cli.mine import mine
 from ragray.cli.options import (
     Address,
@@ -152,6 +152,13 @@ def train(
     workers: Annotated[
         int | None, typer.Option(help="Data-parallel workers.", min=1, show_default="train.num_workers")
     ] = None,
+    dev_examples: Annotated[
+        str | None,
+        typer.Option(
+            help="Records as --examples, to choose the best weights by while training.",
+            show_default="train.dev_examples",
+        ),
+    ] = None,
     restart: Annotated[bool, typer.Option(help="Throw away what --out holds and begin anew.")] = False,
     config: ConfigFile = None,
     address: Address = None,
@@ -163,6 +170,7 @@ def train(
     from ragray.cluster.train import train_rag as run_stage
 
     more = [f"train.num_workers={workers}"] if workers else []
+    more += [f"train.dev_examples={dev_examples}"] if dev_examples else []
     settings = load_config(config, [*(overrides or []), *more], command="train")
     report = run_stage(index, examples, out, settings, address=address, restart=restart)
     say(f"{out}: {report.num_steps} steps, final loss {report.final_loss:.4f}{took(report)}")
@@ -170,6 +178,7 @@ def train(
         say(f"{out}: {report.verdict}")
 
 
+app.command()(plot)
 app.command()(evaluate)
 app.command("evaluate retrieval")(evaluate_retrieval)
 app.command()(score)

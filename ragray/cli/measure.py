@@ -1,4 +1,4 @@
-"""The commands that evaluate: answers, retrieval, the predictions of any system."""
+"""The commands that measure: answers, retrieval, the predictions of any system; what training logged, as a picture."""
 
 from __future__ import annotations
 
@@ -132,3 +132,21 @@ def score(
     scores = score_predictions(texts, references, metric=settings.evaluate.metric)
     found = figures(measures(predicted(texts, references), settings.evaluate))
     say_json({**asdict(scores), "figures": {name: one.to_json() for name, one in found.items()}})
+
+
+def plot(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Folders that `ragray train` writes.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Picture to write: .png, .svg or .pdf.", show_default="metrics.png in the first run"),
+    ] = None,
+) -> None:
+    """Draw what runs have logged into one picture: loss, figures of the dev examples, recall of gold, learning rate, waiting.
+
+    A run may still train. Where the passage encoder trains too, the age of the index is drawn as well.
+    """
+    from ragray.train.plots import plot_runs
+
+    say(str(plot_runs(runs, out or runs[0] / "metrics.png")))

@@ -112,6 +112,14 @@ def require(stage: str, wants: Sequence[Want], *, wait_s: float) -> None:
             )
 
 
+def has_room(wants: Sequence[Want]) -> bool:
+    """Return whether the cluster, as it is, could run this beside all that runs on it now."""
+    import ray
+
+    nodes = [_node(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    return not (shortage("", wants, nodes) or shortage("", wants, [_node(ray.available_resources())]))
+
+
 def autoscales() -> bool:
     """Return whether the cluster may grow: whether an autoscaler with node types of its own runs on it."""
     from ray.experimental.internal_kv import _internal_kv_get

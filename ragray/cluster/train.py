@@ -20,6 +20,7 @@ from ragray.cluster.resources import Want, require
 from ragray.cluster.retrieval.start import pool_want, retriever_pool
 from ragray.cluster.session import session
 from ragray.cluster.train_worker import Outcome, WorkerSetup, train_worker
+from ragray.cluster.validation.actor import validating
 from ragray.config import FROM_MINED, Config, GenerateConfig, RetrieveConfig, TrainConfig
 from ragray.config.usage import TOGETHER
 from ragray.errors import ConfigError, TrainingError
@@ -31,9 +32,12 @@ from ragray.index.store.snapshot import Snapshot
 from ragray.models import resolve_part, weights_fingerprint
 from ragray.progress import Progress
 from ragray.run import MODEL_FOLDER, RunFacts
+from ragray.stages.validation.dev import dev_set
 from ragray.train.gold import answering_passages
-from ragray.train.metrics import METRICS_FILE, MetricsTail
+from ragray.train.metrics import METRICS_FILE, MetricsTail, read_metrics
 from ragray.train.schedule import Schedule
+from ragray.train.trackers import TENSORBOARD_FOLDER, TRACKED_FILE, require_trackers
+from ragray.train.validation.judge import FAILED, in_words
 from ragray.types import Example
 
 KEY_FILE = "run.key"
@@ -61,7 +65,7 @@ class TrainReport:
     seconds: float
     reused: bool
     verdict: str = ""
-    """Of a retriever: which weights were kept, and why."""
+    """Which weights were kept, and why, where that was not certain from the start."""
 
 
 def train_rag(
@@ -85,7 +89,9 @@ def train_rag(
         ConfigError: objective and strategy do not fit each other.
         InputError: an example is wrong, or there is none; the message names place and field.
         NotAnArtifactError: ``index`` is not an index.
+        MissingPackageError: one of ``train.trackers`` is not installed.
     """
+    require_trackers(config.train.trackers)
     if config.train.objective in FROM_MINED:
         from ragray.cluster.train_retriever import train_retriever
 
@@ -108,18 +114,20 @@ def train_rag(
         warn_of_cut_answers(
             _cited(questions) if together and config.train.cite else questions, prompts, config.generate.max_new_tokens
         )
+    dev = dev_set(config, index, snapshot, questions)
     key = fingerprint(
         [
             snapshot.source,
             [example.content for example in questions],
             weights_fingerprint(generator),
             *_decisive(config),
+            *(dev.key if dev else []),
         ]
     )
     with stage_output(out, kind="run", work=STATE_FOLDER) as output:
         if finished := output.finished(key):
             facts = RunFacts.model_validate(finished.facts)
-            return TrainReport(out, facts.num_steps, facts.final_loss or 0.0, monotonic() - started, True)
+            return _report(out, facts, started, reused=True)
         claim(output, key, restart)
         with_gold = together or config.train.objective == "reader"
         gold = answering_passages(questions, index, snapshot) if with_gold else {}
@@ -133,12 +141,16 @@ def train_rag(
             with retriever_pool(index, config.retrieve, snapshot=snapshot.name) as pool:
                 resumed = prepare_state(out)
                 setup = WorkerSetup(
-                    str(out.resolve()), str(generator), snapshot.encoder_config, questions, pool, config, resumed, gold
-                )
-                with shown(out, len(questions), config.train):
-                    outcome: Outcome = fit(train_worker, setup, out, config)
-        _publish(output, key, snapshot, config, len(questions), outcome)
-    return TrainReport(out, outcome.num_steps, outcome.final_loss, monotonic() - started, False)
+                    str(out.resolve()), str(generator), snapshot.encoder_config, questions, pool, config, resumed,
+                    {**gold, **(dev.gold if dev else {})},
+                )  # fmt: skip
+                with (
+                    validating(setup, dev, [workers(config.train)]) as validation,
+                    shown(out, len(questions), config.train),
+                ):
+                    outcome: Outcome = fit(train_worker, replace(setup, validation=validation), out, config)
+        facts = _publish(output, key, snapshot, config, len(questions), outcome)
+    return _report(out, facts, started, reused=False)
 
 
 def workers(config: TrainConfig) -> Want:
@@ -163,13 +175,20 @@ def _decisive(config: Config) -> list[dict[str, Any]]:
 def decisive(config: TrainConfig) -> dict[str, Any]:
     """Return what of the section `train` a run must keep to go on: not how often it logs or saves, nor on what resources it computes.
 
-    Another number of workers changes the examples per step, yet the run can go on: see `ragray.train.schedule.Schedule`.
+    Another number of workers changes the examples per step, yet the run can go on: see `ragray.train.schedule.Schedule`. What is
+    validated has a key of its own, `DevSet.key`.
     """
     may_change = {
         "num_workers",
         "logging_steps",
+        "trackers",
         "checkpoint_steps",
         "keep_checkpoints",
+        "dev_examples",
+        "num_dev_examples",
+        "validate_steps",
+        "best_metric",
+        "patience",
         "max_failures",
         "cpus_per_worker",
         "gpus_per_worker",
@@ -213,9 +232,10 @@ def claim(output: StageOutput, key: str, restart: bool) -> None:
         )
     if restart:
         output.withdraw()
-        for name in (STATE_FOLDER, MODEL_FOLDER, "tensorboard"):
+        for name in (STATE_FOLDER, MODEL_FOLDER, TENSORBOARD_FOLDER):
             shutil.rmtree(out / name, ignore_errors=True)
-        (out / METRICS_FILE).unlink(missing_ok=True)
+        for name in (METRICS_FILE, TRACKED_FILE):
+            (out / name).unlink(missing_ok=True)
     with atomic_path(path) as temporary:
         temporary.write_text(key, encoding="utf-8")
 
@@ -226,7 +246,7 @@ def shown(out: Path, num_examples: int, config: TrainConfig) -> Iterator[None]:
     planned = Schedule(num_examples, config.num_workers, config).num_steps(saved_progress(out))
     stop = threading.Event()
     with Progress("train", total=planned, unit="steps") as progress:
-        thread = threading.Thread(target=_follow, args=(MetricsTail(out), progress, stop), daemon=True)
+        thread = threading.Thread(target=_follow, args=(out, progress, stop), daemon=True)
         thread.start()
         try:
             yield
@@ -235,16 +255,24 @@ def shown(out: Path, num_examples: int, config: TrainConfig) -> Iterator[None]:
             thread.join()
 
 
-def _follow(tail: MetricsTail, progress: Progress, stop: threading.Event) -> None:
-    while not stop.wait(1.0):
-        for line in tail.read()[-1:]:
+def _follow(out: Path, progress: Progress, stop: threading.Event) -> None:
+    tail, told = MetricsTail(out), set(map(in_words, read_metrics(out)))  # a resumed run writes its earlier lines again
+    ended = False
+    while not ended:
+        ended = stop.wait(1.0)
+        lines = tail.read()
+        for line in lines:
+            if (words := in_words(line)) and words not in told:
+                told.add(words)
+                logger.log(logging.WARNING if FAILED in line else logging.INFO, "train: %s", words)
+        for line in [line for line in lines if "loss" in line][-1:]:
             if line["step"] > progress.done:
                 progress.advance(int(line["step"]) - progress.done, f"loss {line['loss']:.3f}")
 
 
 def _publish(
     output: StageOutput, key: str, snapshot: Snapshot, config: Config, num_examples: int, outcome: Outcome
-) -> None:
+) -> RunFacts:
     facts = RunFacts(
         generate=config.generate,
         k=config.retrieve.k,
@@ -256,9 +284,16 @@ def _publish(
         num_steps=outcome.num_steps,
         num_examples=num_examples,
         final_loss=outcome.final_loss,
+        best=outcome.best,
         objective=config.train.objective,
     )
     publish_run(output, key, facts)
+    return facts
+
+
+def _report(out: Path, facts: RunFacts, started: float, *, reused: bool) -> TrainReport:
+    verdict = facts.best.in_words if facts.best else ""
+    return TrainReport(out, facts.num_steps, facts.final_loss or 0.0, monotonic() - started, reused, verdict)
 
 
 def publish_run(output: StageOutput, key: str, facts: RunFacts) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
@@ -14,11 +15,13 @@ from ragray.cluster.resources import require
 from ragray.cluster.session import session
 from ragray.cluster.train import TrainReport, claim, decisive, publish_run, shown, workers
 from ragray.cluster.train_worker import Outcome, WorkerSetup, train_worker
+from ragray.cluster.validation.actor import validating
 from ragray.config import Config
 from ragray.errors import InputError
 from ragray.examples import ExampleSource
 from ragray.run import RunFacts
 from ragray.stages.retriever import conclude, plan_retriever, verdict
+from ragray.stages.validation.dev import dev_set
 
 logger = logging.getLogger("ragray")
 
@@ -45,7 +48,9 @@ def train_retriever(
     if not isinstance(mined, str | os.PathLike):
         raise InputError("train: this train.objective learns from what ragray mine wrote; give its folder")
     plan = plan_retriever(index, Path(mined), config)
-    key = fingerprint([plan.snapshot.source, plan.checksum, decisive(config.train), config.retrieve.k])
+    dev = dev_set(config, index, plan.snapshot, plan.learnt.examples, plan.held_out)
+    parts = [plan.snapshot.source, plan.checksum, decisive(config.train), config.retrieve.k]
+    key = fingerprint([*parts, *(dev.key if dev else [])])
     with stage_output(out, kind="run", work=STATE_FOLDER) as output:
         if finished := output.finished(key):
             return _report(out, RunFacts.model_validate(finished.facts), started, reused=True)
@@ -66,12 +71,17 @@ def train_retriever(
                 checkpoint=prepare_state(out),
                 mined=plan.learnt,
             )
-            with shown(out, len(plan.learnt.examples), config.train):
-                outcome: Outcome = fit(train_worker, setup, out, config)
+            others = [workers(config.train)]
+            with validating(setup, dev, others) as validation, shown(out, len(plan.learnt.examples), config.train):
+                outcome: Outcome = fit(train_worker, replace(setup, validation=validation), out, config)
         facts = conclude(plan, out, config, num_steps=outcome.num_steps, final_loss=outcome.final_loss)
+        facts = facts.model_copy(update={"best": outcome.best})
         publish_run(output, key, facts)
     return _report(out, facts, started, reused=False)
 
 
 def _report(out: Path, facts: RunFacts, started: float, *, reused: bool) -> TrainReport:
-    return TrainReport(out, facts.num_steps, facts.final_loss or 0.0, monotonic() - started, reused, verdict(facts))
+    told = verdict(facts)
+    if facts.best and facts.kept == "trained":
+        told = f"{told}; {facts.best.in_words}"
+    return TrainReport(out, facts.num_steps, facts.final_loss or 0.0, monotonic() - started, reused, told)

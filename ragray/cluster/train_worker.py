@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ragray.artifact.files import atomic_path
 from ragray.cluster.failures import PeerLostError, cause, is_death, is_peer_loss
 from ragray.cluster.fit import temporary_checkpoint
+from ragray.cluster.validation.actor import ValidationSetup
+from ragray.cluster.validation.worker import WorkerValidations
 from ragray.config import Config, EncoderConfig
 from ragray.embed.load import load_question_encoder
 from ragray.errors import RagrayError, TrainingError, first_line
 from ragray.failures import storage_errno, told
-from ragray.run import MODEL_FOLDER
+from ragray.run import MODEL_FOLDER, BestValidation
 from ragray.train.metrics import MetricsLog, read_metrics
 from ragray.train.mined import MinedQuestions
 from ragray.train.objectives.objective import TOKENS, Objective, Searcher
@@ -37,7 +39,7 @@ class WorkerSetup:
 
     ``checkpoint`` is the one to go on from where Ray Train has no record of any, else "". ``gold`` holds by example id the passages
     that gold ids name, for the strategy `together` and the objective `reader`. With ``mined`` a retriever is trained on these
-    questions: there are no generator and no searcher then.
+    questions: there are no generator and no searcher then. ``validation``: what is measured while it trains.
     """
 
     out: str
@@ -49,14 +51,16 @@ class WorkerSetup:
     checkpoint: str = ""
     gold: Mapping[str, Sequence[Passage]] = field(default_factory=dict)
     mined: MinedQuestions | None = None
+    validation: ValidationSetup | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a finished training returns."""
+    """What a finished training returns; ``best`` where its weights are not simply those of the last step."""
 
     num_steps: int
     final_loss: float
+    best: BestValidation | None = None
 
 
 @dataclass(slots=True)
@@ -115,14 +119,17 @@ def _train(setup: WorkerSetup, reached: Reached) -> Outcome:
     loop = _loop(setup, context, rank)
     _restore(loop, setup.checkpoint)
     reached.step = reached.saved = loop.progress.step
-    with MetricsLog(out, reached.step) if rank.rank == 0 else nullcontext() as log:
-        loop.run(_StepReport(setup, loop, reached, log))
+    trackers = setup.config.train.trackers
+    with MetricsLog(out, reached.step, trackers) if rank.rank == 0 else nullcontext() as log:
+        validations = WorkerValidations(setup, loop, log)
+        loop.run(_StepReport(setup, loop, reached, log, validations))
+        best = validations.finish()
     if rank.rank == 0:
         with atomic_path(out / MODEL_FOLDER) as folder:
             loop.components.save(folder)
         if reached.loss is None:  # every step had been computed before the crash
-            reached.loss = next((line["loss"] for line in reversed(list(read_metrics(out)))), None)
-    return Outcome(loop.progress.step, float("nan") if reached.loss is None else reached.loss)
+            reached.loss = next((line["loss"] for line in reversed(list(read_metrics(out))) if "loss" in line), None)
+    return Outcome(loop.progress.step, float("nan") if reached.loss is None else reached.loss, best)
 
 
 def _loop(setup: WorkerSetup, context: TrainContext, rank: Rank) -> TrainLoop[Any]:
@@ -223,6 +230,7 @@ class _StepReport:
     loop: TrainLoop[Any]
     reached: Reached
     log: MetricsLog | None
+    validations: WorkerValidations
 
     def __call__(self, metrics: StepMetrics) -> None:
         train = self.setup.config.train
@@ -231,13 +239,14 @@ class _StepReport:
         # All ranks must come to the same decision here: a mean, and Ray Train's report of a checkpoint, wait for every rank.
         if final or metrics.step % train.logging_steps == 0:
             self._write(metrics)
+        self.validations.after(metrics.step, final=final)
         if final or metrics.step % train.checkpoint_steps == 0:
             self._save(metrics.step)
 
     def _write(self, metrics: StepMetrics) -> None:
         world_size = self.loop.rank.world_size
-        means = {name: _mean_over_ranks(value, world_size) for name, value in sorted(metrics.metrics.items())}
-        self.reached.loss = _mean_over_ranks(metrics.loss, world_size)
+        means = {name: mean_over_ranks(value, world_size) for name, value in sorted(metrics.metrics.items())}
+        self.reached.loss = mean_over_ranks(metrics.loss, world_size)
         if (tokens := means.pop(TOKENS, None)) is not None:
             micro_batches = self.setup.config.train.gradient_accumulation * world_size
             means["tokens_per_second"] = tokens * micro_batches / metrics.seconds
@@ -260,9 +269,10 @@ class _StepReport:
             self.loop.save(folder)
             ray.train.report({"step": step}, checkpoint=ray.train.Checkpoint.from_directory(str(folder)))
         self.reached.saved = step
+        self.validations.saved(step)
 
 
-def _mean_over_ranks(value: float, world_size: int) -> float:
+def mean_over_ranks(value: float, world_size: int) -> float:
     """Return the mean of a value over all ranks; a collective, which waits until every rank has called it."""
     import torch
 

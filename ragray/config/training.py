@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ragray.config.base import LEAST_CPUS, MAX_ACTORS, MAX_SEED, MAX_THREADS, Gpus, Section
 
@@ -120,8 +120,40 @@ class TrainConfig(Section):
         description="wrong passages per example with objective=reader: drawn anew in every epoch from those that were found",
     )
     logging_steps: int = Field(5, ge=1, description="steps per line of metrics")
+    trackers: tuple[Literal["mlflow", "wandb"], ...] = Field(
+        (),
+        description="where metrics go beside metrics.jsonl and, where it is installed, TensorBoard: mlflow, wandb, as a list or "
+        "separated by commas",
+    )
     checkpoint_steps: int = Field(50, ge=1, description="steps per checkpoint; a crash loses at most so many steps")
-    keep_checkpoints: int = Field(2, ge=1, description="latest checkpoints that are kept")
+    keep_checkpoints: int = Field(
+        2,
+        ge=1,
+        description="checkpoints that are kept while a run trains: so many of the latest, the weights of so many of the best",
+    )
+    dev_examples: str = Field(
+        "",
+        description="file of examples, read as those of training are, that validations measure; the model is then that of the best "
+        "validation. Empty: none; the objectives contrastive and margin_mse take the questions of dev_share where validate_steps is set",
+    )
+    num_dev_examples: int = Field(
+        200, ge=0, description="examples that a validation measures: so many of dev_examples, drawn by seed; 0: all"
+    )
+    validate_steps: int = Field(
+        0,
+        ge=0,
+        description="steps per validation, and one after the last step; 0: checkpoint_steps, where there are dev_examples",
+    )
+    best_metric: Literal["auto", "exact_match", "f1", "recall", "loss"] = Field(
+        "auto",
+        description="what makes a validation the best: exact_match or f1 (by language, as evaluate.metric=auto), recall of gold passages "
+        "among retrieve.k, or the lowest loss; auto: exact_match, and recall where a retriever alone learns",
+    )
+    patience: int = Field(
+        0,
+        ge=0,
+        description="validations without gain after which training ends; failed ones do not count; 0: it never ends early",
+    )
     max_failures: int = Field(
         3, ge=0, description="worker deaths after which training goes on from the last checkpoint; one more ends it"
     )
@@ -171,6 +203,18 @@ class TrainConfig(Section):
         description="share of the mined questions that is held out of the objectives contrastive and margin_mse; the trained encoder is "
         "kept only if it finds more of their gold passages than the one before; 0: none, it is kept",
     )
+
+    @field_validator("trackers", mode="before")
+    @classmethod
+    def _separated(cls, names: Any) -> Any:
+        """Take names that are separated by commas."""
+        return [name.strip() for name in names.split(",") if name.strip()] if isinstance(names, str) else names
+
+    @property
+    def validation_steps(self) -> int:
+        """Steps per validation; 0: there is none."""
+        measured = bool(self.dev_examples) or self.objective in FROM_MINED
+        return measured * (self.validate_steps or bool(self.dev_examples) * self.checkpoint_steps)
 
 
 class ExamplesConfig(Section):

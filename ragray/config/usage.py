@@ -72,7 +72,7 @@ USED: Mapping[str, tuple[str, ...]] = {
 
 WITHOUT_SETTINGS = (
     *("index plan", "index delete", "index snapshots", "index promote", "index rollback", "index gc"),
-    *("index verify", "index inspect", "index export", "run export", "config schema"),
+    *("index verify", "index inspect", "index export", "run export", "plot", "config schema"),
 )
 """Commands that take options alone."""
 
@@ -169,7 +169,16 @@ CONDITIONS = (
     ),
     Condition(("serve.log_questions",), lambda c: bool(c.serve.access_log), "with serve.access_log"),
 )
+VALIDATION = ("train.num_dev_examples", "train.best_metric", "train.patience")
 OF_TRAINING = (
+    Condition(
+        ("train.validate_steps",),
+        lambda c: bool(c.train.dev_examples) or c.train.objective in FROM_MINED,
+        "with train.dev_examples",
+    ),
+    Condition(
+        VALIDATION, lambda c: c.train.validation_steps > 0, "with train.dev_examples, or with train.validate_steps"
+    ),
     Condition(
         ("train.cache_batch_size", "train.passage_encoder", "train.dev_share", "train.score_scale"),
         lambda c: c.train.objective in FROM_MINED,

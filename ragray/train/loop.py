@@ -77,7 +77,7 @@ class TrainLoop(Generic[B]):
         self.schedule = Schedule(len(examples), self.rank.world_size, train, groups)
         self.optimizer = torch.optim.AdamW(components.parameter_groups(), fused=True)
         self.progress = Progress()
-        self._objective = objective
+        self.objective = objective
         self._parallel: Any = parallel if parallel is not None else components
         self._examples = examples
         self._train = train
@@ -86,6 +86,7 @@ class TrainLoop(Generic[B]):
         self._pending: SearchFuture | None = None
         self._ahead: list[B] = []
         self._waited = 0.0
+        self._stop = False
 
     @property
     def num_steps(self) -> int:
@@ -127,9 +128,13 @@ class TrainLoop(Generic[B]):
         self._parallel.train()
         self._ahead = []
         self._pending = CompletedSearch(self._restored) if self._restored else self._retrieve(self.progress)
-        while self._pending is not None:
+        while self._pending is not None and not self._stop:
             on_step(self._step(self._pending))
         self._require_finite_weights()
+
+    def stop(self) -> None:
+        """End `run` after the step that ``on_step`` was called for, or before its first."""
+        self._stop = True
 
     def _step(self, pending: SearchFuture) -> StepMetrics:
         started, self._waited = monotonic(), 0.0
@@ -156,7 +161,7 @@ class TrainLoop(Generic[B]):
         """Begin the retrieval for the step that follows ``progress``; None where the run ends there."""
         if progress.step >= self.schedule.num_steps(progress):
             return None
-        return self._objective.retrieve(self._step_examples(progress))
+        return self.objective.retrieve(self._step_examples(progress))
 
     def _step_examples(self, progress: Progress) -> list[Example]:
         return [self._examples[number] for number in self.schedule.examples(progress, self.rank.rank)]
@@ -195,7 +200,7 @@ class TrainLoop(Generic[B]):
         examples, epoch = self._step_examples(progress), self.schedule.epoch_number(progress)
         for start in range(0, len(examples), self._train.batch_size):
             part = slice(start, start + self._train.batch_size)
-            yield self._objective.collate(examples[part], found.part(part), epoch=epoch)
+            yield self.objective.collate(examples[part], found.part(part), epoch=epoch)
 
     def _backward(self, batches: Sequence[B]) -> Mapping[str, Sequence[Tensor]]:
         """Compute the gradients of a step; return what each micro-batch adds to the mean loss and to other means."""
@@ -206,7 +211,7 @@ class TrainLoop(Generic[B]):
         for number, batch in enumerate(batches, 1):
             with contextlib.nullcontext() if number == len(batches) else quiet():
                 with self.components.autocast():
-                    loss = self._parallel(self._objective.loss, batch)
+                    loss = self._parallel(self.objective.loss, batch)
                     means = {**loss.metrics, "loss": loss.value}
                     shares = {name: mean / len(batches) for name, mean in means.items()}
                 shares["loss"].backward()
@@ -217,7 +222,7 @@ class TrainLoop(Generic[B]):
     def _require_finite_loss(self, batch: B) -> None:
         """Raise `TrainingError` where the weights of the last step cannot be used: no later step would notice."""
         with torch.no_grad():
-            loss = float(self._objective.loss(batch).value)
+            loss = float(self.objective.loss(batch).value)
         if not isfinite(loss):
             raise self._stopped(f"the loss after the last update is {loss:g}", [batch])
 
@@ -241,7 +246,7 @@ class TrainLoop(Generic[B]):
     @torch.no_grad()
     def _cause(self, batch: B) -> str:
         components = self.components
-        return components.weight_not_finite() or self._objective.not_finite(batch) or components.gradient_not_finite()
+        return components.weight_not_finite() or self.objective.not_finite(batch) or components.gradient_not_finite()
 
     def _set_rate(self) -> float:
         """Set every group's learning rate for this step; return the largest."""

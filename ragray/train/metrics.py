@@ -1,21 +1,24 @@
-"""Metrics of a run. In: finished steps. Out: `metrics.jsonl` and TensorBoard files; a resumed run goes on where it stopped."""
+"""Metrics of a run. In: finished steps. Out: `metrics.jsonl`, and what trackers keep; a resumed run goes on where it stopped."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from ragray.artifact.files import atomic_path
 from ragray.jsontext import to_json
+from ragray.train.trackers import open_trackers
 
 METRICS_FILE = "metrics.jsonl"
-TENSORBOARD_FOLDER = "tensorboard"
+PLACES = 6
+"""Decimal places of the numbers in a line."""
 
 
-def read_metrics(folder: Path) -> Iterator[dict[str, float]]:
+def read_metrics(folder: Path) -> Iterator[dict[str, Any]]:
     """Yield the lines written so far; a last line that is only half there is left out."""
     path = folder / METRICS_FILE
     if path.is_file():
@@ -32,7 +35,7 @@ class MetricsTail:
         self._file = 0
         self._offset = 0
 
-    def read(self) -> list[dict[str, float]]:
+    def read(self) -> list[dict[str, Any]]:
         """Return the whole lines that are new, all of them where a resumed run has replaced the file."""
         try:
             with self._path.open("rb") as file:
@@ -48,16 +51,14 @@ class MetricsTail:
 
 
 class MetricsLog:
-    """Appends lines of metrics; lines after ``start_step`` (from before a crash) are dropped first."""
+    """Appends lines of metrics; lines after ``start_step`` (from before a crash) are dropped first. ``trackers`` are those named."""
 
-    def __init__(self, folder: Path, start_step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
+    def __init__(self, folder: Path, start_step: int, trackers: Sequence[str] = ()) -> None:
         kept = [line for line in read_metrics(folder) if line["step"] <= start_step]
         with atomic_path(folder / METRICS_FILE) as path:
             path.write_text("".join(to_json(line, METRICS_FILE) + "\n" for line in kept), encoding="utf-8")
         self._file = (folder / METRICS_FILE).open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder / TENSORBOARD_FOLDER), purge_step=start_step + 1)
+        self._trackers = open_trackers(folder, start_step, trackers)
 
     def __enter__(self) -> MetricsLog:
         return self
@@ -66,12 +67,14 @@ class MetricsLog:
         self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
-        self._board.close()
+        for tracker in self._trackers:
+            tracker.close()
 
-    def write(self, step: int, **values: float) -> None:
-        """Write one line, flushed, and the same values for TensorBoard."""
-        line = {"step": step, **{name: round(value, 6) for name, value in values.items()}}
+    def write(self, step: int, **values: float | str) -> None:
+        """Write one line, flushed, and pass the same numbers to the trackers."""
+        numbers = {name: round(value, PLACES) for name, value in values.items() if not isinstance(value, str)}
+        line = {"step": step, **values, **numbers}
         self._file.write(to_json(line, f"{METRICS_FILE}, step {step}") + "\n")
         self._file.flush()
-        for name, value in values.items():
-            self._board.add_scalar(f"train/{name}", value, step)
+        for tracker in self._trackers if numbers else ():  # a failed validation has none
+            tracker.log(step, numbers)

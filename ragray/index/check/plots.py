@@ -6,13 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ragray.artifact.files import atomic_path
-from ragray.errors import MissingPackageError
+from ragray.artifact.figure import write_figure
 from ragray.index.check.inspect import IndexInspection
 from ragray.index.plan.tune import TuningPoint
 
 SIZE_INCHES = (7.5, 4.5)
-DPI = 120
 BINS = 40
 
 
@@ -31,19 +29,7 @@ def write_plots(inspection: IndexInspection, folder: Path) -> list[Path]:
 
 
 def _write(path: Path, draw: Callable[[Any, IndexInspection], None], inspection: IndexInspection) -> Path:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as err:
-        raise MissingPackageError("plots need matplotlib; run: pip install 'ragray[plots]'") from err
-    figure = Figure(figsize=SIZE_INCHES, dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    draw(axes, inspection)
-    axes.spines[["top", "right"]].set_visible(False)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png")
-    return path
+    return write_figure(path, lambda figure: draw(figure.add_subplot(), inspection), SIZE_INCHES)
 
 
 def _list_sizes(axes: Any, inspection: IndexInspection) -> None:
