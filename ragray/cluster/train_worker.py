@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ragray.artifact.files import atomic_path
 from ragray.cluster.failures import PeerLostError, cause, is_death, is_peer_loss
 from ragray.cluster.fit import temporary_checkpoint
+from ragray.cluster.refresh import from_first_rank, refresh_folder, refreshes, switch_of
+from ragray.cluster.retrieval.pool import RetrieverPool
 from ragray.config import Config, EncoderConfig
 from ragray.embed.load import load_question_encoder
 from ragray.errors import RagrayError, TrainingError, first_line
@@ -25,8 +27,10 @@ from ragray.train.schedule import Rank
 from ragray.types import Example, Passage
 
 if TYPE_CHECKING:
+    from ragray.embed.transformer import TransformerEncoder
     from ragray.train.components import Components
     from ragray.train.loop import StepMetrics, TrainLoop
+    from ragray.train.refresh.worker import IndexRefresh
 
 logger = logging.getLogger("ragray")
 
@@ -113,10 +117,11 @@ def _train(setup: WorkerSetup, reached: Reached) -> Outcome:
     out, context = Path(setup.out), ray.train.get_context()
     rank = Rank(context.get_world_rank(), context.get_world_size())
     loop = _loop(setup, context, rank)
-    _restore(loop, setup.checkpoint)
+    refresh = _index_refresh(setup, loop)
+    _restore(loop, setup.checkpoint, refresh)
     reached.step = reached.saved = loop.progress.step
     with MetricsLog(out, reached.step) if rank.rank == 0 else nullcontext() as log:
-        loop.run(_StepReport(setup, loop, reached, log))
+        loop.run(_StepReport(setup, loop, reached, log, refresh))
     if rank.rank == 0:
         with atomic_path(out / MODEL_FOLDER) as folder:
             loop.components.save(folder)
@@ -176,15 +181,18 @@ def _rag_objective(setup: WorkerSetup) -> tuple[Components, Objective[Any]]:
     encoder = load_question_encoder(setup.encoder)
     generator = GeneratorModel.load(Path(setup.generator), dtype=torch.float32)
     trained = encoder if isinstance(encoder, TransformerEncoder) else None
+    passages, candidates = _passage_encoder(setup, trained), train.refresh_candidates
     if train.objective == "perplexity":
         if trained is None:
             raise TrainingError(
                 "train.objective=perplexity trains the question encoder, and the index's has no weights"
             )
         frozen = train.model_copy(update={"generator_lr": 0.0})
-        components = Components(frozen, question_encoder=trained, generator=generator)
+        components = Components(frozen, question_encoder=trained, passage_encoder=passages, generator=generator)
         loss = PerplexityDistillation(train.reader_temperature)
-        return components, RagObjective(components, encoder, setup.searcher, k=k, generate=config.generate, loss=loss)
+        return components, RagObjective(
+            components, encoder, setup.searcher, k=k, generate=config.generate, loss=loss, candidates=candidates
+        )
     if strategy == "fid":
         components = Components(train, generator=generator)
         return components, FidObjective(
@@ -197,20 +205,53 @@ def _rag_objective(setup: WorkerSetup) -> tuple[Components, Objective[Any]]:
         return components, TogetherObjective(
             components, encoder, setup.searcher, k=k, generate=config.generate, train=train, gold=setup.gold
         )
-    components = Components(train, question_encoder=trained, generator=generator)
+    components = Components(train, question_encoder=trained, passage_encoder=passages, generator=generator)
     return components, RagObjective(
-        components, encoder, setup.searcher, k=k, generate=config.generate, label_smoothing=smoothing
+        components,
+        encoder,
+        setup.searcher,
+        k=k,
+        generate=config.generate,
+        label_smoothing=smoothing,
+        candidates=candidates,
     )
 
 
-def _restore(loop: TrainLoop[Any], checkpoint: str) -> None:
+def _passage_encoder(setup: WorkerSetup, questions: TransformerEncoder | None) -> TransformerEncoder | None:
+    """Return the passage encoder that trains, which is the question encoder where the index has one for both; None where none does."""
+    if questions is None or not setup.config.train.passage_encoder:
+        return None
+    return type(questions).load(setup.encoder) if setup.encoder.question_model else questions
+
+
+def _index_refresh(setup: WorkerSetup, loop: TrainLoop[Any]) -> IndexRefresh | None:
+    """Return what exchanges the index while the passage encoder trains, None where the index stays."""
+    from ragray.train.refresh.worker import IndexRefresh
+
+    train, pool = setup.config.train, setup.searcher
+    if pool is None or not refreshes(train):
+        return None
+    assert isinstance(pool, RetrieverPool)
+    return IndexRefresh(
+        refresh_folder(Path(setup.out)),
+        loop.components,
+        train,
+        snapshot=pool.snapshot.name,
+        switch=switch_of(pool),
+        rank=loop.rank,
+        shared=from_first_rank if loop.rank.world_size > 1 else lambda value: value,
+    )
+
+
+def _restore(loop: TrainLoop[Any], checkpoint: str, refresh: IndexRefresh | None) -> None:
     import ray.train
 
-    if found := ray.train.get_checkpoint():
-        with found.as_directory() as folder:
+    found = ray.train.get_checkpoint()
+    with found.as_directory() if found else nullcontext(checkpoint) as folder:
+        if folder:
             loop.restore(Path(folder))
-    elif checkpoint:
-        loop.restore(Path(checkpoint))
+        if refresh:
+            refresh.restore(Path(folder) if folder else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,11 +262,14 @@ class _StepReport:
     loop: TrainLoop[Any]
     reached: Reached
     log: MetricsLog | None
+    refresh: IndexRefresh | None = None
 
     def __call__(self, metrics: StepMetrics) -> None:
         train = self.setup.config.train
         self.reached.step = metrics.step
         final = metrics.step == self.loop.num_steps
+        if self.refresh and not final:
+            self.refresh.after_step(metrics.step)
         # All ranks must come to the same decision here: a mean, and Ray Train's report of a checkpoint, wait for every rank.
         if final or metrics.step % train.logging_steps == 0:
             self._write(metrics)
@@ -239,6 +283,8 @@ class _StepReport:
         if (tokens := means.pop(TOKENS, None)) is not None:
             micro_batches = self.setup.config.train.gradient_accumulation * world_size
             means["tokens_per_second"] = tokens * micro_batches / metrics.seconds
+        if self.refresh:
+            means["index_age_steps"] = float(self.refresh.age(metrics.step))
         if self.log:
             self.log.write(
                 metrics.step,
@@ -256,6 +302,8 @@ class _StepReport:
 
         with temporary_checkpoint(Path(self.setup.out)) as folder:
             self.loop.save(folder)
+            if self.refresh:
+                self.refresh.save(folder)
             ray.train.report({"step": step}, checkpoint=ray.train.Checkpoint.from_directory(str(folder)))
         self.reached.saved = step
 

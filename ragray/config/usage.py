@@ -163,10 +163,16 @@ CONDITIONS = (
 )
 OF_TRAINING = (
     Condition(
-        ("train.cache_batch_size", "train.passage_encoder", "train.dev_share", "train.score_scale"),
+        ("train.cache_batch_size", "train.dev_share", "train.score_scale"),
         lambda c: c.train.objective in FROM_MINED,
         f"with train.objective={' or '.join(FROM_MINED)}",
     ),
+    Condition(
+        tuple(f"train.refresh_{key}" for key in ("steps", "candidates", "cpus", "gpus")),
+        lambda c: c.train.passage_encoder and c.train.objective not in FROM_MINED,
+        "with train.passage_encoder=true and train.objective=rag or perplexity",
+    ),
+    Condition(("train.refresh_wait",), lambda c: c.train.refresh_steps > 0, "with train.refresh_steps above 0"),
     Condition(
         ("train.reader_temperature",), lambda c: c.train.objective == "perplexity", "with train.objective=perplexity"
     ),
