@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from ragray.artifact.files import write_json
 from ragray.cluster.executor import RayExecutor
@@ -27,6 +27,7 @@ from ragray.execute.inline import InlineExecutor
 from ragray.execute.niced import NicedExecutor, lower_priority
 from ragray.failures import told
 from ragray.index.store.snapshot import SNAPSHOTS, Snapshot, read_snapshot
+from ragray.models import weights_fingerprint
 from ragray.retrieve.holder import Served
 from ragray.run import ENCODER_FOLDER, INDEX_FOLDER, MODEL_FOLDER, PASSAGE_ENCODER_FOLDER
 from ragray.stages.reindexing.linked import keep_snapshots, link_snapshot
@@ -34,12 +35,16 @@ from ragray.stages.reindexing.reindex import Reindexing, reindex
 from ragray.train.refresh.exchange import RefreshFolder, Reply
 from ragray.train.refresh.service import RefreshService
 
+if TYPE_CHECKING:
+    from ragray.train.loop import TrainLoop
+    from ragray.train.objectives.objective import Searcher
+    from ragray.train.refresh.worker import IndexRefresh
+
 REFRESH_FOLDER = "refresh"
+OWN_FOLDER = "own"
 BUILT_FILE = "built.json"
 TURN_S = 0.2
 CANCEL_S = 10.0
-
-T = TypeVar("T")
 
 
 def require_trainable(config: Config, snapshot: Snapshot) -> None:
@@ -131,21 +136,27 @@ def _plan(index: Path, snapshot: Snapshot, out: Path, config: Config) -> Reindex
 
 
 class RayJob:
-    """An index that is made by a task on the cluster."""
+    """An index that is made by a task on the cluster.
 
-    def __init__(self, plan: Reindexing) -> None:
+    Where one worker is wanted, the task embeds by itself: Ray Data's start takes longer than the embedding of a small corpus. Several
+    are actors that the task directs.
+    """
+
+    def __init__(self, plan: Reindexing, *, low_priority: bool = True) -> None:
         import ray
 
         self._plan = plan
+        want = refresh_want(plan.config.train)
+        share = {"num_cpus": want.cpus, "num_gpus": want.gpus} if want.count == 1 else {"num_cpus": 0}
         # A process whose priority was lowered stays as it is: it must not be given other work.
-        task = ray.remote(num_cpus=0, max_calls=1, max_retries=0)(_reindex)
-        self._reference = task.remote(plan)
+        task = ray.remote(max_calls=1, max_retries=0, **share)(_reindex)
+        self._reference = task.remote(plan, want.count, low_priority)
 
-    def result(self) -> str | None:
-        """See `ragray.train.refresh.service.Job.result`."""
+    def result(self, timeout_s: float | None = 0) -> str | None:
+        """See `ragray.train.refresh.service.Job.result`; waits so long, for ever with None."""
         import ray
 
-        if not ray.wait([self._reference], timeout=0)[0]:
+        if not ray.wait([self._reference], timeout=timeout_s)[0]:
             return None
         try:
             return str(ray.get(self._reference))
@@ -160,17 +171,19 @@ class RayJob:
         ray.wait([self._reference], timeout=CANCEL_S)
 
 
-def _reindex(plan: Reindexing) -> str:
+def _reindex(plan: Reindexing, num_workers: int, low_priority: bool) -> str:
     """Make an index, unless an earlier attempt has; return the name of its snapshot."""
-    lower_priority()
-    built = plan.scratch / BUILT_FILE
-    if built.is_file():
-        name = str(json.loads(built.read_text(encoding="utf-8"))["snapshot"])
-        if (plan.out / SNAPSHOTS / f"{name}.json").is_file():
-            return name
-    embedder = NicedExecutor(RayExecutor(wait_s=plan.config.cluster.wait_s))
-    name = reindex(plan, embedder, InlineExecutor())
-    write_json(built, {"snapshot": name})
+    if low_priority:
+        lower_priority()
+    built, weights = plan.scratch / BUILT_FILE, weights_fingerprint(plan.weights)
+    with contextlib.suppress(FileNotFoundError):
+        found = json.loads(built.read_text(encoding="utf-8"))
+        if found["weights"] == weights and (plan.out / SNAPSHOTS / f"{found['snapshot']}.json").is_file():
+            return str(found["snapshot"])
+    inline = InlineExecutor()
+    several = NicedExecutor(RayExecutor(wait_s=plan.config.cluster.wait_s))
+    name = reindex(plan, inline if num_workers == 1 else several, inline)
+    write_json(built, {"snapshot": name, "weights": weights})
     return name
 
 
@@ -185,22 +198,45 @@ def own_index(index: Path, snapshot: Snapshot, out: Path, config: Config) -> Non
         _plan(index, snapshot, out, config.model_copy(update={"train": train.model_copy(update=more)})),
         weights=models / PASSAGE_ENCODER_FOLDER,
         out=out.resolve() / INDEX_FOLDER,
+        scratch=refresh_folder(out).path / OWN_FOLDER,
         lexical=True,
         question_model=str(models / ENCODER_FOLDER) if snapshot.encoder_config.question_model else "",
     )
-    executor = RayExecutor(wait_s=config.cluster.wait_s)
-    reindex(plan, executor, executor)
+    if refresh_want(plan.config.train).count == 1:
+        RayJob(plan, low_priority=False).result(None)
+    else:
+        executor = RayExecutor(wait_s=config.cluster.wait_s)
+        reindex(plan, executor, executor)
 
 
-def switch_of(pool: RetrieverPool) -> Callable[[Reply], None]:
-    """Return what lets a worker's handle of the pool search the snapshot of a reply from now on."""
-    return lambda reply: pool.learn([Served(reply.number, read_snapshot(pool.index, reply.snapshot))])
+def index_refresh(
+    out: Path, searcher: Searcher | None, loop: TrainLoop[Any], config: TrainConfig
+) -> IndexRefresh | None:
+    """Return what exchanges the index of a training worker while the passage encoder trains, None where the index stays."""
+    from ragray.train.refresh.worker import IndexRefresh
+
+    if not (isinstance(searcher, RetrieverPool) and refreshes(config)):
+        return None
+    pool = searcher
+
+    def switch(reply: Reply) -> None:
+        pool.learn([Served(reply.number, read_snapshot(pool.index, reply.snapshot))])
+
+    return IndexRefresh(
+        refresh_folder(out),
+        loop.components,
+        config,
+        snapshot=pool.snapshot.name,
+        switch=switch,
+        rank=loop.rank,
+        shared=_from_first_rank if loop.rank.world_size > 1 else lambda reply: reply,
+    )
 
 
-def from_first_rank(value: T) -> T:
+def _from_first_rank(reply: Reply | None) -> Reply | None:
     """Return what the first rank gives; a collective, which waits until every rank has called it."""
     import torch
 
-    values: list[Any] = [value]
+    values = [reply]
     torch.distributed.broadcast_object_list(values)
-    return values[0]  # type: ignore[no-any-return] # what every rank sends is of this type
+    return values[0]

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ragray.artifact.files import atomic_path
 from ragray.cluster.failures import PeerLostError, cause, is_death, is_peer_loss
 from ragray.cluster.fit import temporary_checkpoint
-from ragray.cluster.refresh import from_first_rank, refresh_folder, refreshes, switch_of
-from ragray.cluster.retrieval.pool import RetrieverPool
+from ragray.cluster.refresh import index_refresh
 from ragray.config import Config, EncoderConfig
 from ragray.embed.load import load_question_encoder
 from ragray.errors import RagrayError, TrainingError, first_line
@@ -117,7 +116,7 @@ def _train(setup: WorkerSetup, reached: Reached) -> Outcome:
     out, context = Path(setup.out), ray.train.get_context()
     rank = Rank(context.get_world_rank(), context.get_world_size())
     loop = _loop(setup, context, rank)
-    refresh = _index_refresh(setup, loop)
+    refresh = index_refresh(out, setup.searcher, loop, setup.config.train)
     _restore(loop, setup.checkpoint, refresh)
     reached.step = reached.saved = loop.progress.step
     with MetricsLog(out, reached.step) if rank.rank == 0 else nullcontext() as log:
@@ -222,25 +221,6 @@ def _passage_encoder(setup: WorkerSetup, questions: TransformerEncoder | None) -
     if questions is None or not setup.config.train.passage_encoder:
         return None
     return type(questions).load(setup.encoder) if setup.encoder.question_model else questions
-
-
-def _index_refresh(setup: WorkerSetup, loop: TrainLoop[Any]) -> IndexRefresh | None:
-    """Return what exchanges the index while the passage encoder trains, None where the index stays."""
-    from ragray.train.refresh.worker import IndexRefresh
-
-    train, pool = setup.config.train, setup.searcher
-    if pool is None or not refreshes(train):
-        return None
-    assert isinstance(pool, RetrieverPool)
-    return IndexRefresh(
-        refresh_folder(Path(setup.out)),
-        loop.components,
-        train,
-        snapshot=pool.snapshot.name,
-        switch=switch_of(pool),
-        rank=loop.rank,
-        shared=from_first_rank if loop.rank.world_size > 1 else lambda value: value,
-    )
 
 
 def _restore(loop: TrainLoop[Any], checkpoint: str, refresh: IndexRefresh | None) -> None:

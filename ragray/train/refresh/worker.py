@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from time import sleep
-from typing import TypeVar
 
 from ragray.artifact.files import replace_folder
 from ragray.config import TrainConfig
@@ -28,8 +27,6 @@ from ragray.train.schedule import Rank
 
 POLL_S = 0.05
 
-T = TypeVar("T")
-
 
 class IndexRefresh:
     """Asks for new indexes and switches to them; every rank has one, and calls each method at the same step as all others."""
@@ -43,7 +40,7 @@ class IndexRefresh:
         snapshot: str,
         switch: Callable[[Reply], None],
         rank: Rank | None = None,
-        shared: Callable[[T], T] = lambda value: value,
+        shared: Callable[[Reply | None], Reply | None] = lambda reply: reply,
     ) -> None:
         """``snapshot`` is what the run begins with; ``switch`` lets the next search be one of the snapshot of a reply.
 
@@ -54,7 +51,7 @@ class IndexRefresh:
         self._every, self._waits = train.refresh_steps, train.refresh_wait
         self._switch = switch
         self._first = (rank or Rank()).rank == 0
-        self._shared: Callable[[Reply | None], Reply | None] = shared  # type: ignore[assignment] # of any type
+        self._shared = shared
         self._token = ""
         self.state = IndexState(0, snapshot)
 
