@@ -21,6 +21,7 @@ BENCHES = (
     "nasty",
     "overload",
     "readers",
+    "refresh",
     "scifact",
     "serving",
     "squad_open",

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from ragray.config import load_config
+from ragray.config import TrainConfig, load_config
 from ragray.embed.encoder import Vectors
 from ragray.embed.passage_text import passage_text
 from ragray.errors import ArtifactError, TrainingError
@@ -21,13 +22,15 @@ from ragray.index.search.reader import IndexReader
 from ragray.index.store.snapshot import names, read_snapshot
 from ragray.stages.reindexing.linked import keep_snapshots, link_snapshot
 from ragray.stages.reindexing.reindex import Reindexing, reindex
+from ragray.train.components import Components
 from ragray.train.loop import StepMetrics
 from ragray.train.objectives.objective import CompletedSearch, SearchFuture
 from ragray.train.refresh.exchange import IndexState, RefreshFolder, Reply, Request, read_state
 from ragray.train.refresh.service import RefreshService
 from ragray.train.refresh.worker import IndexRefresh, save_and_ask
+from ragray.train.schedule import Rank
 from tests.executors import INLINE
-from tests.train.rig import Rig
+from tests.train.rig import Averaged, Meeting, Rig
 
 CHECKPOINT = "checkpoint_1"
 
@@ -64,6 +67,28 @@ class Job:
 
     def cancel(self) -> None:
         self.cancelled = True
+
+
+@dataclass
+class Ranks:
+    """Two ranks that are threads."""
+
+    meeting: Meeting = field(default_factory=lambda: Meeting(2))
+    barrier: threading.Barrier = field(default_factory=lambda: threading.Barrier(2, timeout=60))
+    given: list[Reply | None] = field(default_factory=list)
+
+    def averaged(self, rank: Rank, components: Components) -> Averaged:
+        return Averaged(components, self.meeting, rank.rank)
+
+    def from_first(self, reply: Reply | None) -> Reply | None:
+        """Return what the first rank's reply is: the other one never reads any."""
+        self.given.append(reply)
+        self.barrier.wait()
+        found = next(filter(None, self.given), None)
+        self.barrier.wait()
+        self.given.clear()
+        self.barrier.wait()
+        return found
 
 
 @dataclass
@@ -124,37 +149,57 @@ class Training:
         self, *, save_at: int = 0, killed_at: int = 0, then: Callable[[int, IndexRefresh], None] | None = None
     ) -> tuple[list[float], dict[str, torch.Tensor]]:
         """Return the losses of the steps that were computed, and the weights."""
-        searched = Searched(IndexReader.open(self.rig.index))
+        with self.serving():
+            return self.compute(save_at=save_at, killed_at=killed_at, then=then)
+
+    def compute(
+        self,
+        *,
+        ranks: Ranks | None = None,
+        rank: Rank | None = None,
+        save_at: int = 0,
+        killed_at: int = 0,
+        then: Callable[[int, IndexRefresh], None] | None = None,
+    ) -> tuple[list[float], dict[str, torch.Tensor]]:
+        """Be one of some ranks, or the only one."""
+        searched, losses = Searched(IndexReader.open(self.rig.index)), list[float]()
         settings = {"passage_encoder": True, "refresh_steps": 2, "max_steps": 7, **self.changes}
-        loop, losses = self.rig.loop(searched, **settings), list[float]()
+        parallel = partial(ranks.averaged, rank) if ranks and rank else None
+        loop = self.rig.loop(searched, rank=rank, parallel=parallel, **settings)
 
         def switch(reply: Reply) -> None:
             searched.reader = IndexReader.open(self.linked, snapshot=reply.snapshot)
 
-        first = read_snapshot(self.rig.index).name
-        with self.serving():
-            refresh = IndexRefresh(self.folder, loop.components, loop._train, snapshot=first, switch=switch)
-            checkpoint = self.out / CHECKPOINT
-            if checkpoint.is_dir():
-                loop.restore(checkpoint)
-            refresh.restore(checkpoint if checkpoint.is_dir() else None)
+        refresh = IndexRefresh(
+            self.folder,
+            loop.components,
+            TrainConfig.model_validate(settings),
+            snapshot=read_snapshot(self.rig.index).name,
+            switch=switch,
+            rank=rank,
+            shared=ranks.from_first if ranks else lambda reply: reply,
+        )
+        checkpoint = self.out / CHECKPOINT
+        if checkpoint.is_dir():
+            loop.restore(checkpoint)
+        refresh.restore(checkpoint if checkpoint.is_dir() else None)
 
-            def on_step(step: StepMetrics) -> None:
-                losses.append(step.loss)
-                if step.step < loop.num_steps:
-                    refresh.after_step(step.step)
-                self.ages[step.step] = refresh.age(step.step)
-                if then:
-                    then(step.step, refresh)
-                if step.step == save_at:
-                    checkpoint.mkdir()
-                    loop.save(checkpoint)
-                    refresh.save(checkpoint)
-                if step.step == killed_at:
-                    raise KilledError
+        def on_step(step: StepMetrics) -> None:
+            losses.append(step.loss)
+            if step.step < loop.num_steps:
+                refresh.after_step(step.step)
+            self.ages[step.step] = refresh.age(step.step)
+            if then:
+                then(step.step, refresh)
+            if step.step == save_at:
+                checkpoint.mkdir()
+                loop.save(checkpoint)
+                refresh.save(checkpoint)
+            if step.step == killed_at:
+                raise KilledError
 
-            with contextlib.suppress(KilledError):
-                loop.run(on_step)
+        with contextlib.suppress(KilledError):
+            loop.run(on_step)
         return losses, {name: p.detach().clone() for name, p in loop.components.trainable()}
 
 
@@ -189,6 +234,23 @@ def test_a_run_that_waits_comes_out_the_same_also_when_it_is_killed_between_two_
     resumed, found = killed.run()
     assert losses[:5] + resumed == expected
     assert all(torch.equal(found[name], value) for name, value in weights.items())
+
+
+def test_two_ranks_exchange_the_index_at_the_same_step_and_equal_one_with_the_doubled_batch(
+    training: Callable[..., Training],
+) -> None:
+    one, two = training("one", refresh_wait=True, batch_size=4), training("two", refresh_wait=True)
+    expected, weights = one.run()
+    ranks = Ranks()
+    with two.serving(), ThreadPoolExecutor(2) as threads:
+        both = list(threads.map(lambda n: two.compute(ranks=ranks, rank=Rank(n, 2)), range(2)))
+    assert two.ages == one.ages and len(two.jobs) == 3
+    assert [sum(losses) / 2 for losses in zip(*(losses for losses, _ in both), strict=True)] == pytest.approx(
+        expected, rel=1e-3
+    )
+    for _, found in both:
+        for name, value in weights.items():
+            torch.testing.assert_close(found[name], value, rtol=0, atol=2e-3)
 
 
 def test_the_index_searched_is_of_the_weights_of_its_step(training: Callable[..., Training]) -> None:
