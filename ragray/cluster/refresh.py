@@ -1,7 +1,7 @@
 """Re-indexing while training, on Ray. In: a run, its pool. Out: the passages embedded again in the background; the run's own index.
 
-One task of no CPU directs the work at low priority; what it starts takes `train.refresh_cpus` and `train.refresh_gpus`. Nothing of it
-outlives the driver.
+A task directs the work at low priority; together with what it starts it takes `train.refresh_cpus` and `train.refresh_gpus`. Nothing of
+it outlives the driver.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def refreshing(index: Path, snapshot: Snapshot, out: Path, pool: RetrieverPool, 
         yield
     finally:
         ended.set()
-        thread.join()
+        thread.join(CANCEL_S)  # an actor that opens an index may take longer, and ends with the pool
         service.stop()
 
 

@@ -20,6 +20,7 @@ from ragray.corpus.table import (
     passages_to_table,
     table_to_passages,
 )
+from ragray.embed.pooling import OWN
 from ragray.errors import ArtifactError
 from ragray.execute.port import Executor
 from ragray.index.store.live import live_batches
@@ -79,7 +80,8 @@ def settings(plan: Reindexing, before: Snapshot) -> Config:
     config, train = plan.config, plan.config.train
     workers = max(1, int(train.refresh_gpus or train.refresh_cpus))
     encoder = {key: getattr(before.encoder_config, key) for key in EncoderConfig.model_fields}
-    encoder |= {"model": str(plan.weights), "question_model": plan.question_model, "pooling": before.encoder.pooling}
+    pooling = "auto" if before.encoder.pooling == OWN else before.encoder.pooling
+    encoder |= {"model": str(plan.weights), "question_model": plan.question_model, "pooling": pooling}
     embed = {
         "num_workers": workers,
         "cpus_per_worker": train.refresh_cpus / workers,

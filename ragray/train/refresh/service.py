@@ -49,12 +49,16 @@ class RefreshService:
         self._request = Request("")
         self._job: Job | None = None
         self._began = 0.0
+        self._owed: Reply | None = None
         for name in (REQUEST, REPLY):  # of a process that is gone, whose numbers mean nothing here
             (folder.path / name).unlink(missing_ok=True)
 
     def turn(self) -> None:
         """Do what is to be done now: begin what was asked for, hand over what is ready. Never raises."""
         try:
+            if self._owed:
+                self._folder.answer(self._owed)
+                self._owed = None
             request = self._folder.asked()
             if request and request.token != self._request.token:
                 self.stop()
@@ -92,11 +96,12 @@ class RefreshService:
             logger.info("train: the index of step %d's weights is ready after %.0f s", request.step, seconds)
 
     def _failed(self, error: RagrayError) -> None:
+        """Say it once, and owe the workers an answer: the disk may be full at this moment."""
         request = self._request
-        self._folder.answer(Reply(request.token, error=str(error)))
-        if request.step:
+        if request.step and not self._owed:
             what = "train: no index was made of step %d's weights (%s); training goes on with the one before until the next is due"
             logger.warning(what, request.step, error)
+        self._owed = Reply(request.token, error=str(error))
 
     def _clean(self) -> None:
         """Remove what neither the workers nor a checkpoint will ask for."""
