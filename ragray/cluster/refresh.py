@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from ragray.train.loop import TrainLoop
     from ragray.train.objectives.objective import Searcher
     from ragray.train.refresh.worker import IndexRefresh
+
+logger = logging.getLogger("ragray")
 
 REFRESH_FOLDER = "refresh"
 OWN_FOLDER = "own"
@@ -207,6 +210,7 @@ def own_index(index: Path, snapshot: Snapshot, out: Path, config: Config) -> Non
     else:
         executor = RayExecutor(wait_s=config.cluster.wait_s)
         reindex(plan, executor, executor)
+    logger.info("train: the passage encoder was trained too: this run answers from %s", out / INDEX_FOLDER)
 
 
 def index_refresh(

@@ -62,7 +62,7 @@ class TrainReport:
     seconds: float
     reused: bool
     verdict: str = ""
-    """Of a retriever: which weights were kept, and why. Of a run with an index of its own: where that lies."""
+    """Of a retriever: which weights were kept, and why."""
 
 
 def train_rag(
@@ -120,7 +120,7 @@ def train_rag(
     with stage_output(out, kind="run", work=STATE_FOLDER) as output:
         if finished := output.finished(key):
             facts = RunFacts.model_validate(finished.facts)
-            return _report(out, facts.num_steps, facts.final_loss or 0.0, started, config, reused=True)
+            return TrainReport(out, facts.num_steps, facts.final_loss or 0.0, monotonic() - started, True)
         claim(output, key, restart)
         gold = answering_passages(questions, index, snapshot) if together else {}
         if together:
@@ -143,14 +143,7 @@ def train_rag(
             if config.train.passage_encoder:
                 own_index(index, snapshot, out, config)
         _publish(output, key, snapshot, config, len(questions), outcome)
-    return _report(out, outcome.num_steps, outcome.final_loss, started, config, reused=False)
-
-
-def _report(out: Path, num_steps: int, loss: float, started: float, config: Config, *, reused: bool) -> TrainReport:
-    own = (
-        f"its passage encoder was trained too: answer from {out / INDEX_FOLDER}" if config.train.passage_encoder else ""
-    )
-    return TrainReport(out, num_steps, loss, monotonic() - started, reused, own)
+    return TrainReport(out, outcome.num_steps, outcome.final_loss, monotonic() - started, False)
 
 
 def workers(config: TrainConfig) -> Want:
