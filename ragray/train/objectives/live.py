@@ -1,6 +1,6 @@
 """Passages scored by the encoders as they are now. In: candidates of an index that may be old. Out: the best K, their tokens.
 
-B questions, C candidates of each, K passages of each that are kept, R = B K rows, T tokens, D dim.
+B questions, C candidates of each, K passages of each that are kept, M passages in all, R = B K rows, T tokens, D dim.
 """
 
 from __future__ import annotations
@@ -63,12 +63,16 @@ class LivePassages:
 
     def _scored(self, question_BD: np.ndarray, found: SearchResult) -> tuple[np.ndarray, np.ndarray]:
         """Return current scores (B, C), -inf where nothing was found, and vectors (B, C, D) float32; each passage is encoded once."""
-        texts = {hit.passage.id: passage_text(hit.passage) for hits in found.hits for hit in hits}
-        vectors = dict(zip(texts, self.passages.encode(list(texts.values())), strict=True)) if texts else {}
-        scores_BC = np.full(found.rows_NK.shape, -np.inf, dtype=np.float32)
-        vectors_BCD = np.zeros((*found.rows_NK.shape, question_BD.shape[1]), dtype=np.float32)
-        for row, hits in enumerate(found.hits):
-            for place, hit in enumerate(hits):
-                vectors_BCD[row, place] = vectors[hit.passage.id]
-                scores_BC[row, place] = question_BD[row] @ vectors[hit.passage.id]
+        texts = {
+            int(row): passage_text(hit.passage)
+            for rows_C, hits in zip(found.rows_NK, found.hits, strict=True)
+            for row, hit in zip(rows_C, hits, strict=False)  # fewer hits than rows where some are missing
+        }
+        rows_M, place_BC = np.unique(found.rows_NK, return_inverse=True)
+        vectors_BCD = self.passages.encode([texts.get(int(row), "") for row in rows_M])[
+            place_BC.reshape(found.rows_NK.shape)
+        ]
+        scores_BC = np.einsum("bd,bcd->bc", question_BD, vectors_BCD)
+        absent_BC = found.rows_NK < 0
+        scores_BC[absent_BC], vectors_BCD[absent_BC] = -np.inf, 0
         return scores_BC, vectors_BCD
