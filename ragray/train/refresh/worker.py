@@ -26,6 +26,7 @@ from ragray.train.refresh.exchange import WEIGHTS, IndexState, RefreshFolder, Re
 from ragray.train.schedule import Rank
 
 POLL_S = 0.05
+RETRY_S = 1.0
 
 
 class IndexRefresh:
@@ -132,9 +133,13 @@ def save_and_ask(folder: RefreshFolder, encoder: TransformerEncoder, request: Re
         if _weights_in(fresh) != _weights_in(target):
             replace_folder(fresh, target)
         shutil.rmtree(fresh, ignore_errors=True)
-        folder.ask(request)
     except Exception as err:
-        folder.ask(replace(request, error=str(told(err, target))))
+        request = replace(request, error=str(told(err, target)))
+    while True:  # a request that is never made would never be answered; a disk that is full may have room again
+        try:
+            return folder.ask(request)
+        except OSError:
+            sleep(RETRY_S)
 
 
 def _weights_in(folder: Path) -> str:
