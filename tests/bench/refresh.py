@@ -1,10 +1,11 @@
 """Training while its passages are embedded again: gaps between steps with and without a refresh, and a driver killed during one.
 
-    python -m tests.bench refresh [--passages 3000] [--steps 150] [--every 25]
+    python -m tests.bench refresh [--passages 2000] [--steps 90] [--every 30]
 
-Models of random weights, one worker of one thread, a refresh of one CPU at low priority. A gap is the time between the ends of two
-steps, whatever happens there. Run `alone` has a frozen index; in run `refreshed` gaps are told by whether an index was being made.
-Run `killed` ends by SIGKILL of its driver while passages are embedded, and the same command is given again.
+Models of random weights, one worker of one thread, a refresh of one CPU at low priority, 24 examples per step. A gap is the time between
+the ends of two steps, whatever happens there but checkpoints, of which there are none in the measured runs. Run `alone` has a frozen
+index; in run `refreshed` gaps are told by whether an index was being made. Run `killed` ends by SIGKILL of its driver while passages are
+embedded, and the same command is given again.
 """
 
 import argparse
@@ -36,9 +37,9 @@ WARM = 5
 """Steps at the beginning that are not measured."""
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--passages", type=int, default=3000)
-parser.add_argument("--steps", type=int, default=150)
-parser.add_argument("--every", type=int, default=25)
+parser.add_argument("--passages", type=int, default=2000)
+parser.add_argument("--steps", type=int, default=90)
+parser.add_argument("--every", type=int, default=30)
 parser.add_argument("--results", type=Path, default=RESULTS)
 
 
@@ -75,9 +76,16 @@ class Rig:
         (self.folder / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
     def command(self, run: str, every: int) -> list[str]:
-        """Return the command of a run."""
-        names = {"max_steps": self.steps, "epochs": 1000, "batch_size": 4, "logging_steps": 1, "checkpoint_steps": 10}
-        names |= {"threads_per_worker": 1, "passage_encoder": "true", "refresh_steps": every, "generator_lr": 1e-3}
+        """Return the command of a run; the one that is killed saves checkpoints."""
+        names: dict[str, object] = {
+            "max_steps": self.steps,
+            "epochs": 1000,
+            "batch_size": 4,
+            "gradient_accumulation": 6,
+            "logging_steps": 1,
+        }
+        names |= {"checkpoint_steps": 5 if run == "killed" else self.steps, "threads_per_worker": 1}
+        names |= {"passage_encoder": "true", "refresh_steps": every, "generator_lr": 1e-3}
         settings = [f"train.{key}={value}" for key, value in names.items()]
         settings += [f"generate.model={self.folder / 'decoder'}", "retrieve.k=3", "embed.block_rows=200"]
         paths = ["--index", "index", "--examples", "train.jsonl", "--out", run]
