@@ -45,7 +45,7 @@ class LivePassages:
         take = np.arange(len(order_BK))[:, None]
         hits = [
             [
-                Hit(found.hits[row][place].passage, float(scores_BC[row, place]))
+                Hit(found.hits[row][place].passage, float(scores_BC[row, place]), float(scores_BC[row, place]))
                 for place in places
                 if place < len(found.hits[row])
             ]

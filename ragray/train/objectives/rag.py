@@ -97,8 +97,7 @@ class RagObjective:
 
     def collate(self, examples: Sequence[Example], found: SearchResult, *, epoch: int) -> RagBatch:
         """Make a micro-batch, the same in every epoch; the first accepted answer is the target."""
-        if self._live:
-            found = self._live.best(examples, found, self._k)
+        found = self.kept(examples, found)
         prompts, answers = [], []
         for number, example in enumerate(examples):
             answer = self._prompts.answer_ids(example.answers[0], self._max_new_tokens)
@@ -111,6 +110,10 @@ class RagObjective:
         absent_BK = torch.from_numpy(found.rows_NK < 0).to(device)
         rows = self._generator.answer_batch(prompts, answers)
         return RagBatch(ids, mask, vectors_BKD, absent_BK, rows, self._live.tensors(found) if self._live else None)
+
+    def kept(self, examples: Sequence[Example], found: SearchResult) -> SearchResult:
+        """Return the K passages of each example that are read: all that were found, or the best candidates by current weights."""
+        return self._live.best(examples, found, self._k) if self._live else found
 
     def loss(self, batch: RagBatch) -> Loss:
         """Return the loss of a micro-batch, a mean over its questions."""
