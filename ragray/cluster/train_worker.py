@@ -265,6 +265,7 @@ class _StepReport:
             means["tokens_per_second"] = tokens * micro_batches / metrics.seconds
         if self.refresh:
             means["index_age_steps"] = float(self.refresh.age(metrics.step))
+            means["refresh_seconds"] = self.refresh.seconds
         if self.log:
             self.log.write(
                 metrics.step,

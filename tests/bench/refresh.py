@@ -55,7 +55,7 @@ class Gaps:
     @property
     def ratio(self) -> float:
         """The largest gap in medians."""
-        return self.largest_s / self.median_s
+        return self.largest_s / max(self.median_s, 1e-6)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Rig:
     def times(self, run: str) -> list[tuple[int, float, float]]:
         """Return for every step when it ended and how old its index was then."""
         events = EventAccumulator(str(self.folder / run / TENSORBOARD_FOLDER)).Reload()
-        ages = {one["step"]: one.get("index_age_steps", 0.0) for one in read_metrics(self.folder / run)}
+        ages = {int(one["step"]): one.get("index_age_steps", 0.0) for one in read_metrics(self.folder / run)}
         return [(one.step, one.wall_time, ages[one.step]) for one in events.Scalars("train/loss")]
 
 
@@ -125,7 +125,8 @@ def measured(rig: Rig, every: int) -> list[Gaps]:
     found.append(gaps("an index is being made", during))
     if between:
         found.append(gaps("no index is being made", between))
-    return found
+    spent = [one["refresh_seconds"] for one in read_metrics(rig.folder / "refreshed")]
+    return [*found, gaps("of which saving weights and exchanging indexes takes", spent)]
 
 
 def killed(rig: Rig, every: int) -> dict[str, object]:

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from time import sleep
+from time import monotonic, sleep
 
 from ragray.artifact.files import replace_folder
 from ragray.config import TrainConfig
@@ -45,7 +45,8 @@ class IndexRefresh:
     ) -> None:
         """``snapshot`` is what the run begins with; ``switch`` lets the next search be one of the snapshot of a reply.
 
-        ``shared`` returns on every rank what the first rank gave; it is called by all ranks at once.
+        ``shared`` returns on every rank what the first rank gave; it is called by all ranks at once. ``seconds`` is how long the last
+        step was kept from the next by all this.
         """
         self._folder = folder
         self._components = components
@@ -55,6 +56,7 @@ class IndexRefresh:
         self._shared = shared
         self._token = ""
         self.state = IndexState(0, snapshot)
+        self.seconds = 0.0
 
     def age(self, step: int) -> int:
         """Return how many steps are between the weights that the searched index is of and those of a step."""
@@ -83,6 +85,7 @@ class IndexRefresh:
 
     def after_step(self, step: int) -> None:
         """Switch to a new index if one is ready; ask for the next if it is time to, and none is under way."""
+        started = monotonic()
         if self.state.pending:
             self._take(self._shared(self._folder.answered(self._token) if self._first else None))
         if step % self._every == 0 and not self.state.pending:
@@ -90,6 +93,7 @@ class IndexRefresh:
             self._begin(step)
             if self._waits:
                 self._take(self._await_reply())
+        self.seconds = monotonic() - started
 
     def _take(self, reply: Reply | None) -> None:
         """Switch to what a reply names; where the refresh failed, the old index is searched until the next one."""
