@@ -13,13 +13,15 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, field_
 from ragray.artifact.manifest import open_artifact
 from ragray.config import FROM_MINED, Config, GenerateConfig, RetrieveConfig, with_present_names
 from ragray.config.usage import FIXED_BY_RUN, FROM_RUN
-from ragray.embed.encoder import EncoderFingerprint
+from ragray.embed.encoder import MIXED_ADVICE, EncoderFingerprint
 from ragray.errors import CorruptArtifactError, first_line
 
 MODEL_FOLDER = "model"
 GENERATOR_FOLDER = "generator"
 ENCODER_FOLDER = "question_encoder"
 PASSAGE_ENCODER_FOLDER = "passage_encoder"
+INDEX_FOLDER = "index"
+"""The index that belongs to a run whose passage encoder was trained too."""
 
 
 logger = logging.getLogger("ragray")
@@ -98,6 +100,8 @@ class RunFacts(BaseModel):
     """None where the weights are those of the last step: nothing was validated, or no validation gave a figure."""
     rebuild_index: bool = False
     """Whether the passage encoder was trained too: the run fits an index that is built with it, and no other."""
+    own_index: bool = False
+    """Whether the passage encoder was trained too and the index that is built with it lies in the run."""
 
     @field_validator("generate", mode="before")
     @classmethod
@@ -139,6 +143,11 @@ class Run:
     def question_encoder(self) -> Path:
         """Folder of the question encoder's weights."""
         return self.folder / MODEL_FOLDER / ENCODER_FOLDER
+
+    def require_index(self, encoder: EncoderFingerprint, *, here: str, there: str) -> None:
+        """Raise `EncoderMismatchError`, which names the index that fits, unless ``encoder`` made the vectors that this run searches."""
+        fitting = f"use the index of this run: {self.folder / INDEX_FOLDER}" if self.facts.own_index else MIXED_ADVICE
+        encoder.require(self.facts.encoder, here=here, there=there, advice=fitting)
 
     @property
     def has_generator(self) -> bool:

@@ -319,6 +319,12 @@ def test_the_schema_is_json_that_knows_every_key_and_refuses_others() -> None:
         ("ingest", "embed.batch_tokens=512", "embed.batch_tokens has no effect in `ragray ingest`"),
         ("train", "embed.model=x", "embed.model has no effect in `ragray train`"),
         ("train", "train.last_layers=3", "only with train.tune=last"),
+        (
+            "train",
+            "train.refresh_steps=9",
+            "only with train.passage_encoder=true and train.objective=rag or perplexity",
+        ),
+        ("train", "train.refresh_wait=true", "only with train.passage_encoder=true and train.refresh_steps above 0"),
         ("search", "retrieve.rrf_k=5", "only with retrieve.mode=hybrid and retrieve.fusion=rrf"),
         ("search", "retrieve.dense_weight=0.5", "only with retrieve.mode=hybrid"),
         ("search", "embed.pooling=cls", "only with embed.model"),
@@ -338,6 +344,10 @@ def test_an_override_without_effect_is_said(
         ("ask", ["generate.passage_temperature=0.5", "retrieve.k=3", "embed.model=x", "embed.pooling=cls"]),
         ("train", ["train.tune=last", "train.last_layers=3", "retrieve.num_shards=2", "generate.instruction=x"]),
         ("train", ["retrieve.k=4", "generate.max_new_tokens=8", "generate.passage_temperature=1"]),
+        (
+            "train",
+            ["train.passage_encoder=true", "train.refresh_steps=9", "train.refresh_cpus=2", "embed.dtype=float32"],
+        ),
         ("serve", ["retrieve.num_replicas=2"]),
         ("index build", ["index.seed=3"]),
         ("quickstart", ["train.epochs=3", "serve.port=9000"]),

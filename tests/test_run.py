@@ -3,7 +3,7 @@
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 from ragray.artifact.manifest import publish
 from ragray.config import Config, GenerateConfig, load_config
 from ragray.embed.encoder import EncoderFingerprint
-from ragray.errors import CorruptArtifactError
+from ragray.errors import CorruptArtifactError, EncoderMismatchError
 from ragray.generate.load import effective, load_generator
 from ragray.generate.pipeline import Pipeline
 from ragray.index.search.reader import IndexReader
@@ -154,3 +154,15 @@ def test_the_generator_of_a_run_takes_a_temperature_that_was_given(tmp_path: Pat
     given, weights = effective(GenerateConfig(passage_temperature=0.7, instruction="Long.", max_new_tokens=5), folder)
     assert (given.passage_temperature, given.instruction, given.max_new_tokens) == (0.7, "Short.", 5)
     assert weights == folder / "model" / "generator"
+
+
+@pytest.mark.parametrize(
+    ("own", "advice"), [(True, "use the index of this run: {run}/index"), (False, "use one encoder")]
+)
+def test_an_index_of_other_weights_is_refused_with_the_index_that_fits(tmp_path: Path, own: bool, advice: str) -> None:
+    run = Run.open(written(tmp_path / "run", own_index=own))
+    other = replace(FACTS.encoder, weights="others")
+    with pytest.raises(EncoderMismatchError) as caught:
+        run.require_index(other, here="index snapshot 000001", there="the run")
+    assert advice.format(run=tmp_path / "run") in str(caught.value) and "\n" not in str(caught.value)
+    run.require_index(FACTS.encoder, here="index snapshot 000001", there="the run")

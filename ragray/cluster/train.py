@@ -16,6 +16,7 @@ from ragray.artifact.digest import fingerprint
 from ragray.artifact.files import atomic_path
 from ragray.artifact.output import StageOutput, stage_output
 from ragray.cluster.fit import STATE_FOLDER, fit, prepare_state, saved_progress
+from ragray.cluster.refresh import own_index, pool_index, refresh_want, refreshes, refreshing, require_trainable
 from ragray.cluster.resources import Want, require
 from ragray.cluster.retrieval.start import pool_want, retriever_pool
 from ragray.cluster.session import session
@@ -28,10 +29,10 @@ from ragray.examples import ExampleSource, read_examples
 from ragray.generate.check import check_questions, warn_of_cut_answers
 from ragray.generate.load import load_template, of_model
 from ragray.index.search.reader import IndexReader
-from ragray.index.store.snapshot import Snapshot
+from ragray.index.store.snapshot import Snapshot, read_snapshot
 from ragray.models import resolve_part, weights_fingerprint
 from ragray.progress import Progress
-from ragray.run import MODEL_FOLDER, RunFacts
+from ragray.run import INDEX_FOLDER, MODEL_FOLDER, RunFacts
 from ragray.stages.validation.dev import dev_set
 from ragray.train.gold import answering_passages
 from ragray.train.metrics import METRICS_FILE, MetricsTail, read_metrics
@@ -47,7 +48,7 @@ UNUSED = ("mode", "where", "rerank_model")
 LATER_TRAIN = (
     *("warmup_steps", "lr_schedule", "label_smoothing", "encoder_tune", "encoder_last_layers"),
     *("gradient_checkpointing", "precision", "objective", "score_scale", "reader_temperature", "cache_batch_size"),
-    *("passage_encoder", "dev_share", "distractors"),
+    *("passage_encoder", "dev_share", "distractors", "refresh_steps", "refresh_candidates"),
 )
 LATER_GENERATE = ("strategy", "prompt", "spans", "prior")
 """Keys that decide how a run is trained and that earlier versions lacked: at their defaults they leave its key as it was."""
@@ -80,7 +81,8 @@ def train_rag(
     """Fine-tune a generator on the current snapshot of an index, as ``generate.strategy`` will have it answer.
 
     With `marginal` the question encoder is trained too, with RAG's loss; with `together` it stays as it is, and so it does with
-    ``train.objective=reader``.
+    ``train.objective=reader``. With ``train.passage_encoder`` the passage encoder is trained as well, and the index that belongs
+    to it lies in ``out``/index.
     ``examples`` is a path or URI, a pandas DataFrame, a `datasets.Dataset`, or a list of mappings or `Example`s. With a
     ``train.objective`` that learns from mined questions this is `ragray.cluster.train_retriever.train_retriever`.
 
@@ -89,6 +91,7 @@ def train_rag(
         ConfigError: objective and strategy do not fit each other.
         InputError: an example is wrong, or there is none; the message names place and field.
         NotAnArtifactError: ``index`` is not an index.
+        ConfigError: ``train.passage_encoder`` is set where no encoder is trained.
         MissingPackageError: one of ``train.trackers`` is not installed.
     """
     require_trackers(config.train.trackers)
@@ -106,6 +109,7 @@ def train_rag(
     config = config.model_copy(update={"generate": of_model(config.generate)})
     together = _together(config)
     _require_alone(config)
+    require_trainable(config, snapshot)
     generator = resolve_part(config.generate.model, "generator")
     if config.generate.strategy == "fid":
         logger.info("train: generate.strategy=fid trains the generator; the question encoder stays as it is")
@@ -135,20 +139,22 @@ def train_rag(
             how = "generate.strategy=together" if together else "train.objective=reader"
             logger.info("train: %s trains the generator; the question encoder stays as it is", how)
         with session(address):
-            require(
-                "train", [workers(config.train), pool_want(snapshot, config.retrieve)], wait_s=config.cluster.wait_s
-            )
-            with retriever_pool(index, config.retrieve, snapshot=snapshot.name) as pool:
+            later = [workers(config.train), *([refresh_want(config.train)] if refreshes(config.train) else [])]
+            require("train", [*later, pool_want(snapshot, config.retrieve)], wait_s=config.cluster.wait_s)
+            searched = pool_index(index, snapshot, out, config.train)
+            with (
+                retriever_pool(searched, config.retrieve, snapshot=snapshot.name) as pool,
+                refreshing(index, snapshot, out, pool, config),
+            ):
                 resumed = prepare_state(out)
                 setup = WorkerSetup(
                     str(out.resolve()), str(generator), snapshot.encoder_config, questions, pool, config, resumed,
                     {**gold, **(dev.gold if dev else {})},
                 )  # fmt: skip
-                with (
-                    validating(setup, dev, [workers(config.train)]) as validation,
-                    shown(out, len(questions), config.train),
-                ):
+                with validating(setup, dev, later) as validation, shown(out, len(questions), config.train):
                     outcome: Outcome = fit(train_worker, replace(setup, validation=validation), out, config)
+            if config.train.passage_encoder:
+                own_index(index, snapshot, out, config)
         facts = _publish(output, key, snapshot, config, len(questions), outcome)
     return _report(out, facts, started, reused=False)
 
@@ -193,6 +199,9 @@ def decisive(config: TrainConfig) -> dict[str, Any]:
         "cpus_per_worker",
         "gpus_per_worker",
         "threads_per_worker",
+        "refresh_cpus",
+        "refresh_gpus",
+        "refresh_wait",
     }
     return config.model_dump(mode="json", exclude=may_change | _at_default(config, LATER_TRAIN))
 
@@ -232,7 +241,7 @@ def claim(output: StageOutput, key: str, restart: bool) -> None:
         )
     if restart:
         output.withdraw()
-        for name in (STATE_FOLDER, MODEL_FOLDER, TENSORBOARD_FOLDER):
+        for name in (STATE_FOLDER, MODEL_FOLDER, INDEX_FOLDER, TENSORBOARD_FOLDER):
             shutil.rmtree(out / name, ignore_errors=True)
         for name in (METRICS_FILE, TRACKED_FILE):
             (out / name).unlink(missing_ok=True)
@@ -267,25 +276,29 @@ def _follow(out: Path, progress: Progress, stop: threading.Event) -> None:
                 logger.log(logging.WARNING if FAILED in line else logging.INFO, "train: %s", words)
         for line in [line for line in lines if "loss" in line][-1:]:
             if line["step"] > progress.done:
-                progress.advance(int(line["step"]) - progress.done, f"loss {line['loss']:.3f}")
+                age = f", index of {line['index_age_steps']:.0f} steps ago" if "index_age_steps" in line else ""
+                progress.advance(int(line["step"]) - progress.done, f"loss {line['loss']:.3f}{age}")
 
 
 def _publish(
     output: StageOutput, key: str, snapshot: Snapshot, config: Config, num_examples: int, outcome: Outcome
 ) -> RunFacts:
+    own = config.train.passage_encoder
+    searched = read_snapshot(output.folder / INDEX_FOLDER) if own else snapshot
     facts = RunFacts(
         generate=config.generate,
         k=config.retrieve.k,
         mode="dense",  # whatever ``config.retrieve`` says: training searches all passages, by vectors
         where="",
         rerank_model="",
-        encoder=snapshot.encoder,
-        snapshot=snapshot.name,
+        encoder=searched.encoder,
+        snapshot=searched.name,
         num_steps=outcome.num_steps,
         num_examples=num_examples,
         final_loss=outcome.final_loss,
         best=outcome.best,
         objective=config.train.objective,
+        own_index=own,
     )
     publish_run(output, key, facts)
     return facts

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ragray.artifact.files import atomic_path
 from ragray.cluster.failures import PeerLostError, cause, is_death, is_peer_loss
 from ragray.cluster.fit import temporary_checkpoint
+from ragray.cluster.refresh import index_refresh
 from ragray.cluster.validation.actor import ValidationSetup
 from ragray.cluster.validation.worker import WorkerValidations
 from ragray.config import Config, EncoderConfig
@@ -27,8 +28,10 @@ from ragray.train.schedule import Rank
 from ragray.types import Example, Passage
 
 if TYPE_CHECKING:
+    from ragray.embed.transformer import TransformerEncoder
     from ragray.train.components import Components
     from ragray.train.loop import StepMetrics, TrainLoop
+    from ragray.train.refresh.worker import IndexRefresh
 
 logger = logging.getLogger("ragray")
 
@@ -117,12 +120,13 @@ def _train(setup: WorkerSetup, reached: Reached) -> Outcome:
     out, context = Path(setup.out), ray.train.get_context()
     rank = Rank(context.get_world_rank(), context.get_world_size())
     loop = _loop(setup, context, rank)
-    _restore(loop, setup.checkpoint)
+    refresh = index_refresh(out, setup.searcher, loop, setup.config.train)
+    _restore(loop, setup.checkpoint, refresh)
     reached.step = reached.saved = loop.progress.step
     trackers = setup.config.train.trackers
     with MetricsLog(out, reached.step, trackers) if rank.rank == 0 else nullcontext() as log:
         validations = WorkerValidations(setup, loop, log)
-        loop.run(_StepReport(setup, loop, reached, log, validations))
+        loop.run(_StepReport(setup, loop, reached, log, validations, refresh))
         best = validations.finish()
     if rank.rank == 0:
         with atomic_path(out / MODEL_FOLDER) as folder:
@@ -184,15 +188,18 @@ def _rag_objective(setup: WorkerSetup) -> tuple[Components, Objective[Any]]:
     encoder = load_question_encoder(setup.encoder)
     generator = GeneratorModel.load(Path(setup.generator), dtype=torch.float32)
     trained = encoder if isinstance(encoder, TransformerEncoder) else None
+    passages, candidates = _passage_encoder(setup, trained), train.refresh_candidates
     if train.objective == "perplexity":
         if trained is None:
             raise TrainingError(
                 "train.objective=perplexity trains the question encoder, and the index's has no weights"
             )
         frozen = train.model_copy(update={"generator_lr": 0.0})
-        components = Components(frozen, question_encoder=trained, generator=generator)
+        components = Components(frozen, question_encoder=trained, passage_encoder=passages, generator=generator)
         loss = PerplexityDistillation(train.reader_temperature)
-        return components, RagObjective(components, encoder, setup.searcher, k=k, generate=config.generate, loss=loss)
+        return components, RagObjective(
+            components, encoder, setup.searcher, k=k, generate=config.generate, loss=loss, candidates=candidates
+        )
     if strategy == "fid":
         components = Components(train, generator=generator)
         return components, FidObjective(
@@ -206,20 +213,34 @@ def _rag_objective(setup: WorkerSetup) -> tuple[Components, Objective[Any]]:
         return components, make(
             components, encoder, setup.searcher, k=k, generate=config.generate, train=train, gold=setup.gold
         )
-    components = Components(train, question_encoder=trained, generator=generator)
+    components = Components(train, question_encoder=trained, passage_encoder=passages, generator=generator)
     return components, RagObjective(
-        components, encoder, setup.searcher, k=k, generate=config.generate, label_smoothing=smoothing
+        components,
+        encoder,
+        setup.searcher,
+        k=k,
+        generate=config.generate,
+        label_smoothing=smoothing,
+        candidates=candidates,
     )
 
 
-def _restore(loop: TrainLoop[Any], checkpoint: str) -> None:
+def _passage_encoder(setup: WorkerSetup, questions: TransformerEncoder | None) -> TransformerEncoder | None:
+    """Return the passage encoder that trains, which is the question encoder where the index has one for both; None where none does."""
+    if questions is None or not setup.config.train.passage_encoder:
+        return None
+    return type(questions).load(setup.encoder) if setup.encoder.question_model else questions
+
+
+def _restore(loop: TrainLoop[Any], checkpoint: str, refresh: IndexRefresh | None) -> None:
     import ray.train
 
-    if found := ray.train.get_checkpoint():
-        with found.as_directory() as folder:
+    found = ray.train.get_checkpoint()
+    with found.as_directory() if found else nullcontext(checkpoint) as folder:
+        if folder:
             loop.restore(Path(folder))
-    elif checkpoint:
-        loop.restore(Path(checkpoint))
+        if refresh:
+            refresh.restore(Path(folder) if folder else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,11 +252,14 @@ class _StepReport:
     reached: Reached
     log: MetricsLog | None
     validations: WorkerValidations
+    refresh: IndexRefresh | None = None
 
     def __call__(self, metrics: StepMetrics) -> None:
         train = self.setup.config.train
         self.reached.step = metrics.step
         final = metrics.step == self.loop.num_steps
+        if self.refresh and not final:
+            self.refresh.after_step(metrics.step)
         # All ranks must come to the same decision here: a mean, and Ray Train's report of a checkpoint, wait for every rank.
         if final or metrics.step % train.logging_steps == 0:
             self._write(metrics)
@@ -250,6 +274,9 @@ class _StepReport:
         if (tokens := means.pop(TOKENS, None)) is not None:
             micro_batches = self.setup.config.train.gradient_accumulation * world_size
             means["tokens_per_second"] = tokens * micro_batches / metrics.seconds
+        if self.refresh:
+            means["index_age_steps"] = float(self.refresh.age(metrics.step))
+            means["refresh_seconds"] = self.refresh.seconds
         if self.log:
             self.log.write(
                 metrics.step,
@@ -267,6 +294,8 @@ class _StepReport:
 
         with temporary_checkpoint(Path(self.setup.out)) as folder:
             self.loop.save(folder)
+            if self.refresh:
+                self.refresh.save(folder)
             ray.train.report({"step": step}, checkpoint=ray.train.Checkpoint.from_directory(str(folder)))
         self.reached.saved = step
         self.validations.saved(step)

@@ -193,8 +193,34 @@ class TrainConfig(Section):
     )
     passage_encoder: bool = Field(
         False,
-        description="train a passage encoder beside the question encoder in the objectives contrastive and margin_mse; the index "
-        "must then be built again with it",
+        description="train the passage encoder with the question encoder, as one model where the index's encoder is one; the run then has "
+        "an index of its own, RUN/index. In the objectives contrastive and margin_mse: a second model beside the question encoder; "
+        "the index must then be built again with it",
+    )
+    refresh_steps: int = Field(
+        0,
+        ge=0,
+        description="steps after which the passages are embedded again with the trained passage encoder, beside the training, which then "
+        "searches the new index; 0: the index stays as it was",
+    )
+    refresh_candidates: int = Field(
+        0,
+        ge=0,
+        description="passages that are looked up per question where the passage encoder trains, and scored by it as it is now, of which "
+        "the best retrieve.k are kept; 0: twice retrieve.k",
+    )
+    refresh_cpus: float = Field(
+        1,
+        ge=LEAST_CPUS,
+        le=1024,
+        description="CPUs that embedding the passages again may take, at low priority: a worker for each",
+    )
+    refresh_gpus: Gpus = Field(
+        0, description="GPUs that embedding the passages again may take: a worker for each; 0: none"
+    )
+    refresh_wait: bool = Field(
+        False,
+        description="let training wait for every new index: slower, but the same run comes out whatever the speed of the machine",
     )
     dev_share: float = Field(
         0.1,

@@ -41,6 +41,13 @@ GENERATE = (
 TOGETHER = ("gold_share", "min_k", "shuffle", "cite", "unanswerable")
 """Keys of the section `train` that are for the strategy `together`."""
 
+REINDEXING = (
+    *("embed.engine", "embed.dtype", "embed.batch_tokens", "embed.block_rows", "index.type", "index.exact_up_to_rows"),
+    *("index.memory_gib", "index.p95_ms", "index.min_recall", "index.nlist", "index.nprobe", "index.over_retrieve"),
+    *("index.train_rows", "index.seed"),
+)
+"""What decides how passages are embedded and indexed again for a passage encoder that trains."""
+
 USED: Mapping[str, tuple[str, ...]] = {
     "ingest": ("ingest.*", "embed.model", "cluster.*"),
     "embed": ("embed.*", "cluster.*"),
@@ -56,7 +63,7 @@ USED: Mapping[str, tuple[str, ...]] = {
         *("retrieve.where", "retrieve.dense_weight", "retrieve.rerank_model", "retrieve.threads"),
         *(*ENCODER, "examples.*", "mine.*"),
     ),
-    "train": ("retrieve.k", *POOL, *GENERATE, "train.*", "examples.*", "cluster.*"),
+    "train": ("retrieve.k", *POOL, *GENERATE, "train.*", "examples.*", "cluster.*", *REINDEXING),
     "run import": (
         *("generate.instruction", "generate.prompt", "generate.marginalize", "generate.max_prompt_tokens"),
         *("generate.passage_temperature", "retrieve.k"),
@@ -180,9 +187,19 @@ OF_TRAINING = (
         VALIDATION, lambda c: c.train.validation_steps > 0, "with train.dev_examples, or with train.validate_steps"
     ),
     Condition(
-        ("train.cache_batch_size", "train.passage_encoder", "train.dev_share", "train.score_scale"),
+        ("train.cache_batch_size", "train.dev_share", "train.score_scale"),
         lambda c: c.train.objective in FROM_MINED,
         f"with train.objective={' or '.join(FROM_MINED)}",
+    ),
+    Condition(
+        (*(f"train.refresh_{key}" for key in ("steps", "candidates", "cpus", "gpus")), *REINDEXING),
+        lambda c: c.train.passage_encoder and c.train.objective not in FROM_MINED,
+        "with train.passage_encoder=true and train.objective=rag or perplexity",
+    ),
+    Condition(
+        ("train.refresh_wait",),
+        lambda c: c.train.passage_encoder and c.train.refresh_steps > 0,
+        "with train.passage_encoder=true and train.refresh_steps above 0",
     ),
     Condition(
         ("train.reader_temperature",), lambda c: c.train.objective == "perplexity", "with train.objective=perplexity"

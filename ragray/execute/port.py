@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from ragray.execute.worker_warnings import Warned, told_warnings
 from ragray.progress import Progress
@@ -21,7 +21,7 @@ class Task(ABC, Generic[U]):
     Units, and the arguments of `set_up`, are plain data that travels to other processes.
     """
 
-    counts_deaths: ClassVar[bool] = False
+    counts_deaths: bool = False
     """True where `do` itself counts the processes that die over a unit, and raises an error after so many."""
 
     def __init__(self, folder: Path) -> None:

@@ -102,7 +102,7 @@ def _question_encoder(snapshot: Snapshot, run: Path | None, config: Config, devi
 
 def _require_encoder(snapshot: Snapshot, run: Path) -> Run:
     opened = Run.open(run)
-    snapshot.encoder.require(opened.facts.encoder, here=f"index snapshot {snapshot.name}", there=f"run {run}")
+    opened.require_index(snapshot.encoder, here=f"index snapshot {snapshot.name}", there=f"run {run}")
     return opened
 
 

@@ -207,7 +207,7 @@ def _system(config: Config, index: Path | None, run: Path | None) -> SystemUnder
     reader = IndexReader.open(index)
     LocalRetriever(reader, None, config.retrieve)  # for what it raises
     if opened:
-        reader.require_encoder(opened.facts.encoder, f"run {run}")
+        opened.require_index(reader.snapshot.encoder, here=f"index snapshot {reader.snapshot.name}", there=f"run {run}")
     elif "model" in config.embed.model_fields_set:
         question_encoder(reader, None, config, device="cpu")
     return SystemUnderTest(config, opened, index.resolve(), reader.snapshot.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,6 +30,7 @@ class Components(nn.Module):
     """The models of a run; any may be absent. Owns which weights train, at what learning rate, and how they are saved.
 
     ``train.generator_lr`` and ``train.tune`` are for the generator, ``train.encoder_lr`` and ``train.encoder_tune`` for both encoders.
+    Question encoder and passage encoder may be one object: its weights then learn from questions and passages alike.
     """
 
     def __init__(
@@ -118,10 +120,23 @@ class Components(nn.Module):
             encoder.module.model = _merged(encoder.module.model)
             save_encoder(encoder, folder / FOLDERS[name])
 
+    def frozen_passage_encoder(self) -> TransformerEncoder:
+        """Return a copy of the passage encoder as it is now, with its adapters merged, that training does not change.
+
+        Raises:
+            TrainingError: there is no passage encoder.
+        """
+        encoder = self.encoders.get("passage_encoder")
+        if encoder is None:
+            raise TrainingError("the components have no passage encoder; set train.passage_encoder=true")
+        frozen = copy.copy(encoder)
+        frozen.module = copy.deepcopy(encoder.module).requires_grad_(False)
+        frozen.module.model = _merged(frozen.module.model)
+        return frozen
+
     def _freeze_encoders(self) -> None:
         config = self._config
-        for encoder in self.encoders.values():
-            module = encoder.module
+        for module in {id(encoder): encoder.module for encoder in self.encoders.values()}.values():
             for name, parameter in module.named_parameters():
                 # A pooler takes no part in mean or first-token pooling: it would never get a gradient.
                 parameter.requires_grad_(config.encoder_lr > 0 and ".pooler." not in name)

@@ -22,6 +22,7 @@ BENCHES = (
     "nasty",
     "overload",
     "readers",
+    "refresh",
     "scifact",
     "serving",
     "squad_open",

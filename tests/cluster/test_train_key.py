@@ -33,3 +33,10 @@ def test_the_rate_of_the_encoder_decides_where_the_encoder_is_trained() -> None:
 
 def test_how_often_a_run_logs_and_what_will_write_its_answers_do_not_decide() -> None:
     assert decisive("train.logging_steps=1", "generate.engine=auto", "train.num_workers=2") == decisive()
+
+
+def test_when_an_index_is_refreshed_decides_and_on_what_it_is_computed_does_not() -> None:
+    both = "train.passage_encoder=true"
+    assert decisive(both) != decisive()
+    assert decisive(both, "train.refresh_steps=5") != decisive(both) != decisive(both, "train.refresh_candidates=9")
+    assert decisive(both, "train.refresh_cpus=3", "train.refresh_gpus=1", "train.refresh_wait=true") == decisive(both)

@@ -59,7 +59,9 @@ class Rig:
         torch.manual_seed(0)
         config = EncoderConfig(model=str(self.encoder), max_length=64)
         encoder = TransformerEncoder.load(config, device="cpu", fingerprint=encoder_fingerprint(config))
-        return Components(train, question_encoder=encoder, generator=GeneratorModel.load(self.generator, device="cpu"))
+        passages = encoder if train.passage_encoder else None
+        generator = GeneratorModel.load(self.generator, device="cpu")
+        return Components(train, question_encoder=encoder, passage_encoder=passages, generator=generator)
 
     def loop(
         self,

@@ -150,18 +150,19 @@ class RetrieverPool:
             self._holder.swap(number, lambda: self._open_checked(number, snapshot))
             self.announce()
 
-    def prepare(self, snapshot: str) -> Served[Snapshot]:
+    def prepare(self, snapshot: str, *, any_encoder: bool = False) -> Served[Snapshot]:
         """Let all actors open and check a snapshot beside the one that they search; a search that names it serves it.
 
-        Raises as `swap` does.
+        With ``any_encoder`` it may be one of an encoder that training has changed. Raises as `swap` does.
         """
         with self._swapping:
             number = self._holder.reserve()
-            return Served(number, self._open_checked(number, snapshot))
+            return Served(number, self._open_checked(number, snapshot, any_encoder))
 
-    def _open_checked(self, number: int, name: str) -> Snapshot:
+    def _open_checked(self, number: int, name: str, any_encoder: bool = False) -> Snapshot:
         snapshot = read_snapshot(self.index, name)
-        self.encoder.require(snapshot.encoder, here="the retriever pool", there=f"index snapshot {name}")
+        if not any_encoder:
+            self.encoder.require(snapshot.encoder, here="the retriever pool", there=f"index snapshot {name}")
         self.open_everywhere(Served(number, snapshot))
         return snapshot
 

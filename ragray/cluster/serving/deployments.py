@@ -54,7 +54,7 @@ def check_artifacts(index: Path, run: Path | None) -> str:
     if run is None:
         return ""
     opened = Run.open(run)
-    snapshot.encoder.require(opened.facts.encoder, here=f"index snapshot {snapshot.name}", there=f"run {opened.name}")
+    opened.require_index(snapshot.encoder, here=f"index snapshot {snapshot.name}", there=f"run {opened.name}")
     return opened.name
 
 

@@ -15,7 +15,7 @@ from typing import TypeVar
 import faiss
 import numpy as np
 
-from ragray.embed.encoder import EncoderFingerprint, Vectors
+from ragray.embed.encoder import Vectors
 from ragray.errors import ArtifactError, CorruptArtifactError, EncoderMismatchError, InputError
 from ragray.index.search.bm25 import LexicalIndex
 from ragray.index.search.candidates import SPARE, OpenSegment, faiss_candidates
@@ -99,10 +99,6 @@ class IndexReader:
             opened.append(OpenSegment(number, int(offsets[number]), segment, live_N, ordered))
         lexical = None if snapshot.lexical == "none" else LexicalIndex.open(index, snapshot)
         return cls(index, snapshot, opened, threads, lexical)
-
-    def require_encoder(self, encoder: EncoderFingerprint, name: str) -> None:
-        """Raise `EncoderMismatchError` unless this index was made with ``encoder``."""
-        self.snapshot.encoder.require(encoder, here=f"index snapshot {self.snapshot.name}", there=name)
 
     def search(
         self,

@@ -1,0 +1,1 @@
+"""Re-indexing while training, as far as the training workers see it."""
