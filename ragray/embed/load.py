@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+import importlib.util
+import logging
+from pathlib import Path
+from typing import Literal
+
 from ragray.config import EmbedConfig, EncoderConfig
-from ragray.embed.encoder import Encoder, encoder_fingerprint, hash_encoder, is_hash, require_comparable
+from ragray.embed.encoder import (
+    Encoder,
+    EncoderFingerprint,
+    encoder_fingerprint,
+    hash_encoder,
+    is_hash,
+    require_comparable,
+)
+from ragray.errors import ModelError
 from ragray.models import resolve_part
+
+logger = logging.getLogger("ragray")
+
+Engine = Literal["auto", "torch", "openvino"]
 
 
 def load_encoder(config: EncoderConfig, *, device: str = "auto", threads: int = 0) -> Encoder:
@@ -21,18 +38,46 @@ def load_encoder(config: EncoderConfig, *, device: str = "auto", threads: int = 
     return TransformerEncoder.load(config, device=device, threads=threads)
 
 
-def load_question_encoder(config: EncoderConfig, *, device: str = "auto") -> Encoder:
+def load_question_encoder(
+    config: EncoderConfig,
+    *,
+    device: str = "auto",
+    engine: Engine = "torch",
+    weights: Path | None = None,
+    fingerprint: EncoderFingerprint | None = None,
+) -> Encoder:
     """Load the encoder of the questions: ``question_model`` where there is one, with the fingerprint of the passages' encoder.
 
+    ``weights`` and ``fingerprint`` are those of a fine-tuned one, as `TransformerEncoder.load` takes them. ``engine`` auto is
+    OpenVINO on a CPU, where it is installed and can convert the model, else torch.
+
     Raises as `load_encoder` does, and `EncoderMismatchError` where its vectors cannot be compared with those of the passages.
+    With ``engine`` openvino also what `OpenVinoEncoder.compile` raises.
     """
-    if not config.question_model:
-        return load_encoder(config, device=device)
+    if is_hash(config):
+        return hash_encoder(config)
+    if weights is None and config.question_model:
+        weights, fingerprint = resolve_part(config.question_model, "question_encoder"), encoder_fingerprint(config)
+        require_comparable(weights, fingerprint, f"embed.question_model={config.question_model}")
+    if engine == "openvino" or (engine == "auto" and _has_openvino(device)):
+        from ragray.embed.openvino import OpenVinoEncoder
+
+        try:
+            return OpenVinoEncoder.compile(config, weights=weights, fingerprint=fingerprint)
+        except ModelError as err:
+            if engine != "auto":
+                raise
+            logger.warning("questions are encoded by torch: %s", err)
     from ragray.embed.transformer import TransformerEncoder
 
-    weights, passages = resolve_part(config.question_model, "question_encoder"), encoder_fingerprint(config)
-    require_comparable(weights, passages, f"embed.question_model={config.question_model}")
-    return TransformerEncoder.load(config, device=device, weights=weights, fingerprint=passages)
+    return TransformerEncoder.load(config, device=device, weights=weights, fingerprint=fingerprint)
+
+
+def _has_openvino(device: str) -> bool:
+    """Return whether OpenVINO is installed, and the device that it would compute on is the one that is wanted."""
+    from ragray.device import pick_device
+
+    return importlib.util.find_spec("openvino") is not None and pick_device(device).type == "cpu"
 
 
 def load_passage_encoder(config: EmbedConfig, *, device: str = "auto", threads: int = 0) -> Encoder:
@@ -48,7 +93,7 @@ def load_passage_encoder(config: EmbedConfig, *, device: str = "auto", threads: 
     if config.engine == "openvino":
         from ragray.embed.openvino import OpenVinoEncoder
 
-        return OpenVinoEncoder.compile(config, threads=threads)
+        return OpenVinoEncoder.compile(config, threads=threads, dtype=config.dtype, batch_tokens=config.batch_tokens)
     from ragray.embed.transformer import TransformerEncoder
 
     return TransformerEncoder.load(
