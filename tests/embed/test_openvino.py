@@ -80,7 +80,7 @@ def test_questions_are_encoded_on_openvino_by_itself_on_a_cpu_where_it_is_instal
 
 
 def test_a_trained_question_encoder_is_converted_by_its_own_weights(
-    tiny_encoder: Path, tiny_dpr: Path, cache: Path, tmp_path: Path
+    tiny_encoder: Path, cache: Path, tmp_path: Path
 ) -> None:
     passages = EncoderConfig(model=str(tiny_encoder))
     fingerprint = encoder_fingerprint(passages)
@@ -88,7 +88,7 @@ def test_a_trained_question_encoder_is_converted_by_its_own_weights(
     with torch.no_grad():
         for weight in trained.module.parameters():
             weight.mul_(1.1)
-    save_encoder(tmp_path, trained)
+    save_encoder(trained, tmp_path)
     how = {"weights": tmp_path, "fingerprint": fingerprint}
     before, torchs, found = (
         load_question_encoder(passages, device="cpu", engine=engine, **given).encode_questions(TEXTS)  # type: ignore[arg-type]
