@@ -22,6 +22,7 @@ BENCHES = (
     "overload",
     "readers",
     "scifact",
+    "search",
     "serving",
     "squad_open",
     "swaps",
