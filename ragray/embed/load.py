@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -59,11 +60,11 @@ def load_question_encoder(
     if weights is None and config.question_model:
         weights, fingerprint = resolve_part(config.question_model, "question_encoder"), encoder_fingerprint(config)
         require_comparable(weights, fingerprint, f"embed.question_model={config.question_model}")
-    if engine == "openvino" or (engine == "auto" and _has_openvino(device)):
+    if engine_of_questions(engine, device) == "openvino":
         from ragray.embed.openvino import OpenVinoEncoder
 
         try:
-            return OpenVinoEncoder.compile(config, weights=weights, fingerprint=fingerprint)
+            return OpenVinoEncoder.compile(config, threads=_threads(), weights=weights, fingerprint=fingerprint)
         except ModelError as err:
             if engine != "auto":
                 raise
@@ -73,11 +74,21 @@ def load_question_encoder(
     return TransformerEncoder.load(config, device=device, weights=weights, fingerprint=fingerprint)
 
 
-def _has_openvino(device: str) -> bool:
-    """Return whether OpenVINO is installed, and the device that it would compute on is the one that is wanted."""
+def engine_of_questions(engine: Engine, device: str = "auto") -> Engine:
+    """Return the engine that ``engine`` stands for on a device: with auto, OpenVINO on a CPU where it is installed, else torch."""
+    if engine != "auto":
+        return engine
+    if importlib.util.find_spec("openvino") is None:
+        return "torch"
     from ragray.device import pick_device
 
-    return importlib.util.find_spec("openvino") is not None and pick_device(device).type == "cpu"
+    return "openvino" if pick_device(device).type == "cpu" else "torch"
+
+
+def _threads() -> int:
+    """Return the threads for questions: as many as Ray reserved CPUs, if several, else half of the machine's; HTTP wants the others."""
+    reserved = os.environ.get("OMP_NUM_THREADS", "")  # Ray sets it in its workers
+    return int(reserved) if reserved.isdigit() and int(reserved) > 1 else max(1, (os.cpu_count() or 1) // 2)
 
 
 def load_passage_encoder(config: EmbedConfig, *, device: str = "auto", threads: int = 0) -> Encoder:

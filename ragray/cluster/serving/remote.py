@@ -23,9 +23,8 @@ T = TypeVar("T")
 PAUSES_S = (0.1, 0.5, 2.0)
 """Pauses before a request is sent again whose replica ended; Serve itself holds it until another one runs."""
 
-NUM_CALLS = 2
 CALL_LOOKUPS = 16
-"""Lookups wait for one of so many calls of a Gateway to end, unless they fill a call: while a replica searches, the next call is there."""
+"""Lookups wait for the last call of their Gateway to end, unless they are so many: then another replica may answer them."""
 
 ASK_TIMEOUT_S = 10.0
 PREPARE_TIMEOUT_S = 900.0
@@ -45,7 +44,7 @@ class RemoteRetriever:
 
     def __init__(self, handle: DeploymentHandle) -> None:
         self.handle = handle
-        self._gather = Gatherer(self._search_all, most=CALL_LOOKUPS, num_calls=NUM_CALLS, overflowing=True)
+        self._gather = Gatherer(self._search_all, most=CALL_LOOKUPS, overflowing=True)
 
     async def search(self, lookup: Lookup) -> Found:
         """Search for the queries of one request."""

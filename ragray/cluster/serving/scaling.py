@@ -15,8 +15,7 @@ GATEWAY_REQUESTS = 1000
 """Requests that a Gateway holds. It only waits for the deployments behind it, and those refuse what is too much."""
 
 RETRIEVER_TARGET = 1.5
-"""Calls of Gateways in flight per Retriever, each with all that waits, beyond which another one is started: one is always busy with
-the first while the second waits."""
+"""Calls in flight per Retriever beyond which another one is started: a Gateway sends a second one where 16 lookups wait for the first."""
 
 LOOK_BACK_S = 30.0
 """Seconds over which requests are averaged, where a decision may take that long; Ray's own default."""

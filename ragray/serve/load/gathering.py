@@ -13,10 +13,10 @@ R = TypeVar("R")
 
 
 class Gatherer(Generic[Item, R]):
-    """Hands what waits to ``call``, at most ``most`` items at a time, as soon as fewer than ``num_calls`` calls are running.
+    """Hands what waits to ``call``, at most ``most`` items at a time, one call after the other.
 
-    Nothing waits for others to come: while a call runs, the next one fills. With ``overflowing`` a call that is full begins however
-    many are running. An item that is no longer waited for is left out of the calls that have not begun.
+    Nothing waits for others to come: while a call runs, the next one fills. With ``overflowing`` one that is full begins all the same.
+    An item that is no longer waited for is left out of the calls that have not begun.
     """
 
     def __init__(
@@ -24,13 +24,11 @@ class Gatherer(Generic[Item, R]):
         call: Callable[[list[Item]], Awaitable[Sequence[R | Exception]]],
         *,
         most: int,
-        num_calls: int = 1,
         overflowing: bool = False,
     ) -> None:
         """Take a function that returns for each item its result, or the error that is raised for it alone."""
         self._call = call
         self._most = most
-        self._num_calls = num_calls
         self._overflowing = overflowing
         self._waiting: deque[tuple[Item, asyncio.Future[R]]] = deque()
         self._running: set[asyncio.Task[None]] = set()
@@ -44,16 +42,12 @@ class Gatherer(Generic[Item, R]):
         return await future
 
     def _begin(self) -> None:
-        while self._waiting and self._may_begin():
+        while self._waiting and (not self._running or (self._overflowing and len(self._waiting) >= self._most)):
             batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
             batch = [each for each in batch if not each[1].done()]
             if batch:
                 # In a context of its own: Serve cancels what was sent in the context of a request when its client leaves.
                 self._running.add(asyncio.create_task(self._run(batch), context=Context()))
-
-    def _may_begin(self) -> bool:
-        full = self._overflowing and len(self._waiting) >= self._most
-        return full or len(self._running) < self._num_calls
 
     async def _run(self, batch: Sequence[tuple[Item, asyncio.Future[R]]]) -> None:
         found: Sequence[R | Exception]

@@ -67,11 +67,11 @@ def test_what_comes_at_the_same_time_goes_together() -> None:
     asyncio.run(scenario())
 
 
-def test_two_calls_run_side_by_side_and_a_full_one_beside_them_where_that_is_wanted() -> None:
+def test_a_full_call_begins_beside_the_one_that_runs_where_that_is_wanted() -> None:
     async def scenario() -> None:
-        for overflowing, expected in ((False, ["a", "b"]), (True, ["a", "b", "cde"])):
+        for overflowing, expected in ((False, ["a"]), (True, ["a", "bcd"])):
             calls = Calls()
-            tasks = await asked(Gatherer(calls, most=3, num_calls=2, overflowing=overflowing), "abcdef")
+            tasks = await asked(Gatherer(calls, most=3, overflowing=overflowing), "abcdef")
             assert ["".join(items) for items in calls.asked] == expected
             calls.may_answer.set()
             assert await asyncio.gather(*tasks) == list("ABCDEF")
