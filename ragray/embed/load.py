@@ -17,8 +17,9 @@ from ragray.embed.encoder import (
     is_hash,
     require_comparable,
 )
-from ragray.errors import ModelError
+from ragray.errors import MissingPackageError, ModelError
 from ragray.models import resolve_part
+from ragray.openvino import import_openvino
 
 logger = logging.getLogger("ragray")
 
@@ -50,7 +51,7 @@ def load_question_encoder(
     """Load the encoder of the questions: ``question_model`` where there is one, with the fingerprint of the passages' encoder.
 
     ``weights`` and ``fingerprint`` are those of a fine-tuned one, as `TransformerEncoder.load` takes them. ``engine`` auto is
-    OpenVINO on a CPU, where it is installed and can convert the model, else torch.
+    OpenVINO on a CPU, where it is installed and can convert the model, else torch, with a warning where only that failed.
 
     Raises as `load_encoder` does, and `EncoderMismatchError` where its vectors cannot be compared with those of the passages.
     With ``engine`` openvino also what `OpenVinoEncoder.compile` raises.
@@ -64,8 +65,9 @@ def load_question_encoder(
         from ragray.embed.openvino import OpenVinoEncoder
 
         try:
+            import_openvino(f"serve.question_engine={engine}")
             return OpenVinoEncoder.compile(config, threads=_threads(), weights=weights, fingerprint=fingerprint)
-        except ModelError as err:
+        except (MissingPackageError, ModelError) as err:
             if engine != "auto":
                 raise
             logger.warning("questions are encoded by torch: %s", err)

@@ -208,7 +208,7 @@ def made_index(folder: Path) -> Path:
     """Make an index of the sample."""
     config = ragray.load_config()
     ragray.ingest([str(SAMPLE / "corpus.jsonl")], folder / "corpus", config, executor="local")
-    ragray.embed(folder / "corpus", folder / "embeddings", config, executor="local")
+    ragray.embed_corpus(folder / "corpus", folder / "embeddings", config, executor="local")
     ragray.build_index(folder / "embeddings", folder / "corpus", folder / "index", config, executor="local")
     return folder / "index"
 

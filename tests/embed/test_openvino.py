@@ -131,6 +131,8 @@ def test_openvino_that_is_not_installed_is_named_with_the_line_that_installs_it(
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(MissingPackageError, match="run: pip install openvino"):
         load_passage_encoder(EmbedConfig(model=str(tiny_encoder), engine="openvino"))
+    with pytest.raises(MissingPackageError, match=r"serve\.question_engine=openvino: openvino cannot be imported"):
+        load_encoder_on("openvino", EncoderConfig(model=str(tiny_encoder)))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
