@@ -32,6 +32,7 @@ ENVIRONMENT = {
     "RAY_DATA_LOG_LEVEL": "ERROR",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "ragray.serve.edge:middlewares",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",
@@ -39,8 +40,8 @@ ENVIRONMENT = {
     "TRANSFORMERS_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
-"""Set before Ray is imported, unless the user has set them: no telemetry, prompt reports, and SIGTERM is left to Python, where
-Ray's C++ core would print its stack and abort."""
+"""Set before Ray is imported, unless the user has set them: no telemetry, prompt reports, a proxy that a busy machine starts slowly is
+not given up after 3 x 5 s, and SIGTERM is left to Python, where Ray's C++ core would print its stack and abort."""
 
 LOCAL_ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 """Set while a cluster of our own runs on this machine, unless the user has set it. Where the mode is unset, Ray 2.60 protects a cluster

@@ -191,6 +191,10 @@ class ServeConfig(Section):
         description="where passages are looked up: in processes of their own, which can be many, or in that of the Gateway, which "
         "saves a hop of some 10 ms and a process",
     )
+    question_engine: Literal["auto", "torch", "openvino"] = Field(
+        "auto",
+        description="library that encodes questions; auto: openvino where it is installed and they are encoded on a CPU, else torch",
+    )
     gateway_replicas: int = Field(
         1,
         ge=1,

@@ -35,6 +35,9 @@ texts and large models may have no memory for.
 class BatchedEncoder(ABC):
     """Encodes texts in batches that are sorted by length and bounded in padded tokens; a subclass runs the model."""
 
+    padding_tokens: int | None = None
+    """Padding of a batch at most, in tokens, where a further batch costs less than more of it; None: any."""
+
     def __init__(
         self, tokenizer: Any, config: EncoderConfig, fingerprint: EncoderFingerprint, *, batch_tokens: int
     ) -> None:
@@ -87,7 +90,7 @@ class BatchedEncoder(ABC):
 
     def _encode(self, tokens: list[list[int]]) -> Vectors:
         vectors_ND = np.empty((len(tokens), self._fingerprint.dim), dtype=np.float32)
-        for rows in plan_batches([len(ids) for ids in tokens], self._batch_tokens):
+        for rows in plan_batches([len(ids) for ids in tokens], self._batch_tokens, self.padding_tokens):
             vectors_ND[rows] = self._vectors(*pad([tokens[row] for row in rows], self.tokenizer.pad_token_id or 0))
         return vectors_ND
 
@@ -113,14 +116,19 @@ def default_batch_tokens(device: str) -> int:
     return BATCH_TOKENS.get(device, BATCH_TOKENS["cpu"])
 
 
-def plan_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Group rows of similar length, longest first, so that rows x longest stays within ``batch_tokens`` (at least one row)."""
+def plan_batches(lengths: Sequence[int], batch_tokens: int, padding_tokens: int | None = None) -> list[list[int]]:
+    """Group rows of similar length, longest first, so that rows x longest stays within ``batch_tokens`` (at least one row).
+
+    With ``padding_tokens`` no batch is padded by more tokens than that.
+    """
     batches: list[list[int]] = []
-    longest = 0
+    longest = padding = 0
     for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
-        if not batches or (len(batches[-1]) + 1) * longest > batch_tokens:
+        padding += longest - lengths[row]
+        full = not batches or (len(batches[-1]) + 1) * longest > batch_tokens
+        if full or (padding_tokens is not None and padding > padding_tokens):
             batches.append([])
-            longest = max(lengths[row], 1)
+            longest, padding = max(lengths[row], 1), 0
         batches[-1].append(row)
     return batches
 

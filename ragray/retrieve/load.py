@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ragray.config import Config, EncoderConfig
 from ragray.embed.encoder import Encoder, EncoderFingerprint
-from ragray.embed.load import load_question_encoder
+from ragray.embed.load import Engine, load_question_encoder
 from ragray.embed.prompts import PREFIXES
 from ragray.index.check.canary import require_findable
 from ragray.index.search.reader import IndexReader
@@ -49,9 +49,11 @@ class Models:
 class ModelLoader:
     """Loads models with the first snapshot; the next ones are searched with the same, as long as they need no other encoder."""
 
-    def __init__(self, config: Config, device: str = "auto") -> None:
+    def __init__(self, config: Config, device: str = "auto", engine: Engine = "torch") -> None:
+        """Take the engine of the question encoder, as `load_question_encoder` does."""
         self._config = config
         self._device = device
+        self._engine = engine
         self._models: Models | None = None
 
     def __call__(self, snapshot: Snapshot, run: str) -> Models:
@@ -59,9 +61,9 @@ class ModelLoader:
         models, settings = self._models, self._config.retrieve
         if models is None or (models.made_for, models.run) != (snapshot.encoder, run):
             folder = Path(run) if run else None
-            encoder = (
-                None if settings.mode == "lexical" else _question_encoder(snapshot, folder, self._config, self._device)
-            )
+            encoder = None
+            if settings.mode != "lexical":
+                encoder = CachingEncoder(_encoder(snapshot, folder, self._config, self._device, self._engine))
             if folder and encoder is None:
                 _require_encoder(snapshot, folder)
             name = settings.rerank_model
@@ -73,9 +75,10 @@ class ModelLoader:
 class SnapshotOpener:
     """Opens snapshots one after the other, in this process."""
 
-    def __init__(self, config: Config, *, device: str = "auto") -> None:
+    def __init__(self, config: Config, *, device: str = "auto", engine: Engine = "torch") -> None:
+        """Take the engine of the question encoder, as `load_question_encoder` does."""
         self._settings = config.retrieve
-        self._models = ModelLoader(config, device)
+        self._models = ModelLoader(config, device, engine)
 
     def __call__(self, source: IndexSource, *, checked: bool = False) -> LocalRetriever:
         """Open a snapshot; ``checked`` also searches for some of its rows. Raises as `load_retriever` does."""
@@ -93,11 +96,7 @@ def question_encoder(reader: IndexReader, run: Path | None, config: Config, *, d
 
     It remembers the questions that were asked last.
     """
-    return _question_encoder(reader.snapshot, run, config, device)
-
-
-def _question_encoder(snapshot: Snapshot, run: Path | None, config: Config, device: str) -> CachingEncoder:
-    return CachingEncoder(_encoder(snapshot, run, config, device))
+    return CachingEncoder(_encoder(reader.snapshot, run, config, device, "torch"))
 
 
 def _require_encoder(snapshot: Snapshot, run: Path) -> Run:
@@ -106,19 +105,16 @@ def _require_encoder(snapshot: Snapshot, run: Path) -> Run:
     return opened
 
 
-def _encoder(snapshot: Snapshot, run: Path | None, config: Config, device: str) -> Encoder:
+def _encoder(snapshot: Snapshot, run: Path | None, config: Config, device: str, engine: Engine) -> Encoder:
     settings: EncoderConfig = snapshot.encoder_config
     if "model" in config.embed.model_fields_set:
         recorded = {key: getattr(settings, key) for key in PREFIXES if key not in config.embed.model_fields_set}
         given = {key: getattr(config.embed, key) for key in EncoderConfig.model_fields}
         settings = EncoderConfig.model_validate(given | recorded)
     if run is None:
-        return load_question_encoder(settings, device=device)
+        return load_question_encoder(settings, device=device, engine=engine)
     opened = _require_encoder(snapshot, run)
-    if settings.model.startswith("hash:") or not opened.question_encoder.is_dir():
-        return load_question_encoder(settings, device=device)
-    from ragray.embed.transformer import TransformerEncoder
-
-    return TransformerEncoder.load(
-        settings, device=device, weights=opened.question_encoder, fingerprint=opened.facts.encoder
-    )
+    if not opened.question_encoder.is_dir():
+        return load_question_encoder(settings, device=device, engine=engine)
+    weights, fingerprint = opened.question_encoder, opened.facts.encoder
+    return load_question_encoder(settings, device=device, engine=engine, weights=weights, fingerprint=fingerprint)

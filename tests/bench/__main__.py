@@ -24,6 +24,7 @@ BENCHES = (
     "readers",
     "refresh",
     "scifact",
+    "search",
     "serving",
     "squad_open",
     "swaps",

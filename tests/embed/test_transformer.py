@@ -132,6 +132,11 @@ def test_a_batch_is_filled_as_far_as_the_budget_allows() -> None:
     assert plan_batches([5, 10, 5, 10, 5], 20) == [[1, 3], [0, 2, 4]]
 
 
+def test_a_batch_is_padded_no_further_than_is_allowed() -> None:
+    assert plan_batches([9, 2, 8, 3, 2], 1000, padding_tokens=1) == [[0, 2], [3, 1], [4]]
+    assert plan_batches([9, 2, 8, 3, 2], 1000, padding_tokens=100) == [[0, 2, 3, 1, 4]]
+
+
 def test_no_rows_are_no_batches() -> None:
     assert plan_batches([], 100) == []
 

@@ -31,7 +31,7 @@ class ShardedOpener:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._settings = config.retrieve.model_copy(update={"num_replicas": 1})
-        self._models = ModelLoader(config)
+        self._models = ModelLoader(config, engine=config.serve.question_engine)
         self._pools: dict[str, tuple[RetrieverPool, ExitStack]] = {}
 
     def __call__(self, source: IndexSource, *, checked: bool) -> Retriever:

@@ -20,6 +20,7 @@ from ragray.cluster.serving.scaling import GATEWAY_CPUS, RETRIEVER_CPUS, generat
 from ragray.cluster.serving.stop import Stop
 from ragray.cluster.session import has_cluster, session
 from ragray.config import Config, ServeConfig, load_config
+from ragray.embed.load import engine_of_questions
 from ragray.errors import ConfigError
 from ragray.index.store.snapshot import Snapshot, read_snapshot
 from ragray.serve.access.settings import checked_access
@@ -69,7 +70,9 @@ def serve(index: Path, run: Path | None, config: Config, *, address: str | None 
     """
     with Stop(config.serve.drain_timeout_s, config.serve.request_timeout_s) as stop:
         with running(index, run, config, address=address, stop=stop) as url:
-            print(banner(url, index, run, with_keys=bool(config.serve.keys_file)), flush=True)
+            device = "auto" if config.serve.retriever_gpus else "cpu"
+            engine = engine_of_questions(config.serve.question_engine, device)
+            print(banner(url, index, run, engine=engine, with_keys=bool(config.serve.keys_file)), flush=True)
             while not stop.asked.wait(WAKE_S):
                 pass  # a signal that another thread is interrupted by is handled when this one wakes up
         raise SystemExit(stop.exit_code)
@@ -199,11 +202,11 @@ def base_url(config: ServeConfig) -> str:
     return f"http://[{host}]:{config.port}" if ":" in host else f"http://{host}:{config.port}"
 
 
-def banner(url: str, index: Path, run: Path | None, *, with_keys: bool = False) -> str:
+def banner(url: str, index: Path, run: Path | None, *, engine: str = "torch", with_keys: bool = False) -> str:
     """Return what a person needs to use the service."""
     key = " -H 'Authorization: Bearer KEY'" if with_keys else ""
     return f"""
-ragray serves {index}{f" with the run {run}" if run else " with the base model"}
+ragray serves {index}{f" with the run {run}" if run else " with the base model"}; {engine} encodes questions
 
   the page       {url}/
   ask       POST {url}/v1/answer

@@ -17,7 +17,7 @@ from pydantic import JsonValue
 
 from ragray.cluster.serving.metrics import RayMetrics
 from ragray.cluster.serving.remote import PAUSES_S, EndedError, answer_of, remote, translate_ray_errors
-from ragray.cluster.serving.retrieving import RETRIEVE_BATCH, RetrieverCalls, RetrieverReplica
+from ragray.cluster.serving.retrieving import Lookup, RetrieverCalls, RetrieverReplica
 from ragray.cluster.serving.scaling import GATEWAY_REQUESTS
 from ragray.cluster.serving.service import loading
 from ragray.config import Config, ServeConfig
@@ -59,9 +59,8 @@ class Gateway:
         inside = self._inside = None if retriever else RetrieverReplica(config, source)
         calls, keeper, served = (inside, inside.shelf, inside.first) if inside else remote(retriever)
         self._follower = Follower(source, keeper, served, once=not config.serve.follow_index).start()
-        most = config.serve.max_queued_requests + 2 * RETRIEVE_BATCH if inside else GATEWAY_REQUESTS
         self._answerer = RayAnswerer(
-            FollowedFinder(calls, self._follower, Places(most)),
+            FollowedFinder(calls, self._follower, Places(GATEWAY_REQUESTS)),
             DeployedWriter(generator, QuestionCheck(lambda: load_template(config.generate, folder))),
             k=config.retrieve.k,
             run=run,
@@ -156,7 +155,7 @@ class RayAnswerer(Orchestrator):
 
 @dataclass(frozen=True, slots=True)
 class FollowedFinder:
-    """The port `PassageFinder` over a Retriever, which batches the queries that it gets one by one.
+    """The port `PassageFinder` over a Retriever, which searches together for requests that it gets one by one.
 
     Each search names the snapshot that is served when it begins.
     """
@@ -169,9 +168,7 @@ class FollowedFinder:
         """Return for every query its k best passages; raises `OverloadedError` where too many requests wait."""
         served = self.follower.served
         with self.places.hold():
-            if len(queries) == 1:
-                return [await self.retriever.search(queries[0], k, options, served)]
-            return await self.retriever.search_many(list(queries), k, options, served)
+            return list(await self.retriever.search(Lookup(tuple(queries), k, options, served)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ragray.cluster.serving.retrieving import Source
+from ragray.cluster.serving.retrieving import SMALL, Found, Lookup, Source
 from ragray.errors import OverloadedError, ServingError
-from ragray.retrieve.retriever import Embedded, RetrieverModels, SearchOptions
+from ragray.retrieve.retriever import Embedded, RetrieverModels
 from ragray.retrieve.shelf import IndexSource
-from ragray.types import Hit, Passage, RetrievalResult
+from ragray.serve.load.gathering import Gatherer
+from ragray.types import Hit, Passage
 
 if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle, DeploymentResponse
@@ -21,6 +22,9 @@ T = TypeVar("T")
 
 PAUSES_S = (0.1, 0.5, 2.0)
 """Pauses before a request is sent again whose replica ended; Serve itself holds it until another one runs."""
+
+CALL_LOOKUPS = 16
+"""Lookups wait for the last call of their Gateway to end, unless they are so many: then another replica may answer them."""
 
 ASK_TIMEOUT_S = 10.0
 PREPARE_TIMEOUT_S = 900.0
@@ -32,21 +36,27 @@ def remote(retriever: DeploymentHandle) -> tuple[RemoteRetriever, ReplicaKeeper,
     return RemoteRetriever(retriever), ReplicaKeeper(retriever), None
 
 
-@dataclass(frozen=True, slots=True)
 class RemoteRetriever:
-    """The port `RetrieverCalls` over the deployment: each call goes to one of its replicas."""
+    """The port `RetrieverCalls` over the deployment: each call goes to one of its replicas.
 
-    handle: DeploymentHandle
+    A call between processes costs as much as some searches, so that one takes the lookups that have come while others were running.
+    """
 
-    async def search(self, query: str, k: int, options: SearchOptions, source: Source) -> RetrievalResult:
-        """Search for one query."""
-        return await answer_of(lambda: self.handle.search.remote(query, k, options, source))
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self.handle = handle
+        self._gather = Gatherer(self._search_all, most=CALL_LOOKUPS, overflowing=True)
 
-    async def search_many(
-        self, queries: list[str], k: int, options: SearchOptions, source: Source
-    ) -> list[RetrievalResult]:
+    async def search(self, lookup: Lookup) -> Found:
         """Search for the queries of one request."""
-        return await answer_of(lambda: self.handle.search_many.remote(queries, k, options, source))
+        if len(lookup.queries) <= SMALL:
+            return await self._gather(lookup)
+        [found] = await self._search_all([lookup])
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    async def _search_all(self, lookups: Sequence[Lookup]) -> list[Found | Exception]:
+        return await answer_of(lambda: self.handle.search_all.remote(lookups))
 
     async def embed(self, texts: Sequence[str], source: Source) -> Embedded:
         """Encode texts as questions are encoded."""

@@ -7,8 +7,11 @@ A replica holds the question encoder and the reranker, and opens what requests n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import logging
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 from ragray.cluster.serving.metrics import RayMetrics
@@ -17,12 +20,18 @@ from ragray.errors import RagrayError
 from ragray.retrieve.load import SnapshotOpener
 from ragray.retrieve.retriever import Embedded, Retriever, RetrieverModels, SearchOptions
 from ragray.retrieve.shelf import IndexSource, OpenSnapshot, Shelf
+from ragray.serve.load.gathering import Gatherer
+from ragray.serve.local import Places
 from ragray.serve.metrics import gauges
 from ragray.types import Hit, Passage, RetrievalResult
 
+logger = logging.getLogger("ragray.serve")
+
 RETRIEVE_BATCH = 64
-RETRIEVE_WAIT_S = 0.002
-"""How long the first request of a batch waits for others. Short: while a batch is computed, the next one fills anyway."""
+"""Requests that a Retriever searches together at most: all that have come while it searched for those before them."""
+
+SMALL = 16
+"""Queries of a request at most that is searched together with others; a larger one is searched by itself, beside them."""
 
 ASK_TIMEOUT_S = 5.0
 
@@ -30,16 +39,25 @@ Source = IndexSource | None
 """What a request is to be searched in; None is what this replica searched last, for a Gateway that has just started."""
 
 
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """The queries of one request, all of which are searched for in one snapshot."""
+
+    queries: tuple[str, ...]
+    k: int
+    options: SearchOptions
+    source: Source
+
+
+Found = Sequence[RetrievalResult]
+"""What was found for the queries of a `Lookup`, in their order."""
+
+
 class RetrieverCalls(Protocol):
     """What a Gateway asks of a Retriever, in its own process or in another; all may raise `RagrayError`."""
 
-    async def search(self, query: str, k: int, options: SearchOptions, source: Source) -> RetrievalResult:
-        """Search for one query."""
-
-    async def search_many(
-        self, queries: list[str], k: int, options: SearchOptions, source: Source
-    ) -> list[RetrievalResult]:
-        """Search for the queries of one request, all of them in one snapshot."""
+    async def search(self, lookup: Lookup) -> Found:
+        """Search for the queries of one request."""
 
     async def embed(self, texts: Sequence[str], source: Source) -> Embedded:
         """Encode texts as questions are encoded."""
@@ -54,7 +72,7 @@ class RetrieverCalls(Protocol):
 def opener(config: Config) -> OpenSnapshot:
     """Return what opens snapshots: in this process, or spread over actors where `retrieve.num_shards` asks for several."""
     if config.retrieve.num_shards == 1:
-        return SnapshotOpener(config)
+        return SnapshotOpener(config, engine=config.serve.question_engine)
     from ragray.cluster.retrieval.sharded import ShardedOpener
 
     return ShardedOpener(config)
@@ -65,8 +83,6 @@ class RetrieverReplica:
 
     def __init__(self, config: Config, source: IndexSource, open_: OpenSnapshot | None = None) -> None:
         """Raise `RagrayError` where neither the current snapshot nor the one that the service serves can be opened."""
-        from ray import serve
-
         self.shelf = Shelf(open_ or opener(config))
         try:
             self.first = self.shelf.open_first(source)
@@ -76,9 +92,8 @@ class RetrieverReplica:
                 raise
             self.first = self.shelf.open_first(served)  # `CURRENT` names one that the service refused
         self._metrics = RayMetrics()
-        batched = serve.batch(max_batch_size=RETRIEVE_BATCH, batch_wait_timeout_s=RETRIEVE_WAIT_S)
-        self._search: Callable[[str, int, SearchOptions, Retriever], Awaitable[RetrievalResult | Exception]]
-        self._search = batched(self.search_batch)
+        self._places = Places(config.serve.max_queued_requests + 2 * RETRIEVE_BATCH)
+        self._gather = Gatherer(self._search_together, most=RETRIEVE_BATCH)
 
     def check_health(self) -> None:
         """Show what is to be watched: Serve calls this every few seconds."""
@@ -97,25 +112,26 @@ class RetrieverReplica:
         """Let go of all snapshots but one."""
         await asyncio.to_thread(self.shelf.keep, source)
 
-    async def search(self, query: str, k: int, options: SearchOptions, source: Source) -> RetrievalResult:
-        """Search for one query, as one of a batch; raises what searching for it alone raises."""
-        found = await self._search(query, k, options, await self._retriever(source))
-        if isinstance(found, Exception):
-            raise found
-        return found
+    async def search(self, lookup: Lookup) -> Found:
+        """Search for the queries of one request; raises what searching for them alone raises.
 
-    async def search_many(
-        self, queries: list[str], k: int, options: SearchOptions, source: Source
-    ) -> list[RetrievalResult]:
-        """Search for the queries of one request, all of them in one snapshot."""
-        retriever = await self._retriever(source)
-        return await asyncio.to_thread(retriever.search, queries, k, options)
+        Raises:
+            OverloadedError: as many requests wait as may wait.
+        """
+        with self._places.hold():
+            if len(lookup.queries) <= SMALL:
+                return await self._gather(lookup)
+            retriever = await self._retriever(lookup.source)
+            return await asyncio.to_thread(retriever.search, lookup.queries, lookup.k, lookup.options)
 
-    async def search_batch(
-        self, queries: list[str], ks: list[int], options: list[SearchOptions], retrievers: list[Retriever]
-    ) -> list[RetrievalResult | Exception]:
-        """Search a batch, each query in its snapshot; an error is only that of the query that it is about."""
-        return await asyncio.to_thread(search_batch, queries, ks, options, retrievers)
+    async def search_all(self, lookups: Sequence[Lookup]) -> list[Found | Exception]:
+        """Search for several requests that came in one call; an error is only that of the request that it is about."""
+        found = await asyncio.gather(*map(self.search, lookups), return_exceptions=True)
+        return [_to_send(each) for each in found]
+
+    async def _search_together(self, lookups: Sequence[Lookup]) -> list[Found | Exception]:
+        retrievers = await asyncio.gather(*(self._retriever(each.source) for each in lookups), return_exceptions=True)
+        return await asyncio.to_thread(search_together, lookups, retrievers)
 
     async def embed(self, texts: Sequence[str], source: Source) -> Embedded:
         """Encode texts as questions are encoded."""
@@ -137,30 +153,42 @@ class RetrieverReplica:
         return await asyncio.to_thread(self.shelf.get, source) if found is None else found
 
 
-def search_batch(
-    queries: Sequence[str], ks: Sequence[int], options: Sequence[SearchOptions], retrievers: Sequence[Retriever]
-) -> list[RetrievalResult | Exception]:
-    """Search queries that want different passages; each gets what it would get alone, an error included."""
-    found: dict[int, RetrievalResult | Exception] = {}
-    wants = list(zip(ks, options, map(id, retrievers), strict=True))
+def search_together(
+    lookups: Sequence[Lookup], retrievers: Sequence[Retriever | BaseException]
+) -> list[Found | Exception]:
+    """Search for requests, each with its own retriever, or the error in its place; those that want the same are one search.
+
+    Each gets what it would get alone, an error included.
+    """
+    found: dict[int, Found | Exception] = {}
+    wants = [(each.k, each.options, id(retriever)) for each, retriever in zip(lookups, retrievers, strict=True)]
     for want in dict.fromkeys(wants):
         rows = [row for row, wanted in enumerate(wants) if wanted == want]
-        k, changed, _ = want
-        results = _search_rows(retrievers[rows[0]], [queries[row] for row in rows], k, changed)
+        results = _search(retrievers[rows[0]], [lookups[row] for row in rows])
         found.update(zip(rows, results, strict=True))
-    return [found[row] for row in range(len(queries))]
+    return [found[row] for row in range(len(lookups))]
 
 
-def _search_rows(
-    retriever: Retriever, queries: list[str], k: int, options: SearchOptions
-) -> list[RetrievalResult | Exception]:
-    """Search queries together; if that fails, each by itself, so that only the one at fault fails."""
+def _search(retriever: Retriever | BaseException, lookups: Sequence[Lookup]) -> list[Found | Exception]:
+    """Search for requests together; if that fails, for each by itself, so that only the one at fault fails."""
     try:
-        return list(retriever.search(queries, k, options))
+        if isinstance(retriever, BaseException):
+            raise retriever
+        queries = [query for each in lookups for query in each.queries]
+        found = iter(retriever.search(queries, lookups[0].k, lookups[0].options))
+        return [list(islice(found, len(each.queries))) for each in lookups]
     except Exception as err:
-        if len(queries) == 1:
+        if len(lookups) == 1:
             return [err]
-        return [result for query in queries for result in _search_rows(retriever, [query], k, options)]
+        return [result for each in lookups for result in _search(retriever, [each])]
+
+
+def _to_send(found: Found | BaseException) -> Found | Exception:
+    """Return what may travel to another process; an error of a library, which may not, is logged here and told in words."""
+    if not isinstance(found, BaseException) or isinstance(found, RagrayError):
+        return found
+    logger.error("a search failed", exc_info=found)
+    return RuntimeError(f"{type(found).__name__}: {found}")
 
 
 def _served_by_gateways() -> IndexSource | None:

@@ -14,8 +14,8 @@ RETRIEVER_CPUS = 0.5
 GATEWAY_REQUESTS = 1000
 """Requests that a Gateway holds. It only waits for the deployments behind it, and those refuse what is too much."""
 
-RETRIEVER_TARGET = 16
-"""Requests in flight per Retriever beyond which another one is started."""
+RETRIEVER_TARGET = 1.5
+"""Calls in flight per Retriever beyond which another one is started: a Gateway sends a second one where 16 lookups wait for the first."""
 
 LOOK_BACK_S = 30.0
 """Seconds over which requests are averaged, where a decision may take that long; Ray's own default."""
@@ -30,7 +30,7 @@ class Copies:
 
     least: int
     most: int
-    target: int
+    target: float
 
 
 def retriever_copies(config: Config) -> Copies:

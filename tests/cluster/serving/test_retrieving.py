@@ -1,4 +1,4 @@
-"""The Retriever's replica, called directly: the snapshots that requests name, batches of different k, errors of one query."""
+"""The Retriever's replica, called directly: snapshots that requests name, requests searched together, errors of one of them."""
 
 import asyncio
 import threading
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from ragray.cluster.serving.retrieving import RetrieverReplica, search_batch
+from ragray.cluster.serving.retrieving import RETRIEVE_BATCH, SMALL, Found, Lookup, RetrieverReplica, search_together
 from ragray.config import Config
-from ragray.errors import CorruptArtifactError, InputError, NotAnArtifactError
+from ragray.errors import CorruptArtifactError, InputError, NotAnArtifactError, OverloadedError
 from ragray.retrieve.retriever import AS_SET, SearchOptions
 from ragray.retrieve.shelf import IndexSource
 from ragray.types import Hit, Passage, RetrievalResult
@@ -59,9 +59,22 @@ def replica(opener: Opener) -> RetrieverReplica:
     return RetrieverReplica(Config(), CURRENT, opener)  # type: ignore[arg-type] # retrievers without models
 
 
+def lookup(*queries: str, k: int = 1) -> Lookup:
+    return Lookup(queries, k, AS_SET, None)
+
+
+def together(lookups: Sequence[Lookup], retrievers: Sequence[Named]) -> list[Found | Exception]:
+    return search_together(lookups, retrievers)  # type: ignore[arg-type] # retrievers without models
+
+
+def snapshots(found: Found | Exception) -> list[str]:
+    assert not isinstance(found, Exception)
+    return [each.snapshot for each in found]
+
+
 async def searched(replica: RetrieverReplica, source: IndexSource | None) -> str:
     """Search once; return the snapshot that was searched."""
-    [found] = await replica.search_many(["q"], 1, AS_SET, source)
+    [found] = await replica.search(Lookup(("q",), 1, AS_SET, source))
     return found.snapshot
 
 
@@ -84,11 +97,11 @@ def test_a_request_is_answered_from_the_snapshot_that_it_names_whichever_others_
     asyncio.run(scenario())
 
 
-def test_queries_of_one_batch_are_each_searched_in_their_own_snapshot() -> None:
+def test_requests_that_are_searched_together_are_each_searched_in_their_own_snapshot() -> None:
     one, two = Named("one"), Named("two")
-    found = search_batch(["a", "b", "c"], [1, 1, 1], [AS_SET] * 3, [one, two, one])
-    assert [each.snapshot for each in found if isinstance(each, RetrievalResult)] == ["one", "two", "one"]
-    assert (one.calls, two.calls) == ([2], [1])
+    found = together([lookup("a"), lookup("b", "c"), lookup("d", "e")], [one, two, one])
+    assert [snapshots(each) for each in found] == [["one"], ["two", "two"], ["one", "one"]]
+    assert (one.calls, two.calls) == ([3], [2])
 
 
 def test_a_search_that_a_swap_overtakes_is_of_the_old_snapshot_and_says_so() -> None:
@@ -97,13 +110,13 @@ def test_a_search_that_a_swap_overtakes_is_of_the_old_snapshot_and_says_so() -> 
         found = replica(opener)
         [one] = opener.opened
         one.may_answer.clear()
-        searching = asyncio.create_task(found.search_many(["a"], 2, AS_SET, ONE))
+        searching = asyncio.create_task(found.search(Lookup(("a",) * (SMALL + 1), 2, AS_SET, ONE)))
         await asyncio.to_thread(one.searched.wait, 10)
         await found.prepare(TWO)
         await found.keep(TWO)
         assert await searched(found, TWO) == "two"
         one.may_answer.set()
-        [late] = await searching
+        late, *_ = await searching
         assert {late.snapshot} == {hit.passage.text for hit in late.hits} == {"one"}
 
     asyncio.run(scenario())
@@ -119,19 +132,66 @@ def test_a_snapshot_that_is_refused_changes_nothing() -> None:
     asyncio.run(scenario())
 
 
-def test_a_batch_of_different_k_gives_each_query_what_it_would_get_alone() -> None:
-    retriever = Named("one")
-    together = search_batch(["a", "b", "c"], [2, 3, 2], [AS_SET] * 3, [retriever] * 3)
-    assert retriever.calls == [2, 1]
-    alone = [search_batch([query], [k], [AS_SET], [Named("one")])[0] for query, k in (("a", 2), ("b", 3), ("c", 2))]
-    assert together == alone
+def test_requests_of_different_k_get_what_they_would_get_alone() -> None:
+    retriever, lookups = Named("one"), [lookup("a", k=2), lookup("b", "c", k=3), lookup("d", k=2)]
+    found = together(lookups, [retriever] * 3)
+    assert retriever.calls == [2, 2]
+    assert found == [together([each], [Named("one")])[0] for each in lookups]
 
 
-def test_a_query_that_fails_in_a_batch_fails_alone() -> None:
-    *found, failed = search_batch(["a", "b", "bad"], [2, 3, 2], [AS_SET] * 3, [Named("one")] * 3)
-    assert found == search_batch(["a", "b"], [2, 3], [AS_SET] * 2, [Named("one")] * 2)
+def test_a_request_that_fails_beside_others_fails_alone() -> None:
+    good, bad = [lookup("a"), lookup("b", "c")], lookup("bad")
+    *found, failed = together([*good, bad], [Named("one")] * 3)
+    assert found == together(good, [Named("one")] * 2)
     assert isinstance(failed, InputError)
     assert str(failed) == "query 'bad' beside 0 others"
+
+
+def test_requests_that_come_while_others_are_searched_for_are_the_next_search() -> None:
+    async def scenario() -> None:
+        opener = Opener()
+        found = replica(opener)
+        [one] = opener.opened
+        one.may_answer.clear()
+        first = asyncio.create_task(found.search_all([lookup("a"), lookup("b")]))
+        await asyncio.to_thread(one.searched.wait, 10)
+        others = [asyncio.create_task(found.search_all([lookup(name)])) for name in "cde"]
+        await asyncio.sleep(0)
+        one.may_answer.set()
+        answers = [answer for task in (first, *others) for answer in await task]
+        assert [each[0].hits[0].passage.id for each in answers if not isinstance(each, Exception)] == [
+            "a-0",
+            "b-0",
+            "c-0",
+            "d-0",
+            "e-0",
+        ]
+        assert one.calls == [2, 3]
+
+    asyncio.run(scenario())
+
+
+def test_more_requests_than_may_wait_are_refused_and_the_others_answered() -> None:
+    async def scenario() -> None:
+        most = Config().serve.max_queued_requests + 2 * RETRIEVE_BATCH
+        answers = await replica(Opener()).search_all([lookup("a")] * (most + 5))
+        refused = [each for each in answers if isinstance(each, OverloadedError)]
+        assert (len(answers) - len(refused), len(refused)) == (most, 5)
+
+    asyncio.run(scenario())
+
+
+def test_an_error_that_another_process_may_not_be_able_to_read_is_told_in_words() -> None:
+    class Broken(Named):
+        def search(self, queries: Sequence[str], k: int, options: SearchOptions = AS_SET) -> list[RetrievalResult]:
+            raise ZeroDivisionError("by zero")
+
+    async def scenario() -> None:
+        [found] = await replica(lambda source, *, checked: Broken("one")).search_all([lookup("a")])  # type: ignore[arg-type]
+        assert isinstance(found, RuntimeError)
+        assert str(found) == "ZeroDivisionError: by zero"
+
+    asyncio.run(scenario())
 
 
 def test_a_retriever_outside_of_serve_says_why_it_cannot_open() -> None:

@@ -23,7 +23,7 @@ def test_a_largest_number_lets_serve_choose_between_it_and_the_least() -> None:
         for wanted in (retriever_copies(config), generator_copies(config))
     ]
     assert [(each.min_replicas, each.max_replicas) for each in found] == [(1, 4), (0, 2)]
-    assert [each.target_ongoing_requests for each in found] == [16, 5]
+    assert [each.target_ongoing_requests for each in found] == [1.5, 5]
     assert {(each.upscale_delay_s, each.downscale_delay_s, each.look_back_period_s) for each in found} == {(1, 120, 12)}
 
 
