@@ -137,6 +137,9 @@ def save_generator(kind: str, dim: int, layers: int, folder: Path) -> Path:
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(resolve_model("smollm2-135m-instruct"))
     tokenizer.chat_template = None
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(
+        0
+    )  # the RAG classes would take its end token, the same, for padding
     ids = {
         "pad_token_id": tokenizer.pad_token_id,
         "eos_token_id": tokenizer.eos_token_id,
@@ -378,7 +381,7 @@ def main() -> None:
 
 
 def rates(kind: str, marginalize: str, timed: dict[str, Timed], args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return a row for each system; the ratios are its seconds by ragray's, ``losses`` those of the second and the last step."""
+    """Return a row for each system; the ratios are its seconds by ragray's, ``losses`` those of the first step that counts and the last."""
     ours = timed["ragray"]
     return [
         {
