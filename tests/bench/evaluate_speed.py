@@ -188,7 +188,7 @@ def main() -> None:
             plain, most = TransformerGenerator.load(config, device="cpu"), config.max_new_tokens
             one_by_one = partial(map, partial(alone, plain, most=most), asked)
             reference = bench.measure(strategy, "transformers, one at a time", lambda w=one_by_one: [*w()], [])  # type: ignore[misc] # a lambda with defaults
-            del plain
+            del plain, one_by_one
             for size in sizes:
                 settings = (f"generate.strategy={strategy}", f"generate.batch_size={size}")
                 bench.by_ragray(work, f"ragray, {size} at a time", reference, *settings)
