@@ -17,10 +17,11 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
-import psutil
+import psutil  # type: ignore[import-untyped] # a dependency of Ray
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -70,7 +71,7 @@ def cpu_seconds() -> float:
     """Return the processor time of this process and its children so far."""
     here = psutil.Process()
     times = [each.cpu_times() for each in (here, *here.children(recursive=True))]
-    return sum(each.user + each.system for each in times)
+    return float(sum(each.user + each.system for each in times))
 
 
 def make_index(data: Path, work: Path) -> Path:
@@ -185,13 +186,9 @@ def main() -> None:
         for strategy, alone in (("marginal", mixture_alone), ("together", generated_alone)):
             config = bench.config(f"generate.strategy={strategy}").generate
             plain, most = TransformerGenerator.load(config, device="cpu"), config.max_new_tokens
-            reference = bench.measure(
-                strategy,
-                "transformers, one at a time",
-                lambda a=alone, p=plain, m=most: [a(p, r, m) for r in asked],
-                [],  # type: ignore[misc] # a lambda with defaults
-            )
-            del plain
+            one_by_one = partial(map, partial(alone, plain, most=most), asked)
+            reference = bench.measure(strategy, "transformers, one at a time", lambda w=one_by_one: [*w()], [])  # type: ignore[misc] # a lambda with defaults
+            del plain, one_by_one
             for size in sizes:
                 settings = (f"generate.strategy={strategy}", f"generate.batch_size={size}")
                 bench.by_ragray(work, f"ragray, {size} at a time", reference, *settings)

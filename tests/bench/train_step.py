@@ -5,8 +5,8 @@
 Generators and a question encoder of DPR with random weights of the named size, 20,000 passages with random vectors. One process, the
 same threads, in turn, step by step: ragray's loop; `RagSequenceForGeneration` and `RagTokenForGeneration` with their `RagRetriever`
 over FAISS in the process, which pads every prompt to `max_combined_length`; and the same classes told to pad to the longest prompt of
-the batch. Same weights, examples, K, dropout and fused AdamW. Steps from the second on count; compare the ratios, on a busy machine those
-of processor time with one thread. Then ragray's loop with a
+the batch. Same weights, examples, K, dropout and fused AdamW. The first and the last step do not count; compare the ratios, on a
+busy machine those of processor time with one thread. Then ragray's loop with a
 pool of retriever actors on Ray next to the same loop given passages that were fetched beforehand.
 """
 
@@ -80,7 +80,7 @@ parser.add_argument(
 )
 parser.add_argument("--batch-size", type=int, default=2)
 parser.add_argument("--k", type=int, default=5)
-parser.add_argument("--rounds", type=int, default=6, help="steps of each system, the first of which does not count")
+parser.add_argument("--rounds", type=int, default=6, help="steps of each system, of which first and last do not count")
 parser.add_argument("--live-rounds", type=int, default=4, help="turns of live and of prefetched retrieval; 0: none")
 parser.add_argument("--threads", type=int, default=os.cpu_count())
 parser.add_argument("--results", type=Path, default=RESULTS)
@@ -117,9 +117,10 @@ class Timed:
         self.cpu_seconds.append(cpu_seconds)
         self.losses.append(loss)
 
-    def without_first(self) -> "Timed":
-        """Return the steps that count."""
-        return Timed(self.seconds[WARM_STEPS:], self.cpu_seconds[WARM_STEPS:], self.losses[WARM_STEPS:])
+    def counted(self) -> "Timed":
+        """Return the steps that count; after the last one ragray computes another loss, to see that the weights can be used."""
+        counted = slice(WARM_STEPS, -1)
+        return Timed(self.seconds[counted], self.cpu_seconds[counted], self.losses[counted])
 
     @property
     def median_s(self) -> float:
@@ -137,6 +138,9 @@ def save_generator(kind: str, dim: int, layers: int, folder: Path) -> Path:
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(resolve_model("smollm2-135m-instruct"))
     tokenizer.chat_template = None
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(
+        0
+    )  # the RAG classes would take its end token, the same, for padding
     ids = {
         "pad_token_id": tokenizer.pad_token_id,
         "eos_token_id": tokenizer.eos_token_id,
@@ -258,7 +262,7 @@ class Theirs:
         started, cpu = monotonic(), process_time()
         self._model.train()
         loss = self.loss(examples)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call] # torch has it so
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._max_norm)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
@@ -273,7 +277,8 @@ class Theirs:
         start = self._model.config.generator.decoder_start_token_id
         labels = torch.tensor([[start, *row, *[writing.pad_token_id] * (longest - len(row))] for row in answers])
         output = self._model(input_ids=questions.input_ids, attention_mask=questions.attention_mask, labels=labels)
-        return output.loss.mean()
+        loss: torch.Tensor = output.loss.mean()
+        return loss
 
 
 def indexed(bench: Bench) -> Dataset:
@@ -307,7 +312,7 @@ def against_transformers(
         cpu = process_time()
 
     loop.run(on_step)
-    return {name: each.without_first() for name, each in timed.items()}
+    return {name: each.counted() for name, each in timed.items()}
 
 
 class Fetched:
@@ -339,10 +344,11 @@ def live_retrieval(bench: Bench, generator: Path, rounds: int, steps: int) -> di
     timed = {"passages fetched beforehand": Timed(), "live from the pool": Timed()}
     with session(None), retriever_pool(bench.index, RetrieveConfig()) as pool:
         for _ in range(rounds):
-            for name, searcher in zip(timed, (Fetched(recorded.results), pool), strict=True):
+            searchers: tuple[Searcher, ...] = (Fetched(recorded.results), pool)
+            for name, searcher in zip(timed, searchers, strict=True):
                 found, loop = Timed(), ragray_loop(bench, generator, "sequence", steps, searcher)
                 loop.run(lambda each, found=found: found.add(each.seconds, each.wait_seconds, each.loss))  # type: ignore[misc] # a lambda with defaults
-                for each in zip(*asdict(found.without_first()).values(), strict=True):
+                for each in zip(*asdict(found.counted()).values(), strict=True):
                     timed[name].add(*each)
     return timed
 
@@ -378,7 +384,7 @@ def main() -> None:
 
 
 def rates(kind: str, marginalize: str, timed: dict[str, Timed], args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return a row for each system; the ratios are its seconds by ragray's, ``losses`` those of the second and the last step."""
+    """Return a row for each system; the ratios are its seconds by ragray's, ``losses`` those of the first step that counts and the last."""
     ours = timed["ragray"]
     return [
         {

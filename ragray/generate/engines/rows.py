@@ -25,8 +25,11 @@ SPARE_TOKENS = 16
 """Room for tokens to come, at the end of a cache."""
 
 
-class GrowingLayer(DynamicLayer):
+class GrowingLayer(DynamicLayer):  # type: ignore[misc] # transformers is untyped
     """Keys and values of one layer with room for more tokens; a `DynamicLayer` copies all of them for each."""
+
+    keys: Tensor
+    values: Tensor
 
     @classmethod
     def of(cls, layer: DynamicLayer) -> GrowingLayer:
