@@ -5,6 +5,7 @@ N queries, K results, M of them that are looked at.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -23,6 +24,8 @@ LOOKED_AT = 20
 REMEMBERED = 4096
 """Passages whose stems are kept: some 10 MB."""
 
+_NEIGHBOURS = re.compile(b"\1(?=\1)")
+
 
 def with_pairs(found: SearchResult, queries: Sequence[str], analyzer: str, weight: float, k: int) -> SearchResult:
     """Add to the first scores ``weight`` times the share of the query's pairs that the passage keeps together; return the k best.
@@ -40,11 +43,12 @@ def with_pairs(found: SearchResult, queries: Sequence[str], analyzer: str, weigh
 
 def pair_shares(query: str, hits: Sequence[Hit], analyzer: str) -> list[float]:
     """Return for each hit which share of the query's pairs its passage keeps together, 0 to 1."""
-    wanted = list(map(_unordered, pairwise(stems(query, analyzer))))
-    if not wanted:
+    terms = stems(query, analyzer)
+    pairs, single = list(map(_unordered, pairwise(terms))), frozenset(terms)
+    if not pairs:
         return [0.0] * len(hits)
-    either = {*wanted, *((second, first) for first, second in wanted)}
-    return [_share(wanted, either.intersection(pairwise(_stems(passage_text(hit.passage), analyzer)))) for hit in hits]
+    kept = (_kept(single, _stems(passage_text(hit.passage), analyzer)) for hit in hits)
+    return [sum(pair in found for pair in pairs) / len(pairs) for found in kept]
 
 
 def lifted(found: SearchResult, shares: Sequence[Mapping[int, float]], weight: float, k: int) -> SearchResult:
@@ -66,11 +70,12 @@ def _stems(text: str, analyzer: str) -> tuple[str, ...]:
     return tuple(stems(text, analyzer))
 
 
+def _kept(terms: frozenset[str], passage: Sequence[str]) -> set[tuple[str, str]]:
+    """Return the pairs of neighbours in a passage that are both among some terms."""
+    of_query = bytes(map(terms.__contains__, passage))
+    return {_unordered((passage[at.start()], passage[at.start() + 1])) for at in _NEIGHBOURS.finditer(of_query)}
+
+
 def _unordered(pair: tuple[str, str]) -> tuple[str, str]:
     first, second = pair
     return (first, second) if first <= second else (second, first)
-
-
-def _share(wanted: Sequence[tuple[str, str]], found: set[tuple[str, str]]) -> float:
-    kept = set(map(_unordered, found))
-    return sum(pair in kept for pair in wanted) / len(wanted)

@@ -70,6 +70,8 @@ _NAME = re.compile(
     r"(?P<kind>plain|english)(?:\.(?P<version>[23]))?"
     r"(?:(?<=\.3)(?:\+opencc(?P<opencc>[\w.]+))?(?:\+rjieba(?P<rjieba>[\w.]+))?)?"
 )
+_PLAIN = re.compile("[\x00-\xac\xae-\u02bb\u02bd-\u034e\u0350-\u0590\u2010-\u2027\u2030-\u205f\u2070-\u2bff]*")
+"""Latin, Greek, Cyrillic and symbols: nothing that `_IGNORED`, `_OPTIONAL`, `_FOREIGN_DIGIT` or `_APOSTROPHES` finds, \u2019 aside."""
 _APOSTROPHES = re.compile("[\u2019\u02bc]")
 _FOREIGN_DIGIT = re.compile(r"(?![0-9])\d")
 
@@ -112,8 +114,12 @@ def fold(text: str) -> str:
     """
     if text.isascii():
         return text.lower()
-    text = normalized("NFKC", _IGNORED.sub("", text)).casefold()
-    text = normalized("NFKC", text).replace("i\u0307", "i")  # casefold makes two characters of the Turkish İ
+    if not _PLAIN.fullmatch(text):
+        text = _IGNORED.sub("", text)
+    text = normalized("NFKC", normalized("NFKC", text).casefold()).replace("\u2019", "'")
+    text = text.replace("i\u0307", "i")  # casefold makes two characters of the Turkish İ
+    if _PLAIN.fullmatch(text):
+        return text
     text = _OPTIONAL.sub("", _APOSTROPHES.sub("'", text))
     return _FOREIGN_DIGIT.sub(lambda digit: str(unicodedata.digit(digit[0])), text)
 
