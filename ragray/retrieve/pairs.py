@@ -35,7 +35,7 @@ def with_pairs(found: SearchResult, queries: Sequence[str], analyzer: str, weigh
     weighing the same, and each counted once. Ties go to the lower row.
     """
     shares = [
-        dict(zip(rows, pair_shares(query, hits[:LOOKED_AT], analyzer), strict=False))
+        dict(zip(rows, pair_shares(query, hits[:LOOKED_AT], analyzer) if weight else (), strict=False))
         for query, hits, rows in zip(queries, found.hits, found.rows_NK.tolist(), strict=True)
     ]
     return lifted(found, shares, weight, k)

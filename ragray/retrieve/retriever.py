@@ -289,11 +289,8 @@ class LocalRetriever:
         found = self.candidates(queries, vectors_ND, max(k, settings.candidates), where)
         if settings.fusion == "rrf":
             return fuse_ranks(found, k, rrf_k=settings.rrf_k)
-        if not settings.pair_weight:
-            return fuse_scores(found, settings.dense_weight, self.spread, k)
         fused = fuse_scores(found, settings.dense_weight, self.spread, max(k, LOOKED_AT))
-        weight = (1 - settings.dense_weight) * settings.pair_weight
-        return with_pairs(fused, queries, self.analyzer, weight, k)
+        return with_pairs(fused, queries, self.analyzer, (1 - settings.dense_weight) * settings.pair_weight, k)
 
 
 def both(where: str, more: str) -> str:

@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ragray.corpus.instants import is_time, nanosecond, time_key
+from ragray.corpus.instants import is_time, time_key
 from ragray.errors import InputError
 from ragray.index.store.columns import NUMBER, Column, MetadataColumns, pair_columns
 from ragray.text.checks import require_utf8
@@ -97,10 +97,7 @@ class Comparison:
         if self.field in COLUMNS:
             return self._compare(column.texts_V, [value.text for value in self.values])
         if self.values[0].is_time and len(self.values) == 1:
-            instants, key = column.instants_V, time_key(self.values[0].text)
-            return (
-                self._compare(column.times, [key]) if instants is None else self._compare(instants, [nanosecond(key)])
-            )
+            return self._compare(*column.in_time(time_key(self.values[0].text)))
         spelt = [text for value in self.values if value.number is None for text in value.spellings]
         matched = self._compare(column.texts_V, spelt)
         numbers = [value.number for value in self.values if value.number is not None]

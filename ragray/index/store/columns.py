@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ragray.artifact.files import ARRAY_ERRORS
-from ragray.corpus.instants import nanoseconds, time_keys
+from ragray.corpus.instants import nanosecond, nanoseconds, time_keys
 from ragray.errors import CorruptArtifactError, first_line
 
 COLUMNS_FILE = "metadata.arrow"
@@ -80,6 +80,10 @@ class Column:
     def times(self) -> pa.Array:
         """The keys by which the texts compare as instants, (V,)."""
         return time_keys(self.texts_V) if self.times_V is None else self.times_V
+
+    def in_time(self, key: str) -> tuple[pa.Array, list[str] | list[int]]:
+        """Return the values as they compare in time, (V,), and a key that `time_key` gave for an instant in the same form."""
+        return (self.times, [key]) if self.instants_V is None else (self.instants_V, [nanosecond(key)])
 
     def mask(self, matches_V: pa.Array) -> np.ndarray:
         """Return for each row whether one of its values is among the matching texts, (rows,) bool."""
@@ -164,9 +168,8 @@ class MetadataColumns:
     def _column(self, name: str) -> Column:
         row = self.table.slice(self.places[name], 1)
         parts = {part: row[part][0].values for part in row.column_names[1:]}
-        texts_V, numbers_V, times_V, instants_V = (
-            parts.get(part) for part in ("texts", "numbers", "times", "instants")
-        )
+        texts_V = parts["texts"]
+        numbers_V, times_V, instants_V = (parts.get(part) for part in ("numbers", "times", "instants"))
         return Column(
             self.num_rows,
             texts_V,
