@@ -16,8 +16,9 @@ from ragray.evaluate.retrieval import Ids, hit_ids, judged_column
 from ragray.index.search.result import BothScores, SearchResult
 from ragray.progress import Progress
 from ragray.retrieve.fuse import rank_rows, score_rows
-from ragray.retrieve.pairs import lifted, pair_shares
+from ragray.retrieve.pairs import PAIRED, lifted, pair_shares
 from ragray.retrieve.retriever import LocalRetriever
+from ragray.types import Hit
 
 DEPTHS = (20, 50, 100, 200)
 """Passages that are tried as `retrieve.candidates`."""
@@ -125,15 +126,21 @@ def _ids(result: SearchResult) -> dict[int, Ids]:
 def _shares(
     retriever: LocalRetriever, texts: Sequence[str], parts: Sequence[SearchResult]
 ) -> Iterator[dict[int, float]]:
-    """Yield for each query the shares of all rows found; none where they weigh nothing."""
+    """Yield for each query the shares of the rows that may stand first at some weight and depth; none where they weigh nothing.
+
+    A row that `PAIRED` others exceed in both scores never does: those stand before it at every weight, and are found wherever it is.
+    """
     for number, text in enumerate(texts):
-        hits = {
-            row: hit
-            for part in parts
-            for row, hit in zip(part.rows_NK[number].tolist(), part.hits[number], strict=False)
-        }
-        shares = pair_shares(text, list(hits.values()), retriever.analyzer) if retriever.pair_weight else ()
-        yield dict(zip(hits, shares, strict=False))
+        found: dict[int, tuple[Hit, float, float]] = {}
+        for part in parts if retriever.pair_weight else ():
+            assert part.both is not None  # the retriever searches with texts and vectors
+            dense_K, lexical_K = part.both.dense_NK[number].tolist(), part.both.lexical_NK[number].tolist()
+            scored = zip(part.hits[number], dense_K, lexical_K, strict=False)
+            found.update(zip(part.rows_NK[number].tolist(), scored, strict=False))
+        dense_C, lexical_C = np.array([scores for _, *scores in found.values()]).reshape(-1, 2).T
+        above_CC = (dense_C > dense_C[:, None]) & (lexical_C > lexical_C[:, None])
+        rows = np.array(list(found))[above_CC.sum(axis=1) < PAIRED].tolist()
+        yield dict(zip(rows, pair_shares(text, [found[row][0] for row in rows], retriever.analyzer), strict=True))
 
 
 def _cut(result: SearchResult, depth: int) -> SearchResult:

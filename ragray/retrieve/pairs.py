@@ -18,7 +18,7 @@ from ragray.index.search.result import SearchResult
 from ragray.text.analyzer import stems
 from ragray.types import Hit
 
-LOOKED_AT = 20
+PAIRED = 20
 """Results, at most, whose texts are looked at: more than so many found nothing more (`docs/experiments.md`)."""
 
 REMEMBERED = 4096
@@ -35,7 +35,7 @@ def with_pairs(found: SearchResult, queries: Sequence[str], analyzer: str, weigh
     weighing the same, and each counted once. Ties go to the lower row.
     """
     shares = [
-        dict(zip(rows, pair_shares(query, hits[:LOOKED_AT], analyzer) if weight else (), strict=False))
+        dict(zip(rows, pair_shares(query, hits[:PAIRED], analyzer) if weight else (), strict=False))
         for query, hits, rows in zip(queries, found.hits, found.rows_NK.tolist(), strict=True)
     ]
     return lifted(found, shares, weight, k)
@@ -54,7 +54,7 @@ def pair_shares(query: str, hits: Sequence[Hit], analyzer: str) -> list[float]:
 def lifted(found: SearchResult, shares: Sequence[Mapping[int, float]], weight: float, k: int) -> SearchResult:
     """Add ``weight`` times the share of its row to each of the first scores; return the k best, their hits where there are any."""
     scores_NK = found.scores_NK.copy()
-    for number, rows in enumerate(found.rows_NK[:, :LOOKED_AT].tolist()):
+    for number, rows in enumerate(found.rows_NK[:, :PAIRED].tolist()):
         scores_NK[number, : len(rows)] += [weight * shares[number].get(row, 0.0) for row in rows]
     order_NK = np.lexsort((found.rows_NK, -scores_NK), axis=1)[:, :k]
     rows_NK, scores_NK = (np.take_along_axis(of_K, order_NK, axis=1) for of_K in (found.rows_NK, scores_NK))

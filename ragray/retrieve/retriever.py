@@ -19,7 +19,7 @@ from ragray.index.search.result import SearchResult
 from ragray.index.search.spread import spread_of
 from ragray.index.store.snapshot import Snapshot
 from ragray.retrieve.fuse import fuse_ranks, fuse_scores
-from ragray.retrieve.pairs import LOOKED_AT, with_pairs
+from ragray.retrieve.pairs import PAIRED, with_pairs
 from ragray.retrieve.question_cache import CachingEncoder
 from ragray.retrieve.rerank import Reranker
 from ragray.retrieve.tuned import in_force
@@ -289,7 +289,7 @@ class LocalRetriever:
         found = self.candidates(queries, vectors_ND, max(k, settings.candidates), where)
         if settings.fusion == "rrf":
             return fuse_ranks(found, k, rrf_k=settings.rrf_k)
-        fused = fuse_scores(found, settings.dense_weight, self.spread, max(k, LOOKED_AT))
+        fused = fuse_scores(found, settings.dense_weight, self.spread, max(k, PAIRED))
         return with_pairs(fused, queries, self.analyzer, (1 - settings.dense_weight) * settings.pair_weight, k)
 
 

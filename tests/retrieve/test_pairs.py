@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ragray.index.search.result import SearchResult, nothing
-from ragray.retrieve.pairs import LOOKED_AT, lifted, pair_shares, with_pairs
+from ragray.retrieve.pairs import PAIRED, lifted, pair_shares, with_pairs
 from ragray.types import Hit, Passage
 
 
@@ -63,8 +63,8 @@ def test_shares_lift_scores_and_change_the_order() -> None:
 
 
 def test_only_the_first_are_looked_at_no_more_than_k_are_kept_and_ties_go_to_the_lower_row() -> None:
-    texts = ["nothing"] * LOOKED_AT + ["old harbour"]
-    result = found(texts, [-float(row) for row in range(LOOKED_AT + 1)])
+    texts = ["nothing"] * PAIRED + ["old harbour"]
+    result = found(texts, [-float(row) for row in range(PAIRED + 1)])
     assert with_pairs(result, ["old harbour"], "plain.3", 100.0, 3).rows_NK.tolist() == [[0, 1, 2]]
     assert lifted(result, [{0: 0.0, 1: 0.5, 2: 1.0}], 2.0, 2).rows_NK.tolist() == [[0, 1]]
     assert len(with_pairs(result, ["old harbour"], "plain.3", 1.0, 3).hits[0]) == 3
