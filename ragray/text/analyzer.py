@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain, count, pairwise
+from typing import Any
 
 import numpy as np
 import regex
@@ -150,13 +151,19 @@ class _Stems(dict[str, str]):
     """The stems of English words, "" of stop words; those that were met are remembered."""
 
     def __missing__(self, word: str) -> str:
-        import Stemmer
-
         if len(self) >= REMEMBERED:
             self.clear()
-        stem = "" if word in STOP_WORDS else Stemmer.Stemmer("english", 0).stemWord(word)
+        stem: str = "" if word in STOP_WORDS else _stemmer().stemWord(word)
         self[word] = stem
         return stem
+
+
+@cache
+def _stemmer() -> Any:
+    """Return a stemmer that threads may share for single words: it holds Python's lock while it works."""
+    import Stemmer
+
+    return Stemmer.Stemmer("english", 0)
 
 
 _STEMS = _Stems()
