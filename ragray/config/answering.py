@@ -60,11 +60,11 @@ class RetrieveConfig(Section):
         description="weight of the dense scores in the convex combination; the BM25 scores have the rest",
     )
     pair_weight: float = Field(
-        0.0,
+        0.25,
         ge=0,
-        le=100,
-        description="what two neighbouring terms of a query that are neighbours in a passage too add to its BM25 score, at most, before "
-        "the convex combination (2 finds more, at tens of milliseconds per query); 0: nothing",
+        le=1,
+        description="what the share of a query's pairs of neighbouring terms that are neighbours in a passage too adds to its share of "
+        "BM25 in the convex combination, for the 20 passages that are best without it; 0: nothing",
     )
     rrf_k: int = Field(60, ge=1, description="constant of reciprocal-rank fusion: score = sum of 1 / (rrf_k + rank)")
     rerank_model: str = Field(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +17,9 @@ DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 MIDNIGHT = "T00:00:00"
 UTC_FORM = r"^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])(T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{0,8}[1-9])?Z)?$"
 """A date, or an instant in the form in which ingest writes it, of a day that every month has."""
+KEY_FORM = r"^(1[7-9]|2[01])\d\d-\d\d-\d\d(T\d\d:\d\d:\d\d(\.\d{1,9})?)?$"
+"""A key of the years 1700 to 2199, whose nanoseconds int64 holds."""
+_EPOCH = datetime(1970, 1, 1)
 _INSTANT = re.compile(INSTANT)
 
 
@@ -48,6 +51,27 @@ def time_keys(texts: pa.Array) -> pa.Array:
     odd = pc.invert(pc.match_substring_regex(texts, UTC_FORM))
     parsed = [text and time_key(text) for text in texts.filter(odd).to_pylist()]
     return pc.replace_with_mask(keys, odd, pa.array(parsed, texts.type)) if parsed else keys
+
+
+def nanoseconds(keys: pa.Array) -> pa.Array | None:
+    """Return the nanoseconds since 1970 of what `time_keys` returned, int64, in the same order; None unless all are instants.
+
+    Years before 1700 and after 2199, which int64 cannot hold all of, are no instants here.
+    """
+    if not len(keys) or keys.null_count or not pc.all(pc.match_substring_regex(keys, KEY_FORM)).as_py():
+        return None
+    try:
+        return pc.cast(keys, pa.timestamp("ns")).cast(pa.int64())
+    except pa.ArrowInvalid:  # a day that its month does not have
+        return None
+
+
+def nanosecond(key: str) -> int:
+    """Return the nanoseconds since 1970 of what `time_key` returned for an instant or a date; int64's last where there are more."""
+    whole, _, fraction = key.partition(".")
+    seconds = (datetime.fromisoformat(whole) - _EPOCH) // timedelta(seconds=1)
+    found = seconds * 10**9 + int(fraction.ljust(9, "0"))
+    return max(-(2**63), min(found, 2**63 - 1))
 
 
 def is_time(text: str) -> bool:

@@ -5,7 +5,7 @@ N queries, K results. A depth is the number of passages that dense and lexical s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,9 @@ from ragray.evaluate.retrieval import Ids, hit_ids, judged_column
 from ragray.index.search.result import BothScores, SearchResult
 from ragray.progress import Progress
 from ragray.retrieve.fuse import rank_rows, score_rows
+from ragray.retrieve.pairs import PAIRED, lifted, pair_shares
 from ragray.retrieve.retriever import LocalRetriever
+from ragray.types import Hit
 
 DEPTHS = (20, 50, 100, 200)
 """Passages that are tried as `retrieve.candidates`."""
@@ -40,6 +42,9 @@ class Candidates:
     documents: Mapping[int, str]
     spread: float
     """The unit of dense scores (see `ragray.index.search.spread`)."""
+    pair_weight: float
+    shares: tuple[Mapping[int, float], ...]
+    """For each query which share of its pairs of terms a row keeps together (see `ragray.retrieve.pairs`)."""
 
     @property
     def depth(self) -> int:
@@ -56,7 +61,8 @@ class Candidates:
 
     def convex(self, dense_weight: float, depth: int) -> list[list[str]]:
         """Return what `retrieve.fusion=convex` finds."""
-        return self._ranked(score_rows(self.parts[depth], dense_weight, self.spread, 2 * depth).rows_NK)
+        found = score_rows(self.parts[depth], dense_weight, self.spread, 2 * depth)
+        return self._ranked(lifted(found, self.shares, (1 - dense_weight) * self.pair_weight, 2 * depth).rows_NK)
 
     def by_ranks(self, rrf_k: int, depth: int) -> list[list[str]]:
         """Return what `retrieve.fusion=rrf` finds."""
@@ -86,11 +92,13 @@ def search_once(
     """
     depth, ids = max(DEPTHS), dict[int, Ids]()
     found: dict[int, list[tuple[SearchResult, SearchResult]]] = {depth: [] for depth in DEPTHS}
+    shares: list[dict[int, float]] = []
     with Progress(stage, total=len(queries.texts), unit="queries searched") as progress:
         for _, texts, vectors_BD in queries.batches(BATCH):
             assert vectors_BD is not None  # hybrid search needs an encoder
             dense, lexical = retriever.candidates(texts, vectors_BD, depth, where)
             ids.update(_ids(dense) | _ids(lexical))
+            shares += _shares(retriever, texts, (dense, lexical))
             for one in DEPTHS:
                 found[one].append((_cut(dense, one), _cut(lexical, one)))
             progress.advance(len(texts))
@@ -103,7 +111,8 @@ def search_once(
         for number, name in enumerate(names)
     }
     column = judged_column(by_query, relevant)
-    return Candidates(names, parts, {row: pair[column] for row, pair in ids.items()}, retriever.spread)
+    documents = {row: pair[column] for row, pair in ids.items()}
+    return Candidates(names, parts, documents, retriever.spread, retriever.pair_weight, tuple(shares))
 
 
 def _ids(result: SearchResult) -> dict[int, Ids]:
@@ -112,6 +121,26 @@ def _ids(result: SearchResult) -> dict[int, Ids]:
         for rows, hits in zip(result.rows_NK.tolist(), result.hits, strict=True)
         for row, pair in zip(rows, hit_ids(hits), strict=False)
     }
+
+
+def _shares(
+    retriever: LocalRetriever, texts: Sequence[str], parts: Sequence[SearchResult]
+) -> Iterator[dict[int, float]]:
+    """Yield for each query the shares of the rows that may stand first at some weight and depth; none where they weigh nothing.
+
+    A row that `PAIRED` others exceed in both scores never does: those stand before it at every weight, and are found wherever it is.
+    """
+    for number, text in enumerate(texts):
+        found: dict[int, tuple[Hit, float, float]] = {}
+        for part in parts if retriever.pair_weight else ():
+            assert part.both is not None  # the retriever searches with texts and vectors
+            dense_K, lexical_K = part.both.dense_NK[number].tolist(), part.both.lexical_NK[number].tolist()
+            scored = zip(part.hits[number], dense_K, lexical_K, strict=False)
+            found.update(zip(part.rows_NK[number].tolist(), scored, strict=False))
+        dense_C, lexical_C = np.array([scores for _, *scores in found.values()]).reshape(-1, 2).T
+        above_CC = (dense_C > dense_C[:, None]) & (lexical_C > lexical_C[:, None])
+        rows = np.array(list(found))[above_CC.sum(axis=1) < PAIRED].tolist()
+        yield dict(zip(rows, pair_shares(text, [found[row][0] for row in rows], retriever.analyzer), strict=True))
 
 
 def _cut(result: SearchResult, depth: int) -> SearchResult:

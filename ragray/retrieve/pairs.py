@@ -1,57 +1,81 @@
-"""Neighbouring terms. In: what was found, its queries. Out: the same, with BM25 scores that count pairs of terms kept together. Pure.
+"""Neighbouring terms. In: what was found, best first, its queries. Out: the same, those first that keep pairs of terms together. Pure.
 
-M passages of one query, T terms of all its passages.
+N queries, K results, M of them that are looked at.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 
 from ragray.embed.passage_text import passage_text
 from ragray.index.search.result import SearchResult
-from ragray.text.analyzer import analyze
+from ragray.text.analyzer import stems
+from ragray.types import Hit
 
-SATURATION = 0.9
-"""Of the count of a pair, as `k1` of BM25."""
+PAIRED = 20
+"""Results, at most, whose texts are looked at: more than so many found nothing more (`docs/experiments.md`)."""
+
+REMEMBERED = 4096
+"""Passages whose stems are kept: some 10 MB."""
+
+_NEIGHBOURS = re.compile(b"\1(?=\1)")
 
 
-def with_pairs(found: SearchResult, queries: Sequence[str], analyzer: str, weight: float) -> SearchResult:
-    """Add to each BM25 score of `SearchResult.both` what pairs of neighbouring terms are worth; rows keep their order.
+def with_pairs(found: SearchResult, queries: Sequence[str], analyzer: str, weight: float, k: int) -> SearchResult:
+    """Add to the first scores ``weight`` times the share of the query's pairs that the passage keeps together; return the k best.
 
-    BM25 knows no order of words. Here each two terms that follow one another in the query, and c times in the passage, add
-    ``weight`` * c / (c + 0.9): the ordered pairs of the sequential dependence model (Metzler and Croft 2005), all weighing the same.
+    BM25 knows no order of words. A pair is two terms that follow one another in the query; a passage keeps it together where they
+    are neighbours in either order, stop words aside: the pairs of the sequential dependence model (Metzler and Croft 2005), all
+    weighing the same, and each counted once. Ties go to the lower row.
     """
-    if found.both is None:
-        return found
-    texts = {hit.passage.id: passage_text(hit.passage) for hits in found.hits for hit in hits}
-    ids, hashes = analyze([*queries, *texts.values()], analyzer)
-    _, stems = np.unique(hashes, return_inverse=True)
-    terms = [stems[row] for row in ids]
-    passages = dict(zip(texts, terms[len(queries) :], strict=True))
-    lexical_NK = found.both.lexical_NK.copy()
-    for number, hits in enumerate(found.hits):
-        own = [passages[hit.passage.id] for hit in hits]
-        lexical_NK[number, : len(hits)] += weight * _pair_scores(terms[number], own, len(stems))
-    return replace(found, both=replace(found.both, lexical_NK=lexical_NK))
+    shares = [
+        dict(zip(rows, pair_shares(query, hits[:PAIRED], analyzer) if weight else (), strict=False))
+        for query, hits, rows in zip(queries, found.hits, found.rows_NK.tolist(), strict=True)
+    ]
+    return lifted(found, shares, weight, k)
 
 
-def _pair_scores(query: np.ndarray, passages: Sequence[np.ndarray], num_terms: int) -> np.ndarray:
-    """Return the sum of the saturated counts of a query's pairs in each passage, (M,) float32."""
-    lengths = [len(passage) for passage in passages]
-    passage_T, terms_T = np.repeat(np.arange(len(passages)), lengths), np.concatenate([query[:0], *passages])
-    inside_T = passage_T[1:] == passage_T[:-1]
-    pairs_T, passage_T = _pairs(terms_T, num_terms)[inside_T], passage_T[1:][inside_T]
-    scores_M = np.zeros(len(passages), np.float32)
-    for pair, times in Counter(_pairs(query, num_terms).tolist()).items():
-        counts_M = np.bincount(passage_T[pairs_T == pair], minlength=len(passages))
-        scores_M += (times * counts_M / (counts_M + SATURATION)).astype(np.float32)
-    return scores_M
+def pair_shares(query: str, hits: Sequence[Hit], analyzer: str) -> list[float]:
+    """Return for each hit which share of the query's pairs its passage keeps together, 0 to 1."""
+    terms = stems(query, analyzer)
+    pairs, single = list(map(_unordered, pairwise(terms))), frozenset(terms)
+    if not pairs:
+        return [0.0] * len(hits)
+    kept = (_kept(single, _stems(passage_text(hit.passage), analyzer)) for hit in hits)
+    return [sum(pair in found for pair in pairs) / len(pairs) for found in kept]
 
 
-def _pairs(terms: np.ndarray, num_terms: int) -> np.ndarray:
-    """Return one number for each two neighbouring terms."""
-    return np.asarray(terms[:-1] * num_terms + terms[1:])
+def lifted(found: SearchResult, shares: Sequence[Mapping[int, float]], weight: float, k: int) -> SearchResult:
+    """Add ``weight`` times the share of its row to each of the first scores; return the k best, their hits where there are any."""
+    scores_NK = found.scores_NK.copy()
+    for number, rows in enumerate(found.rows_NK[:, :PAIRED].tolist()):
+        scores_NK[number, : len(rows)] += [weight * shares[number].get(row, 0.0) for row in rows]
+    order_NK = np.lexsort((found.rows_NK, -scores_NK), axis=1)[:, :k]
+    rows_NK, scores_NK = (np.take_along_axis(of_K, order_NK, axis=1) for of_K in (found.rows_NK, scores_NK))
+    hits = [
+        [replace(own[place], score=score) for place, score in zip(order, scores, strict=True) if place < len(own)]
+        for own, order, scores in zip(found.hits, order_NK.tolist(), scores_NK.tolist(), strict=True)
+    ]
+    return SearchResult(rows_NK, scores_NK, found.vectors_NKD[:, : order_NK.shape[1]], hits)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _stems(text: str, analyzer: str) -> tuple[str, ...]:
+    return tuple(stems(text, analyzer))
+
+
+def _kept(terms: frozenset[str], passage: Sequence[str]) -> set[tuple[str, str]]:
+    """Return the pairs of neighbours in a passage that are both among some terms."""
+    of_query = bytes(map(terms.__contains__, passage))
+    return {_unordered((passage[at.start()], passage[at.start() + 1])) for at in _NEIGHBOURS.finditer(of_query)}
+
+
+def _unordered(pair: tuple[str, str]) -> tuple[str, str]:
+    first, second = pair
+    return (first, second) if first <= second else (second, first)

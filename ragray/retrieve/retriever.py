@@ -19,7 +19,7 @@ from ragray.index.search.result import SearchResult
 from ragray.index.search.spread import spread_of
 from ragray.index.store.snapshot import Snapshot
 from ragray.retrieve.fuse import fuse_ranks, fuse_scores
-from ragray.retrieve.pairs import with_pairs
+from ragray.retrieve.pairs import PAIRED, with_pairs
 from ragray.retrieve.question_cache import CachingEncoder
 from ragray.retrieve.rerank import Reranker
 from ragray.retrieve.tuned import in_force
@@ -254,17 +254,25 @@ class LocalRetriever:
         self, queries: Sequence[str], vectors_ND: Vectors, depth: int, where: str = ""
     ) -> list[SearchResult]:
         """Return what dense and what lexical search find, ``depth`` passages each with both scores: what hybrid search joins."""
-        found = [
+        return [
             self._searcher.search(vectors_ND, depth, where=where, texts=queries),
             self._searcher.search_text(queries, depth, where=where, vectors_ND=vectors_ND),
         ]
-        weight, analyzer = self._settings.pair_weight, self._searcher.snapshot.lexical
-        return [with_pairs(part, queries, analyzer, weight) for part in found] if weight else found
 
     @property
     def spread(self) -> float:
         """The unit of dense scores in hybrid search (see `ragray.index.search.spread`)."""
         return spread_of(self._searcher.index, self._searcher.snapshot)
+
+    @property
+    def analyzer(self) -> str:
+        """The analyzer of the snapshot's lexical part."""
+        return self._searcher.snapshot.lexical
+
+    @property
+    def pair_weight(self) -> float:
+        """What a passage that keeps all pairs of a query's terms together gains (see `ragray.retrieve.pairs`)."""
+        return self._settings.pair_weight
 
     def _found(
         self, queries: Sequence[str], vectors_ND: Vectors | None, k: int, where: str, mode: Mode
@@ -281,7 +289,8 @@ class LocalRetriever:
         found = self.candidates(queries, vectors_ND, max(k, settings.candidates), where)
         if settings.fusion == "rrf":
             return fuse_ranks(found, k, rrf_k=settings.rrf_k)
-        return fuse_scores(found, settings.dense_weight, self.spread, k)
+        fused = fuse_scores(found, settings.dense_weight, self.spread, max(k, PAIRED))
+        return with_pairs(fused, queries, self.analyzer, (1 - settings.dense_weight) * settings.pair_weight, k)
 
 
 def both(where: str, more: str) -> str:

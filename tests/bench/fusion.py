@@ -12,7 +12,7 @@ import argparse
 import os
 import platform
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +92,7 @@ def rows(found: Candidates, judged: JudgedQueries, tuned: Setting) -> dict[str, 
         f"RRF, k {RRF_K}": found.by_ranks(RRF_K, DEFAULT[1]),
         f"convex default, {label(DEFAULT)}": found.convex(*DEFAULT),
         f"convex tuned, {label(tuned)}": found.convex(*tuned),
+        "convex default without pairs": replace(found, pair_weight=0.0).convex(*DEFAULT),
     }
     return {row: measured(found.names, one, judged.relevant) for row, one in ranked.items()}
 
@@ -108,7 +109,7 @@ def measure(name: str, data: Path, work: Path) -> tuple[dict[str, object], dict[
     values = values_of(searched(retriever, train, work), train.relevant)
     fitted = fit({setting: np.array(own["ndcg@10"]) for setting, own in values.items()}, DEFAULT)
     found = rows(searched(retriever, test, work), test, fitted.best)
-    default = next(own["ndcg@10"] for row, own in found.items() if row.startswith("convex default"))
+    default = next(own["ndcg@10"] for row, own in found.items() if row.startswith("convex default,"))
     means = {row: {key: asdict(one) for key, one in figures(own).items()} for row, own in found.items()}
     over = {row: np.subtract(own["ndcg@10"], default) for row, own in found.items()}
     report = {

@@ -133,15 +133,14 @@ def test_hybrid_search_is_the_fusion_of_the_candidates_of_both(index: Path) -> N
         ]
         by_ranks = retriever_of(index, mode="hybrid", candidates=candidates, fusion="rrf", rrf_k=9)
         assert ranked(hits_of(by_ranks.search(QUESTIONS, k))) == ranked(fuse_ranks(parts, k, rrf_k=9).hits)
-        by_scores = retriever_of(index, mode="hybrid", candidates=candidates, dense_weight=0.25)
+        by_scores = retriever_of(index, mode="hybrid", candidates=candidates, dense_weight=0.25, pair_weight=0)
         found = hits_of(by_scores.search(QUESTIONS, k))
         spread = spread_of(index, reader.snapshot)
         assert ranked(found) == ranked(fuse_scores(parts, 0.25, spread, k).hits)
-        with_pair_weight = retriever_of(index, mode="hybrid", candidates=candidates, dense_weight=0.25, pair_weight=2)
-        paired = [with_pairs(part, QUESTIONS, reader.snapshot.lexical, 2.0) for part in parts]
-        assert ranked(hits_of(with_pair_weight.search(QUESTIONS, k))) == ranked(
-            fuse_scores(paired, 0.25, spread, k).hits
-        )
+        by_pairs = retriever_of(index, mode="hybrid", candidates=candidates, dense_weight=0.25, pair_weight=0.8)
+        fused = fuse_scores(parts, 0.25, spread, 2 * depth)
+        wanted = with_pairs(fused, QUESTIONS, reader.snapshot.lexical, 0.75 * 0.8, k)
+        assert ranked(hits_of(by_pairs.search(QUESTIONS, k))) == ranked(wanted.hits)
     assert ranked(found)[0][0][0] == PASSAGES[0]
 
 

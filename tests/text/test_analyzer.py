@@ -11,7 +11,23 @@ import Stemmer
 
 from ragray.config import IndexConfig
 from ragray.errors import ArtifactError, MissingPackageError
-from ragray.text.analyzer import NEWEST, _cut, _parsed, analyze, fold, newest, settings_of, terms
+from ragray.text.analyzer import (
+    _APOSTROPHES,
+    _FOREIGN_DIGIT,
+    _IGNORED,
+    _OPTIONAL,
+    _PLAIN,
+    NEWEST,
+    _cut,
+    _hash,
+    _parsed,
+    analyze,
+    fold,
+    newest,
+    settings_of,
+    stems,
+    terms,
+)  # fmt: skip
 from ragray.text.chinese import installed
 
 TEXTS = {
@@ -135,6 +151,21 @@ def test_texts_of_latin_letters_give_the_same_terms_by_every_way_of_cutting_them
     for _ in range(2000):
         text = "".join(chance.choices(pieces, k=chance.randint(0, 9)))
         assert terms(text, "plain.3") == _cut(fold(text), _parsed("plain.3"))
+
+
+@pytest.mark.parametrize("analyzer", ["plain", "english", "english.2", "english.3", "plain.3"])
+def test_stems_are_the_terms_whose_hashes_are_compared(analyzer: str) -> None:
+    for text in [*ENGLISH, "Ｃａｆé’s “running” harbours – 北京大学 и города, ７ x_y _"]:
+        [ids], hashes = analyze([text], analyzer)
+        assert [_hash(stem) for stem in stems(text, analyzer)] == [hashes[number] for number in ids]
+
+
+def test_characters_that_are_folded_in_fewer_sweeps_are_none_that_the_others_look_for() -> None:
+    plain = [chr(code) for code in range(0x10000) if _PLAIN.fullmatch(chr(code)) and code != 0x2019]
+    assert not [
+        one for one in plain for sweep in (_IGNORED, _OPTIONAL, _FOREIGN_DIGIT, _APOSTROPHES) if sweep.match(one)
+    ]
+    assert len(plain) > 4000
 
 
 def test_what_is_no_letter_and_no_digit_gives_no_term() -> None:

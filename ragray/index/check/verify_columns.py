@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ragray.corpus.instants import nanoseconds
 from ragray.errors import CorruptArtifactError, first_line
 from ragray.index.check.verify_segment import Fault, SegmentFiles
 from ragray.index.store.columns import Column, ColumnsWriter, MetadataColumns, keys_of, numbers_of
@@ -49,10 +50,18 @@ def _difference(columns: MetadataColumns, field: str, expected: Column) -> str:
         found = columns.column(field)
     except CorruptArtifactError as err:
         return str(err).partition(f"field '{field}' ")[2].rpartition("; ")[0]
-    if not (found.numbers.equals(numbers_of(found.texts_V)) and found.times.equals(keys_of(found.texts_V))):
+    if not (found.numbers.equals(numbers_of(found.texts_V)) and _times_fit(found)):
         return "has numbers or instants that are not those of its texts"
     row = _first_difference(found, expected)
     return f"has other values than the passages, the first in row {row}" if row >= 0 else ""
+
+
+def _times_fit(column: Column) -> bool:
+    """Return whether a column's instants, or its keys where it has none, are those of its texts."""
+    keys_V = keys_of(column.texts_V)
+    if column.instants_V is not None:
+        return bool(column.instants_V.equals(nanoseconds(keys_V)))
+    return bool(column.times.equals(keys_V))
 
 
 def _first_difference(found: Column, expected: Column) -> int:

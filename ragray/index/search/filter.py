@@ -97,13 +97,13 @@ class Comparison:
         if self.field in COLUMNS:
             return self._compare(column.texts_V, [value.text for value in self.values])
         if self.values[0].is_time and len(self.values) == 1:
-            return self._compare(column.times, [time_key(self.values[0].text)])
+            return self._compare(*column.in_time(time_key(self.values[0].text)))
         spelt = [text for value in self.values if value.number is None for text in value.spellings]
         matched = self._compare(column.texts_V, spelt)
         numbers = [value.number for value in self.values if value.number is not None]
         return pc.or_kleene(matched, self._compare(column.numbers, numbers)) if numbers else matched
 
-    def _compare(self, found: pa.Array, values: list[str] | list[float]) -> pa.Array:
+    def _compare(self, found: pa.Array, values: list[str] | list[float] | list[int]) -> pa.Array:
         if not values:
             return pa.array(np.zeros(len(found), dtype=bool))
         if self.operator == "==" and len(values) == 1:

@@ -8,7 +8,7 @@ N rows of a segment, E entries of a field (a value of a row, in row order), V te
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ragray.artifact.files import ARRAY_ERRORS
-from ragray.corpus.instants import time_keys
+from ragray.corpus.instants import nanosecond, nanoseconds, time_keys
 from ragray.errors import CorruptArtifactError, first_line
 
 COLUMNS_FILE = "metadata.arrow"
@@ -32,11 +32,19 @@ COLUMNS_SCHEMA = pa.schema(
         pa.field("texts", pa.large_list(pa.large_string()), nullable=False),
         pa.field("numbers", pa.large_list(pa.float64())),
         pa.field("times", pa.large_list(pa.large_string())),
+        pa.field("instants", pa.large_list(pa.int64())),
         *(pa.field(name, pa.large_list(kind)) for name, kind in CODES.items()),
         pa.field("rows", pa.large_list(pa.uint32())),
     ]
 )
-"""A row per field, see `Column`. Null are: numbers where no text is one, times where all equal the texts, codes and rows as there."""
+"""A row per field, see `Column`.
+
+Null are: numbers where no text is one, instants where not all texts are some, times where there are instants or all equal the texts,
+codes and rows as there.
+"""
+
+FIRST_SCHEMA = COLUMNS_SCHEMA.remove(COLUMNS_SCHEMA.get_field_index("instants"))
+"""The columns of segments that were written before there were instants."""
 
 NUM_ROWS = b"num_rows"
 """Key of the schema's metadata: N."""
@@ -51,7 +59,8 @@ class Column:
 
     ``codes_E`` say which text an entry is, V for none; without them entry e is text e. ``rows_E`` say which row has it,
     ascending; without them it is row e. ``numbers_V`` are the texts as float64, null where they are none; ``times_V`` the
-    keys that they compare by as instants (see `time_keys`); both are None where nobody parsed them yet.
+    keys that they compare by as instants (see `time_keys`); both are None where nobody parsed them yet. ``instants_V`` are the
+    nanoseconds of these keys, faster to compare; None where not all are instants, or nobody parsed them yet.
     """
 
     num_rows: int
@@ -60,6 +69,7 @@ class Column:
     times_V: pa.Array | None = None
     codes_E: np.ndarray | None = None
     rows_E: np.ndarray | None = None
+    instants_V: pa.Array | None = None
 
     @property
     def numbers(self) -> pa.Array:
@@ -70,6 +80,10 @@ class Column:
     def times(self) -> pa.Array:
         """The keys by which the texts compare as instants, (V,)."""
         return time_keys(self.texts_V) if self.times_V is None else self.times_V
+
+    def in_time(self, key: str) -> tuple[pa.Array, list[str] | list[int]]:
+        """Return the values as they compare in time, (V,), and a key that `time_key` gave for an instant in the same form."""
+        return (self.times, [key]) if self.instants_V is None else (self.instants_V, [nanosecond(key)])
 
     def mask(self, matches_V: pa.Array) -> np.ndarray:
         """Return for each row whether one of its values is among the matching texts, (rows,) bool."""
@@ -112,6 +126,7 @@ class MetadataColumns:
     num_rows: int
     table: pa.Table
     places: dict[str, int]
+    _checked: set[str] = field(default_factory=set, repr=False, compare=False)
 
     @classmethod
     def open(cls, path: Path, num_rows: int) -> MetadataColumns:
@@ -125,7 +140,7 @@ class MetadataColumns:
         except ARRAY_ERRORS as err:
             raise CorruptArtifactError(f"{path}: cannot be read ({first_line(err)}); build the index again") from err
         found = (table.schema.metadata or {}).get(NUM_ROWS, b"none").decode("utf-8", "replace")
-        if not table.schema.equals(COLUMNS_SCHEMA):
+        if not (table.schema.equals(COLUMNS_SCHEMA) or table.schema.equals(FIRST_SCHEMA)):
             raise CorruptArtifactError(
                 f"{path}: columns {table.schema.names} of other names or types than expected; build the index again"
             )
@@ -135,35 +150,44 @@ class MetadataColumns:
             )
         return cls(path, num_rows, table, {name: row for row, name in enumerate(table["field"].to_pylist())})
 
-    def column(self, field: str) -> Column:
+    def column(self, name: str) -> Column:
         """Return the column of a field; that of a field that no row has is empty.
 
         Raises:
             CorruptArtifactError: its parts do not fit each other, or name a text or a row that is not there.
         """
-        if field not in self.places:
+        if name not in self.places:
             return Column(self.num_rows, pa.array([], pa.large_string()), rows_E=np.empty(0, np.uint32))
-        parts = self.table.slice(self.places[field], 1)
-        texts_V, numbers_V, times_V, *codes, rows_E = (parts[name][0].values for name in COLUMNS_SCHEMA.names[1:])
-        column = Column(
+        column = self._column(name)
+        if name not in self._checked:
+            if what := _misfit(column):
+                raise CorruptArtifactError(f"{self.path}: field '{name}' {what}; build the index again")
+            self._checked.add(name)
+        return column
+
+    def _column(self, name: str) -> Column:
+        row = self.table.slice(self.places[name], 1)
+        parts = {part: row[part][0].values for part in row.column_names[1:]}
+        texts_V = parts["texts"]
+        numbers_V, times_V, instants_V = (parts.get(part) for part in ("numbers", "times", "instants"))
+        return Column(
             self.num_rows,
             texts_V,
             pa.nulls(len(texts_V), pa.float64()) if numbers_V is None else numbers_V,
-            texts_V if times_V is None else times_V,
-            next((part.to_numpy() for part in codes if part is not None), None),
-            None if rows_E is None else rows_E.to_numpy(),
+            texts_V if times_V is None and instants_V is None else times_V,
+            next((parts[code].to_numpy() for code in CODES if parts[code] is not None), None),
+            None if parts["rows"] is None else parts["rows"].to_numpy(),
+            instants_V,
         )
-        if what := _misfit(column):
-            raise CorruptArtifactError(f"{self.path}: field '{field}' {what}; build the index again")
-        return column
 
 
 def _misfit(column: Column) -> str:
     """Return what does not fit in a column, "" if all does."""
     codes_E, rows_E, texts = column.codes_E, column.rows_E, len(column.texts_V)
     entries = texts if codes_E is None else len(codes_E)
-    if len(column.numbers) != texts or len(column.times) != texts:
-        return f"has {texts} texts, {len(column.numbers)} numbers and {len(column.times)} times"
+    times = column.times if column.instants_V is None else column.instants_V
+    if len(column.numbers) != texts or len(times) != texts:
+        return f"has {texts} texts, {len(column.numbers)} numbers and {len(times)} times"
     if codes_E is not None and entries and codes_E.max() > texts:
         return f"names text {codes_E.max()} of {texts}"
     if entries != (column.num_rows if rows_E is None else len(rows_E)):
@@ -237,7 +261,8 @@ def _column(codes: pa.Array, dictionary: pa.Array, rows_E: np.ndarray, num_rows:
         dense_N = np.full(num_rows, len(texts_V), codes_E.dtype)
         dense_N[rows_E] = codes_E
         rows, codes_E = None, dense_N
-    return Column(num_rows, texts_V, numbers_of(texts_V), keys_of(texts_V), codes_E, rows)
+    keys_V = keys_of(texts_V)
+    return Column(num_rows, texts_V, numbers_of(texts_V), keys_V, codes_E, rows, nanoseconds(keys_V))
 
 
 def _record(field: str, column: Column) -> pa.RecordBatch:
@@ -247,7 +272,8 @@ def _record(field: str, column: Column) -> pa.RecordBatch:
     parts: dict[str, pa.Array | np.ndarray | None] = {
         "texts": column.texts_V,
         "numbers": None if numbers.null_count == len(numbers) else numbers,
-        "times": None if times.equals(column.texts_V) else times,
+        "times": None if column.instants_V is not None or times.equals(column.texts_V) else times,
+        "instants": column.instants_V,
         width: codes_E,
         "rows": column.rows_E,
     }

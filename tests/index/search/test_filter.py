@@ -306,13 +306,20 @@ def matches(text: str, value: Value, condition: Comparison) -> bool:
 TEXTS = [
     "en", "EN", "zh", "中文", "", "0", "7", "07", "7.0", "-3.5", " 7 ", "+7.", ".5", "1e3", "٧", "９", "123456789012345", "true", "True",
     "1234567890123456", "2024", "2024-05-01", "2024-05-01T00:00:00Z", "2024-05-01T00:00:00.5Z", "2024-05-01T08:30:00+09:00", "draft",
-    "2024-05-01 00:15", "2024-13-01T00:00:00Z", "a b", "「x」", "ﬁ", "2024-02-30", "abcd-ef", "Z",
+    "2024-05-01 00:15", "2024-13-01T00:00:00Z", "a b", "「x」", "ﬁ", "2024-02-30", "abcd-ef", "Z", "1600-01-01", "9999-12-31T23:59:59.5Z",
 ]  # fmt: skip
-FIELDS = ["lang", "team.name", "标签", "id", "title", "none", "unique", "rare"]
+TIMES = [
+    "2024-05-01", "2024-05-01T00:00:00Z", "2024-05-01T00:00:00.5Z", "2024-05-01T08:30:00+09:00", "2024-04-30T23:59:59.999999999Z",
+    "1700-01-01", "2199-12-31T23:59:59.9Z",
+]  # fmt: skip
+FIELDS = ["lang", "when", "team.name", "标签", "id", "title", "none", "unique", "rare"]
 
 
 def random_passage(draw: random.Random, number: int) -> Passage:
-    metadata: dict[str, str | tuple[str, ...]] = {"unique": draw.choice(TEXTS) + str(number)}
+    metadata: dict[str, str | tuple[str, ...]] = {
+        "unique": draw.choice(TEXTS) + str(number),
+        "when": draw.choice(TIMES),
+    }
     for field, share in (("lang", 1), ("team.name", 0.8), ("标签", 0.5), ("rare", 0.05)):
         if draw.random() < share:
             several = draw.sample(TEXTS, draw.randint(2, 4))

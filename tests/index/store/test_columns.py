@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from ragray.corpus.instants import time_keys
 from ragray.corpus.metadata import from_pairs
 from ragray.corpus.table import passages_to_table
 from ragray.errors import CorruptArtifactError
-from ragray.index.store.columns import COLUMNS_FILE, Column, ColumnsWriter, MetadataColumns, numbers_of
+from ragray.index.store.columns import COLUMNS_FILE, FIRST_SCHEMA, Column, ColumnsWriter, MetadataColumns, numbers_of
 from ragray.index.store.segment import SEGMENT_SCHEMA
 from ragray.types import Metadata, Passage
 
@@ -113,6 +114,35 @@ def test_numbers_and_instants_are_parsed_once(tmp_path: Path) -> None:
     assert column.numbers_V.to_pylist() == [7, -3.5, 2019, *[None] * 6]
     assert column.times_V.to_pylist() == [*texts[:6], "2024-05-01", "2024-05-01", "x"]
     assert column.numbers_V.equals(numbers_of(column.texts_V))
+
+
+def test_where_all_texts_are_instants_their_nanoseconds_stand_for_their_keys(tmp_path: Path) -> None:
+    texts = ["1970-01-01", "1969-12-31T23:59:59.5Z", "2024-05-01T09:00:00+09:00", "1970-01-01T00:00:00.000000001Z"]
+    column = reopened(tmp_path, [{"x": text} for text in texts * 3]).column("x")
+    assert column.instants_V is not None and column.times_V is None
+    assert column.instants_V.to_pylist() == [0, -500_000_000, 1_714_521_600 * 10**9, 1]
+    assert column.times.equals(time_keys(column.texts_V))
+
+
+@pytest.mark.parametrize("odd", ["draft", "2024", "2024-02-30", "2024-05-01T25:00:00", "1699-12-31", "2200-01-01", ""])
+def test_beside_a_text_that_is_no_instant_or_one_of_another_age_keys_are_compared(tmp_path: Path, odd: str) -> None:
+    column = reopened(tmp_path, [{"x": text} for text in ["2024-05-01", odd] * 3]).column("x")
+    assert column.instants_V is None
+    assert column.times.to_pylist() == ["2024-05-01", odd]
+
+
+def test_a_file_that_was_written_before_there_were_instants_still_opens(tmp_path: Path) -> None:
+    path = write(tmp_path / COLUMNS_FILE, [{"x": "2024-05-01", "y": str(n)} for n in range(10)])
+    table = pa.ipc.open_stream(path.read_bytes()).read_all().drop_columns(["instants"])
+    assert table.schema.equals(FIRST_SCHEMA)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    column = MetadataColumns.open(path, 10).column("x")
+    assert (column.instants_V, column.times.to_pylist(), values_of(column)[9]) == (
+        None,
+        ["2024-05-01"],
+        (9, "2024-05-01"),
+    )
 
 
 def test_a_field_without_values_is_known_and_one_that_no_row_has_is_empty(tmp_path: Path) -> None:
