@@ -22,10 +22,11 @@ from ragray.cluster.failures import cause
 from ragray.cluster.fit import STATE_FOLDER
 from ragray.cluster.resources import Want
 from ragray.cluster.retrieval.pool import RetrieverPool
+from ragray.cluster.yielding import reindex_yielding
 from ragray.config import Config, TrainConfig
 from ragray.errors import ConfigError, TrainingError
 from ragray.execute.inline import InlineExecutor
-from ragray.execute.niced import NicedExecutor, lower_priority
+from ragray.execute.niced import NicedExecutor
 from ragray.failures import told
 from ragray.index.store.snapshot import SNAPSHOTS, Snapshot, read_snapshot
 from ragray.models import weights_fingerprint
@@ -152,8 +153,8 @@ class RayJob:
         want = refresh_want(plan.config.train)
         share = {"num_cpus": want.cpus, "num_gpus": want.gpus} if want.count == 1 else {"num_cpus": 0}
         # A process whose priority was lowered stays as it is: it must not be given other work.
-        task = ray.remote(max_calls=1, max_retries=0, **share)(_reindex)
-        self._reference = task.remote(plan, want.count, low_priority)
+        task = ray.remote(max_calls=1, max_retries=0, **share)(reindex_yielding)
+        self._reference = task.remote([ray.put(plan)], want.count, low_priority)
 
     def result(self, timeout_s: float | None = 0) -> str | None:
         """See `ragray.train.refresh.service.Job.result`; waits so long, for ever with None."""
@@ -174,10 +175,8 @@ class RayJob:
         ray.wait([self._reference], timeout=CANCEL_S)
 
 
-def _reindex(plan: Reindexing, num_workers: int, low_priority: bool) -> str:
+def make_index(plan: Reindexing, num_workers: int) -> str:
     """Make an index, unless an earlier attempt has; return the name of its snapshot."""
-    if low_priority:
-        lower_priority()
     built, weights = plan.scratch / BUILT_FILE, weights_fingerprint(plan.weights)
     with contextlib.suppress(FileNotFoundError):
         found = json.loads(built.read_text(encoding="utf-8"))

@@ -35,7 +35,7 @@ class NicedTask(Task[Any]):
 
     def set_up(self, task: type[Task[Any]], *args: Any) -> None:
         """Lower the priority of this process, then set the task up."""
-        lower_priority()
+        os.nice(LOWEST)
         self._task = task(self.folder)
         self.counts_deaths = self._task.counts_deaths
         self._task.set_up(*args)
@@ -47,8 +47,3 @@ class NicedTask(Task[Any]):
     def describe(self, unit: Any) -> str:
         """Name a unit as the task does."""
         return self._task.describe(unit)
-
-
-def lower_priority() -> None:
-    """Give this process the lowest priority."""
-    os.nice(LOWEST)

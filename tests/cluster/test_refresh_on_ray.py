@@ -36,7 +36,7 @@ class Killer(threading.Thread):
         deadline = time.monotonic() + 240
         while time.monotonic() < deadline and not self.killed:
             time.sleep(0.05)
-            for process in actors_of_this_process("_reindex"):
+            for process in actors_of_this_process("reindex_yielding"):
                 os.kill(process, signal.SIGKILL)
                 self.killed = process
 
