@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,9 +166,14 @@ def _converted(model: PackagedModel, source: Path, convert: Converter) -> Path:
         )
     with exclusive(target.parent, wait=True):  # workers that start together convert once
         if not (target / "config.json").is_file():
-            with atomic_path(target) as folder:
+            with atomic_path(target) as folder, _LOADING:
                 convert(source, folder)
     return target
+
+
+_LOADING = threading.Lock()
+"""One model is loaded at a time: while it loads one, transformers 5 replaces a method of all, and two threads that do so side by side
+leave the replacement there, after which no model of the process gets the weights that its parts share."""
 
 
 def load_weights(family: Any, folder: Path, *, unused: str = "", **options: Any) -> Any:
@@ -178,7 +184,8 @@ def load_weights(family: Any, folder: Path, *, unused: str = "", **options: Any)
             fill that part with random numbers and go on.
     """
     try:
-        model, found = family.from_pretrained(folder, output_loading_info=True, **options)
+        with _LOADING:
+            model, found = family.from_pretrained(folder, output_loading_info=True, **options)
     except Exception as err:  # whatever a damaged file or an unknown architecture raises
         reason = f"{type(err).__name__}: {first_line(err)}"
         raise ModelError(f"{folder}: cannot be loaded by {family.__name__} ({reason}); check the folder") from err

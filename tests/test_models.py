@@ -282,3 +282,22 @@ def test_a_damaged_file_of_a_model_is_one_line_that_names_the_folder(
     with pytest.raises(ModelError, match=str(folder)) as caught:
         GeneratorModel.load(folder, device="cpu")
     assert "\n" not in str(caught.value)
+
+
+def test_threads_load_one_model_at_a_time(tmp_path: Path) -> None:
+    """Two at once leave `transformers` unable to share weights between parts, as it restores a method that both replaced."""
+
+    class Family:
+        inside = most = 0
+
+        @classmethod
+        def from_pretrained(cls, folder: Path, **options: object) -> tuple[Path, dict[str, list[str]]]:
+            cls.inside += 1
+            cls.most = max(cls.most, cls.inside)
+            time.sleep(0.02)
+            cls.inside -= 1
+            return folder, {"missing_keys": []}
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda _: models.load_weights(Family, tmp_path), range(4))) == [tmp_path] * 4
+    assert Family.most == 1

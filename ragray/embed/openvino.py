@@ -142,7 +142,9 @@ def _require_equal(compiled: Any, module: PooledEncoder) -> None:
         with torch.inference_mode():
             expected_BD = module(ids_BT, mask_BT).numpy()
         found_BD = np.asarray(compiled([ids_BT.numpy(), mask_BT.numpy()])[0])
-        norms = np.linalg.norm(found_BD, axis=1) * np.linalg.norm(expected_BD, axis=1)
-        least = float(((found_BD * expected_BD).sum(axis=1) / norms).min())
+        norms_B = np.linalg.norm(found_BD, axis=1) * np.linalg.norm(expected_BD, axis=1)
+        products_B = (found_BD * expected_BD).sum(axis=1)
+        same_B = (norms_B == 0) & (found_BD == expected_BD).all(axis=1)  # nothing but padding has no direction
+        least = float(np.divide(products_B, norms_B, out=same_B.astype(np.float32), where=norms_B > 0).min())
         if not least >= LEAST_COSINE:
             raise RuntimeError(f"its vectors have a cosine of {least:.5f} with those of torch")

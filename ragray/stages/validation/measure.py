@@ -21,6 +21,7 @@ from ragray.index.search.result import SearchResult
 from ragray.stages.validation.dev import DevSet
 from ragray.train.components import Components
 from ragray.train.objectives.objective import Objective
+from ragray.train.objectives.rag import RagObjective
 from ragray.train.validation.weights import with_weights
 from ragray.types import Example
 
@@ -84,7 +85,7 @@ class LocalValidator:
         ranks: list[int | None] = []
         losses = 0.0
         for batch, found in self._found(BATCH):
-            hits = [tuple(one[:k]) for one in found.hits]
+            hits = [tuple(one[:k]) for one in self._kept(batch, found).hits]
             requests += [GenerationRequest(one.question, own) for one, own in zip(batch, hits, strict=True)]
             ranks += [first_gold_rank(own, one.gold_ids) for one, own in zip(batch, hits, strict=True) if one.gold_ids]
             losses += self._sum_of_losses(batch, found)
@@ -98,6 +99,10 @@ class LocalValidator:
         for start in range(0, len(examples), size):
             batch = examples[start : start + size]
             yield batch, self._objective.retrieve(batch).result()
+
+    def _kept(self, examples: Sequence[Example], found: SearchResult) -> SearchResult:
+        """Return the passages that are read: where training ranks candidates by the weights of now, the best of those."""
+        return self._objective.kept(examples, found) if isinstance(self._objective, RagObjective) else found
 
     def _sum_of_losses(self, examples: Sequence[Example], found: SearchResult) -> float:
         """Return the loss of some examples times their number, in micro-batches of training's size."""
